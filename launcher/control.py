@@ -1,0 +1,146 @@
+"""The keeper's control socket, seen from both sides: frames, requests, and the client.
+
+A connection carries one request. Every frame is one type byte, a big-endian 32-bit length, the payload:
+
+    J  JSON (UTF-8)      the request, then events, then the one result {"ok": true, "data"} or {"ok": false, "error"}
+    I  bytes             standard input of a command        i  empty   end of standard input
+    O  bytes             its standard output                E  bytes   its standard error
+    W  two 16-bit        rows and columns after a resize    S  ASCII   a signal's name without SIG
+    X  JSON              the command's end: {"code": N}, or {"lost": true, "message"} when its end is unknown
+
+A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, watch, stop, exec, engine.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from launcher import __version__
+from launcher.errors import ConnectionLost, NotRunning, WherryError, from_json
+
+PROTOCOL: Final = 1
+LARGEST_FRAME: Final = 16 << 20
+CHUNK: Final = 64 << 10
+_HEAD: Final = struct.Struct(">cI")
+
+JSON: Final = b"J"
+STDIN: Final = b"I"
+STDIN_END: Final = b"i"
+STDOUT: Final = b"O"
+STDERR: Final = b"E"
+WINDOW: Final = b"W"
+SIGNAL: Final = b"S"
+EXIT: Final = b"X"
+
+
+class Framed:
+    """Frames over a connected stream socket. One thread may read while others write only if they share a lock."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self.stream = stream
+        self._buffer = bytearray()
+
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Raises OSError when the other side is gone."""
+        self.stream.sendall(_HEAD.pack(kind, len(payload)) + payload)
+
+    def send_json(self, value: dict[str, Any], kind: bytes = JSON) -> None:
+        # ASCII with escapes: lone surrogates, which stand for undecodable bytes of an argument (PEP 383), survive.
+        self.send(kind, json.dumps(value, ensure_ascii=True).encode("ascii"))
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """The next frame, or None at the end of the stream. Raises ConnectionLost for half a frame or a foreign one."""
+        head = self._exactly(_HEAD.size)
+        if head is None:
+            return None
+        kind, length = _HEAD.unpack(head)
+        if length > LARGEST_FRAME:
+            raise ConnectionLost("the control socket sent a frame that is too large.")
+        payload = self._exactly(length) if length else b""
+        if payload is None:
+            raise ConnectionLost("the control socket closed in the middle of a frame.")
+        return kind, payload
+
+    def _exactly(self, count: int) -> bytes | None:
+        while len(self._buffer) < count:
+            try:
+                data = self.stream.recv(max(CHUNK, count - len(self._buffer)))
+            except ConnectionError:
+                data = b""
+            if not data:
+                if self._buffer:
+                    raise ConnectionLost("the control socket closed in the middle of a frame.")
+                return None
+            self._buffer += data
+        piece = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return piece
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def connect(path: Path) -> Framed:
+    """A connection to the keeper that listens at `path`. Raises NotRunning when none does."""
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        stream.connect(str(path))
+    except (FileNotFoundError, ConnectionError) as error:
+        stream.close()
+        raise NotRunning("the machine is not running.", hint="wherry up") from error
+    except BaseException:
+        stream.close()
+        raise
+    return Framed(stream)
+
+
+def request(path: Path, verb: str, **arguments: Any) -> Framed:
+    """Connect and send a request; the caller reads the frames."""
+    framed = connect(path)
+    try:
+        framed.send_json({"protocol": PROTOCOL, "wherry": __version__, "verb": verb, **arguments})
+    except OSError as error:
+        framed.close()
+        raise ConnectionLost("the keeper ended while it was asked.", hint="wherry status") from error
+    return framed
+
+
+def events(framed: Framed) -> Iterator[dict[str, Any]]:
+    """The JSON frames up to and with the result. Raises the error of a failed result, ConnectionLost when none comes."""
+    while (frame := framed.receive()) is not None:
+        kind, payload = frame
+        if kind != JSON:
+            continue
+        value: dict[str, Any] = json.loads(payload)
+        if value.get("ok") is False:
+            raise from_json(value.get("error") or {})
+        yield value
+        if value.get("ok") is True:
+            return
+    raise ConnectionLost("the keeper ended before it answered.", hint="wherry logs keeper")
+
+
+def ask(path: Path, verb: str, **arguments: Any) -> Any:
+    """One request, one answer: the result's data. Events on the way are dropped."""
+    framed = request(path, verb, **arguments)
+    try:
+        last: dict[str, Any] = {}
+        for last in events(framed):
+            pass
+        return last.get("data")
+    finally:
+        framed.close()
+
+
+def check_request(value: dict[str, Any]) -> None:
+    """The keeper's check of a request. Raises WherryError for another protocol."""
+    if value.get("protocol") != PROTOCOL:
+        raise WherryError(
+            f"this keeper speaks protocol {PROTOCOL}, wherry {value.get('wherry')} speaks {value.get('protocol')}.",
+            hint="Stop the machine with the wherry that started it: wherry stop",
+        )

@@ -1,0 +1,116 @@
+"""The one error family.
+
+    WherryError                 1    failed
+    ├── LaunchFailed            1    QEMU ended or the guest never spoke; carries the command and the log's tail
+    ├── EngineFailed            1    the Docker Engine answered with an error
+    ├── Usage                   2    the words of the call are off
+    ├── NotRunning              3    the machine is not running, or there is none of that name
+    │   └── NoSuchMachine       3
+    ├── MissingOnHost           4    QEMU or another program is not on this computer
+    ├── NoProgress              5    a stage did not come
+    ├── Refused                 6    not done, to protect data
+    ├── IsoProblem              7    the ISO could not be had or does not verify
+    ├── ConnectionLost        255    the connection to the machine ended; proxied commands make it 125
+    └── Interrupted           130    Ctrl-C
+
+Raised anywhere, shown in one place (`launcher.cli`). A message says what failed and why; the hint is the one next step.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class WherryError(Exception):
+    """What failed and why (`message`), one next step (`hint`), and lines that show the cause (`detail`)."""
+
+    exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "failed"
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def to_json(self) -> dict[str, object]:
+        """The form that crosses the control socket and that `--json` prints."""
+        return {
+            "kind": self.kind,
+            "message": self.message,
+            "hint": self.hint,
+            "detail": self.detail,
+            "exit_code": self.exit_code,
+        }
+
+
+class LaunchFailed(WherryError):
+    kind = "launch-failed"
+
+
+class EngineFailed(WherryError):
+    kind = "engine"
+
+
+class Usage(WherryError):
+    exit_code = 2
+    kind = "usage"
+
+
+class NotRunning(WherryError):
+    exit_code = 3
+    kind = "not-running"
+
+
+class NoSuchMachine(NotRunning):
+    kind = "no-such-machine"
+
+
+class MissingOnHost(WherryError):
+    exit_code = 4
+    kind = "missing"
+
+
+class NoProgress(WherryError):
+    exit_code = 5
+    kind = "no-progress"
+
+
+class Refused(WherryError):
+    exit_code = 6
+    kind = "refused"
+
+
+class IsoProblem(WherryError):
+    exit_code = 7
+    kind = "iso"
+
+
+class ConnectionLost(WherryError):
+    exit_code = 255
+    kind = "connection-lost"
+
+
+class Interrupted(WherryError):
+    exit_code = 130
+    kind = "interrupted"
+
+
+_KINDS: dict[str, type[WherryError]] = {
+    error.kind: error
+    for error in (
+        WherryError, LaunchFailed, EngineFailed, Usage, NotRunning, NoSuchMachine, MissingOnHost, NoProgress, Refused,
+        IsoProblem, ConnectionLost, Interrupted,
+    )
+}  # fmt: skip
+
+
+def from_json(data: dict[str, object]) -> WherryError:
+    """The error that the other side of the control socket raised; an unknown kind is a plain WherryError."""
+
+    def text(key: str) -> str | None:
+        value = data.get(key)
+        return value if isinstance(value, str) else None
+
+    error = _KINDS.get(text("kind") or "", WherryError)
+    return error(text("message") or "unknown error", hint=text("hint"), detail=text("detail"))

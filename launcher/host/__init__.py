@@ -1,0 +1,61 @@
+"""The operating system behind one small Protocol; nothing else in the launcher asks which one it is."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+Endpoint = Literal["unix", "stdio"]
+
+
+class HostModule(Protocol):
+    """What differs between Linux, macOS and Windows. Each is a module with these names (`linux`, `macos`, `windows`)."""
+
+    NAME: str
+    ENDPOINT: Endpoint  # how QEMU's monitor and serial line are reached
+
+    def accelerators(self, guest_arch: str) -> list[str]:
+        """QEMU's `-accel` names to try, best first; always ends with tcg."""
+
+    def accelerator_hint(self, guest_arch: str) -> str:
+        """Why there may be no hardware acceleration here and what turns it on."""
+
+    def qemu_folders(self) -> list[Path]:
+        """Where QEMU is when it is not on PATH."""
+
+    def qemu_hint(self) -> str:
+        """How to install QEMU here."""
+
+    def run_base(self) -> Path:
+        """A short folder, private to the user, for sockets."""
+
+    def detach_options(self) -> dict[str, Any]:
+        """Keywords of Popen for a process that outlives the terminal."""
+
+    def lock(self, path: Path, *, wait: bool) -> int | None:
+        """A descriptor that holds the exclusive lock on `path` until it is closed; None when taken and not `wait`."""
+
+    def make_private(self, folder: Path) -> None:
+        """Make the folder, closed to other users; raises Refused when it is there and belongs to somebody else."""
+
+
+@cache
+def current() -> HostModule:
+    """The module of the system that we run on."""
+    if sys.platform == "win32":
+        from launcher.host import windows as module
+    elif sys.platform == "darwin":
+        from launcher.host import macos as module
+    else:
+        from launcher.host import linux as module
+    return cast(HostModule, module)
+
+
+def native_arch() -> str:
+    """This computer's architecture in Debian's words."""
+    import platform
+
+    machine = platform.machine().lower()
+    return {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(machine, machine)

@@ -1,0 +1,38 @@
+"""What Linux and macOS share."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import Refused
+
+
+def detach_options() -> dict[str, Any]:
+    return {"start_new_session": True, "close_fds": True}
+
+
+def lock(path: Path, *, wait: bool) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A folder in /tmp can be made by anybody first: a link or a foreign owner is refused, not used.
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise Refused(f"{folder} belongs to somebody else.", hint="Set XDG_RUNTIME_DIR to a folder of yours.")
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)

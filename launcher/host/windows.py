@@ -1,0 +1,71 @@
+"""Windows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from launcher.host import Endpoint, native_arch
+
+NAME: Final = "windows"
+ENDPOINT: Final[Endpoint] = "stdio"
+
+# DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP | CREATE_BREAKAWAY_FROM_JOB: the terminal's job object must not take us along.
+_DETACHED: Final = 0x00000008 | 0x00000200 | 0x01000000
+
+
+def accelerators(guest_arch: str) -> list[str]:
+    # irqchip off avoids lost injections, and hangs with several CPUs on some versions: both are rungs of their own.
+    if guest_arch != native_arch():
+        return ["tcg"]
+    if guest_arch == "arm64":
+        return ["whpx", "tcg"]
+    return ["whpx,kernel-irqchip=off", "whpx", "tcg"]
+
+
+def accelerator_hint(guest_arch: str) -> str:
+    if guest_arch != native_arch():
+        return f"an {guest_arch} machine on an {native_arch()} computer is always emulated"
+    return 'the Windows feature "Windows Hypervisor Platform" may be off: DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All'
+
+
+def qemu_folders() -> list[Path]:
+    programs = os.environ.get("ProgramFiles", r"C:\Program Files")
+    local = os.environ.get("LOCALAPPDATA", "")
+    folders = [Path(programs) / "qemu", Path(r"C:\msys64\ucrt64\bin"), Path(r"C:\msys64\mingw64\bin")]
+    return [*folders, Path(local) / "Programs" / "qemu"] if local else folders
+
+
+def qemu_hint() -> str:
+    return "winget install SoftwareFreedomConservancy.QEMU"
+
+
+def run_base() -> Path:
+    return Path(tempfile.gettempdir()) / "wherry"
+
+
+def detach_options() -> dict[str, Any]:
+    return {"creationflags": _DETACHED, "close_fds": True}
+
+
+def lock(path: Path, *, wait: bool) -> int | None:
+    import msvcrt
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    while True:
+        try:
+            # LK_LOCK tries for 10 s and fails then, LK_NBLCK fails at once; both with OSError.
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        except OSError:
+            if wait:
+                continue
+            os.close(descriptor)
+            return None
+        return descriptor
+
+
+def make_private(folder: Path) -> None:
+    # %TEMP% and %LOCALAPPDATA% are the user's own; their access lists are inherited.
+    folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,80 @@
+"""The only door to subprocess: logs the command, gives it no stdin, names a program that is missing and where it was sought."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from launcher.errors import MissingOnHost, WherryError
+
+log = logging.getLogger("wherry.proc")
+
+Process = subprocess.Popen[bytes]
+TimeoutExpired = subprocess.TimeoutExpired
+
+
+def find(program: str, extra: Sequence[Path] = (), *, path: str | None = None) -> Path | None:
+    """The program on PATH (or `path`), then in the folders `extra`; None when it is nowhere."""
+    found = shutil.which(program, path=path)
+    if found is None and extra:
+        found = shutil.which(program, path=os.pathsep.join(os.fspath(folder) for folder in extra))
+    return Path(found) if found else None
+
+
+def run(
+    argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Run to the end and return stdout (UTF-8, bad bytes replaced).
+
+    Raises MissingOnHost when the program is not there, WherryError with its stderr when it fails or outlasts `timeout` seconds.
+    """
+    words = [os.fspath(word) for word in argv]
+    log.debug("+ %s", shlex.join(words))
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, cwd=cwd, env=env, check=False
+        )
+    except FileNotFoundError as error:
+        raise missing(words[0]) from error
+    except subprocess.TimeoutExpired as error:
+        raise WherryError(f"{words[0]} gave no answer within {timeout:g} s.") from error
+    if done.returncode != 0:
+        detail = done.stderr.decode(errors="replace").strip()
+        raise WherryError(f"{Path(words[0]).name} failed with exit code {done.returncode}.", detail=detail or None)
+    return done.stdout.decode(errors="replace")
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[Any] = subprocess.DEVNULL,
+    stdout: int | IO[Any] = subprocess.DEVNULL,
+    stderr: int | IO[Any] = subprocess.DEVNULL,
+    pass_fds: Sequence[int] = (),
+    detach: Mapping[str, Any] | None = None,
+) -> Process:
+    """Start and return at once; `detach` holds the keywords of the host module that cut it loose from the terminal."""
+    words = [os.fspath(word) for word in argv]
+    log.debug("+ %s", shlex.join(words))
+    try:
+        return subprocess.Popen(
+            words, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, **(detach or {})
+        )
+    except FileNotFoundError as error:
+        raise missing(words[0]) from error
+
+
+PIPE = subprocess.PIPE
+STDOUT = subprocess.STDOUT
+
+
+def missing(program: str) -> MissingOnHost:
+    return MissingOnHost(f"{program} is not on this computer (sought in PATH: {os.environ.get('PATH', '')}).")

@@ -1,0 +1,297 @@
+"""The machine directory: every file of a machine is a named path here, and the directory is the truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psutil
+
+from launcher import config, host
+from launcher.config import MachineConfig
+from launcher.errors import NoSuchMachine, Refused, Usage, WherryError
+
+STATE_VERSION: Final = 1
+# A unix socket path must fit sockaddr_un: 104 bytes on macOS, 108 on Linux, the closing NUL included.
+LONGEST_SOCKET: Final = 103
+
+
+def home() -> Path:
+    """The folder that holds machines/; WHERRY_HOME moves it, and everything else, away from the user's data folder."""
+    moved = os.environ.get("WHERRY_HOME")
+    if moved:
+        return Path(moved).absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("wherry", appauthor=False))
+
+
+def cache_dir() -> Path:
+    """Where ISOs are kept."""
+    if os.environ.get("WHERRY_HOME"):
+        return home() / "cache"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("wherry", appauthor=False))
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a 0600 file whole or not at all: a temporary name beside it, synced, renamed."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class MachineDir:
+    """The files of one machine, by name. Making one of these touches nothing."""
+
+    name: str
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """What was decided: `config.MachineConfig` as TOML."""
+        return self.path / "machine.toml"
+
+    @property
+    def client_key(self) -> Path:
+        """The private ed25519 key that logs in."""
+        return self.path / "id_ed25519"
+
+    @property
+    def host_key(self) -> Path:
+        """The guest's private ed25519 host key, made here and pinned from the first connection."""
+        return self.path / "host_ed25519"
+
+    @property
+    def data_disk(self) -> Path:
+        """All that survives: images, containers, volumes, logins."""
+        return self.path / "data.qcow2"
+
+    @property
+    def seed_dir(self) -> Path:
+        """What fw_cfg hands to the guest; 0700, its files 0600."""
+        return self.path / "seed"
+
+    @property
+    def serial_log(self) -> Path:
+        """What the guest said on its console; bounded, the older half in serial.log.1."""
+        return self.path / "serial.log"
+
+    @property
+    def qemu_log(self) -> Path:
+        """QEMU's own words of the last start."""
+        return self.path / "qemu.log"
+
+    @property
+    def keeper_log(self) -> Path:
+        """The keeper's diary; bounded."""
+        return self.path / "keeper.log"
+
+    @property
+    def state_file(self) -> Path:
+        """What is running now: `State` as JSON."""
+        return self.path / "state.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the keeper for as long as it lives."""
+        return self.path / "lock"
+
+    @property
+    def qemu_lock_file(self) -> Path:
+        """Held by QEMU, which inherits the descriptor: taken means that a QEMU of this machine runs, whoever started it."""
+        return self.path / "lock.qemu"
+
+    @property
+    def start_lock_file(self) -> Path:
+        """Held by a command while it looks for the keeper and starts one."""
+        return self.path / "lock.start"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets: short, 0700, outside the machine directory, whose path may be long."""
+        key = hashlib.sha256(os.fsencode(os.path.realpath(self.path))).hexdigest()[:8]
+        return host.current().run_base() / key
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run_dir / "control.sock"
+
+    @property
+    def qmp_socket(self) -> Path:
+        return self.run_dir / "qmp.sock"
+
+    @property
+    def serial_socket(self) -> Path:
+        return self.run_dir / "serial.sock"
+
+    def exists(self) -> bool:
+        return self.path.is_dir()
+
+    def read_config(self) -> MachineConfig:
+        """Raises NoSuchMachine when there is none, WherryError when machine.toml is damaged."""
+        try:
+            values = tomllib.loads(self.config_file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            if not self.exists():
+                raise NoSuchMachine(
+                    f"there is no machine {self.name!r}.", hint=f"wherry up{'' if self.name == 'default' else ' ' + self.name}"
+                ) from error
+            raise WherryError(f"machine {self.name!r} has no machine.toml.", hint=f"wherry delete {self.name}") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise WherryError(f"{self.config_file} cannot be read: {error}") from error
+        return config.from_toml_values(values)
+
+    def write_config(self, wanted: MachineConfig) -> None:
+        """Write machine.toml; comments and order of an existing file stay."""
+        import tomlkit
+
+        document = tomlkit.document()
+        if self.config_file.exists():
+            document = tomlkit.parse(self.config_file.read_text(encoding="utf-8"))
+        for key, value in config.to_toml_values(wanted).items():
+            if document.get(key) != value:
+                document[key] = value
+        write_private(self.config_file, tomlkit.dumps(document).encode())
+
+    def read_state(self) -> State:
+        """What was last written; the empty state when there is none. Raises WherryError for a damaged or newer file."""
+        try:
+            data = json.loads(self.state_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return State()
+        except (OSError, ValueError) as error:
+            raise WherryError(f"{self.state_file} cannot be read: {error}") from error
+        return State.from_json(data)
+
+    def write_state(self, state: State) -> None:
+        write_private(self.state_file, json.dumps(state.to_json(), indent=1).encode())
+
+    def qemu_runs(self) -> bool:
+        """Whether a QEMU of this machine lives, by its lock; no pid is trusted for this."""
+        if not self.qemu_lock_file.exists():
+            return False
+        descriptor = host.current().lock(self.qemu_lock_file, wait=False)
+        if descriptor is None:
+            return True
+        os.close(descriptor)
+        return False
+
+    def disk_used(self) -> int:
+        """Bytes that the machine takes on this computer."""
+        total = 0
+        for file in self.path.rglob("*"):
+            found = file.lstat()
+            total += found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
+        return total
+
+
+@dataclass(frozen=True)
+class State:
+    """What runs now, for commands that come later. Written before QEMU is started, so that nothing is ever unknown."""
+
+    status: str = "stopped"  # starting, running, stopping, stopped, failed
+    token: str = ""  # also in QEMU's -name: tells ours from a process that got the pid later
+    qemu_pid: int = 0
+    qemu_start: float = 0.0  # process creation time, seconds since the epoch
+    keeper_pid: int = 0
+    ssh_port: int = 0  # on 127.0.0.1
+    accel: str = ""
+    started: float = 0.0  # when the start began, seconds since the epoch
+    timeline: list[list[Any]] = field(default_factory=list)  # [stage, seconds since the start began]
+    engine_version: str = ""
+    restarts: dict[str, int] = field(default_factory=dict)  # named cause -> how often a start was repeated for it
+    last_error: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what the guest or the start wants the user to know
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": STATE_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        if not isinstance(data, dict) or data.pop("version", None) != STATE_VERSION:
+            raise WherryError("state.json is damaged or from a newer wherry.")
+        known = cls.__dataclass_fields__
+        if not set(data) <= set(known):
+            raise WherryError("state.json has keys that this wherry does not know.")
+        return cls(**data)
+
+
+def new_token() -> str:
+    return secrets.token_hex(8)
+
+
+def process_is(pid: int, start: float, token: str) -> bool:
+    """Whether `pid` is still the process that we started: same pid, same creation time, our token in its command line."""
+    if pid <= 0:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - start) < 2 and any(token in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def machine(name: str) -> MachineDir:
+    """The directory of the machine of that name, whether it exists or not. Raises Usage for a name that cannot be one."""
+    return MachineDir(config.check_name(name), home() / "machines" / name)
+
+
+def machines() -> list[MachineDir]:
+    """All machines, by name. A folder that is no machine of ours is not listed; a damaged machine is."""
+    folder = home() / "machines"
+    if not folder.is_dir():
+        return []
+    found = []
+    for path in sorted(folder.iterdir()):
+        try:
+            if path.is_dir() and not path.name.startswith("."):
+                found.append(MachineDir(config.check_name(path.name), path))
+        except Usage:
+            continue
+    return found
+
+
+def create(name: str, wanted: MachineConfig) -> MachineDir:
+    """A new machine directory with its config, 0700; it appears whole or not at all. Raises Refused when it is there already."""
+    directory = machine(name)
+    directory.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=directory.path.parent))
+    try:
+        made = MachineDir(name, temporary)
+        made.write_config(wanted)
+        made.seed_dir.mkdir(mode=0o700)
+        try:
+            os.rename(temporary, directory.path)
+        except OSError as error:
+            raise Refused(f"machine {name!r} exists already.") from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return directory
+
+
+def remove(directory: MachineDir) -> None:
+    """Delete the machine for good; the caller has asked and holds no open file in it. The rename makes it go at once."""
+    doomed = directory.path.with_name(f".{directory.name}.{secrets.token_hex(4)}.deleted")
+    run_dir = directory.run_dir
+    os.rename(directory.path, doomed)
+    shutil.rmtree(doomed)
+    shutil.rmtree(run_dir, ignore_errors=True)
