@@ -1,0 +1,1 @@
+"""The parts of iso/build.py, one concern each. Standard library only."""
