@@ -5,8 +5,12 @@ A connection carries one request. Every frame is one type byte, a big-endian 32-
     J  JSON (UTF-8)      the request, then events, then the one result {"ok": true, "data"} or {"ok": false, "error"}
     I  bytes             standard input of a command        i  empty   end of standard input
     O  bytes             its standard output                E  bytes   its standard error
+    C  32-bit            so many more bytes of I may come: the command has taken them
     W  two 16-bit        rows and columns after a resize    S  ASCII   a signal's name without SIG
     X  JSON              the command's end: {"code": N}, or {"lost": true, "message"} when its end is unknown
+
+A client may send STDIN_WINDOW bytes of I before the first C: the keeper never stops reading, so that a signal is not stuck
+behind input that the command does not take.
 
 A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, watch, stop, exec, engine.
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +31,7 @@ from launcher.errors import ConnectionLost, NotRunning, WherryError, from_json
 PROTOCOL: Final = 1
 LARGEST_FRAME: Final = 16 << 20
 CHUNK: Final = 64 << 10
+STDIN_WINDOW: Final = 1 << 20
 _HEAD: Final = struct.Struct(">cI")
 
 JSON: Final = b"J"
@@ -33,21 +39,24 @@ STDIN: Final = b"I"
 STDIN_END: Final = b"i"
 STDOUT: Final = b"O"
 STDERR: Final = b"E"
+CREDIT: Final = b"C"
 WINDOW: Final = b"W"
 SIGNAL: Final = b"S"
 EXIT: Final = b"X"
 
 
 class Framed:
-    """Frames over a connected stream socket. One thread may read while others write only if they share a lock."""
+    """Frames over a connected stream socket. One thread reads; any number of threads may write."""
 
     def __init__(self, stream: socket.socket) -> None:
         self.stream = stream
         self._buffer = bytearray()
+        self._sending = threading.Lock()
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
         """Raises OSError when the other side is gone."""
-        self.stream.sendall(_HEAD.pack(kind, len(payload)) + payload)
+        with self._sending:
+            self.stream.sendall(_HEAD.pack(kind, len(payload)) + payload)
 
     def send_json(self, value: dict[str, Any], kind: bytes = JSON) -> None:
         # ASCII with escapes: lone surrogates, which stand for undecodable bytes of an argument (PEP 383), survive.
@@ -129,10 +138,8 @@ def ask(path: Path, verb: str, **arguments: Any) -> Any:
     """One request, one answer: the result's data. Events on the way are dropped."""
     framed = request(path, verb, **arguments)
     try:
-        last: dict[str, Any] = {}
-        for last in events(framed):
-            pass
-        return last.get("data")
+        *_, result = events(framed)
+        return result.get("data")
     finally:
         framed.close()
 

@@ -1,0 +1,92 @@
+"""Small calls of the Engine API over the SSH connection: a docker client in the guest would cost seconds under emulation."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+from typing import Any, Final, cast
+
+from paramiko import Channel
+
+from launcher.errors import ConnectionLost, EngineFailed
+from launcher.ssh.transport import Connection
+
+SOCKET: Final = "/run/docker.sock"
+# Requests without a version in the path get the engine's newest.
+_TIMEOUT: Final = 60.0
+
+
+class _Reader(io.RawIOBase):
+    """What a channel receives, as a file."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._channel.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Stream:
+    """As much of a socket as http.client uses."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def sendall(self, data: bytes) -> None:
+        self._channel.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._channel))
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def request(
+    connection: Connection, method: str, path: str, body: object = None, *, timeout: float = _TIMEOUT
+) -> tuple[int, bytes]:
+    """One call: status and body. `body` is sent as JSON, bytes as they are. Raises ConnectionLost when no answer comes."""
+    headers = {"Host": "docker"}
+    data = body if isinstance(body, bytes) else None
+    if body is not None and data is None:
+        data = json.dumps(body).encode()
+        headers["Content-Type"] = "application/json"
+    channel = connection.open_streamlocal(SOCKET)
+    channel.settimeout(timeout)
+    http_connection = http.client.HTTPConnection("docker")
+    http_connection.sock = cast(Any, _Stream(channel))
+    try:
+        http_connection.request(method, path, data, headers)
+        with http_connection.getresponse() as response:
+            return response.status, response.read()
+    except (OSError, EOFError, http.client.HTTPException) as error:
+        raise ConnectionLost(f"the engine did not answer {method} {path}: {error!r}", hint="wherry logs engine") from error
+    finally:
+        http_connection.close()
+        channel.close()
+
+
+def call(connection: Connection, method: str, path: str, body: object = None, *, timeout: float = _TIMEOUT) -> Any:
+    """One call: the answer's JSON, None when it is empty. Raises EngineFailed with the engine's own words."""
+    status, data = request(connection, method, path, body, timeout=timeout)
+    if status >= 400:
+        raise EngineFailed(f"the engine answered {status} to {method} {path}: {_message(data)}")
+    return json.loads(data) if data.strip() else None
+
+
+def version(connection: Connection) -> str:
+    """The engine's version, e.g. 28.5.2."""
+    return str(call(connection, "GET", "/version")["Version"])
+
+
+def _message(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, KeyError, TypeError):
+        return data.decode(errors="replace").strip()

@@ -1,0 +1,80 @@
+"""The machine's two keys: the client key that logs in, and the guest's host key, which is pinned because we made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+
+from launcher.errors import WherryError
+from launcher.store import MachineDir, write_private
+
+if TYPE_CHECKING:
+    import paramiko
+
+
+def public_file(private: Path) -> Path:
+    """Where the public half lies: beside the private one, as ssh-keygen puts it."""
+    return private.with_name(f"{private.name}.pub")
+
+
+def make_keys(machine: MachineDir) -> None:
+    """Make what is missing of client key and host key. A private key that is there stays; its public half follows it."""
+    _make(machine.client_key, f"wherry-{machine.name}")
+    _make(machine.host_key, f"wherry-{machine.name}-host")
+
+
+def authorized_key_line(machine: MachineDir) -> str:
+    """The one line of the guest's authorized_keys (sshd(8), AUTHORIZED_KEYS FILE FORMAT)."""
+    return public_file(machine.client_key).read_text(encoding="ascii")
+
+
+def host_public_key(machine: MachineDir) -> paramiko.PKey:
+    return read_public(machine.host_key)
+
+
+def read_public(private: Path) -> paramiko.PKey:
+    """The public half of the key pair at `private`. Raises WherryError when it is missing or damaged."""
+    import base64
+
+    import paramiko
+
+    try:
+        kind, data = public_file(private).read_text(encoding="ascii").split()[:2]
+        return paramiko.PKey.from_type_string(kind, base64.b64decode(data, validate=True))
+    except (OSError, ValueError, paramiko.SSHException) as error:
+        raise _damaged(public_file(private)) from error
+
+
+def _make(path: Path, comment: str) -> None:
+    if path.exists():
+        key = _read(path)
+    else:
+        key = Ed25519PrivateKey.generate()
+        write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + f" {comment}\n".encode("ascii")
+    public = public_file(path)
+    if not public.exists() or public.read_bytes() != line:
+        write_private(public, line)
+
+
+def _read(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_ssh_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise _damaged(path)
+    return key
+
+
+def _damaged(path: Path) -> WherryError:
+    return WherryError(f"{path} cannot be read as an SSH key.", hint="Remove the file; a new key is made at the next start.")

@@ -1,0 +1,224 @@
+"""One warm connection to the guest's sshd. paramiko's errors become ours here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import paramiko
+
+from launcher.errors import ConnectionLost, Refused, WherryError
+from launcher.ssh import keys, request
+
+log = logging.getLogger("wherry.ssh")
+
+HELPER: Final = "/usr/lib/wherry/exec"
+REQUESTS: Final = "/run/wherry"
+
+# The first of each that sshd knows is taken (RFC 4253, 7.1).
+KEX: Final = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
+CIPHERS: Final = ("aes128-gcm@openssh.com", "aes128-ctr")
+MACS: Final = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-256")
+
+# The window bounds what a channel holds in our memory when its reader stops.
+WINDOW: Final = 2 << 20
+PACKET: Final = 32 << 10
+CHANNEL_SECONDS: Final = 60.0
+# How often the reading thread looks up from an idle socket; paramiko's own 0.1 s keeps a laptop's CPU awake.
+IDLE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The pseudo-terminal that a command gets (RFC 4254, 6.2)."""
+
+    term: str
+    rows: int
+    columns: int
+
+
+class Connection:
+    """An authenticated connection; `connect` makes one. Safe to use from many threads."""
+
+    def __init__(self, transport: paramiko.Transport, stream: socket.socket, helper: str, folder: str) -> None:
+        self._transport = transport
+        self._stream = stream
+        self._helper = helper
+        self._folder = folder
+        self._ping_lock = threading.Lock()
+
+    @classmethod
+    def connect(
+        cls,
+        port: int,
+        client_key: Path,
+        host_key: Path,
+        *,
+        timeout: float,
+        user: str = "root",
+        helper: str = HELPER,
+        folder: str = REQUESTS,
+    ) -> Self:
+        """Connect to 127.0.0.1:`port` and log in; `host_key` is the pair that we made, whose public half is pinned.
+
+        Raises ConnectionLost when nobody speaks SSH there in time, Refused when it is not our guest.
+        """
+        stream, transport = None, None
+        try:
+            with _translated("the machine does not answer over SSH"):
+                stream = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+                # Nagle's algorithm and delayed ACKs together cost 40 ms per small request.
+                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                transport = paramiko.Transport(stream, WINDOW, PACKET)
+                _log_in(transport, user, client_key, keys.read_public(host_key), timeout)
+            stream.settimeout(IDLE_SECONDS)
+            return cls(transport, stream, helper, folder)
+        except BaseException:
+            if transport is not None:
+                transport.close()
+            if stream is not None:
+                stream.close()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        return self._transport.is_active()
+
+    def close(self) -> None:
+        """End the connection and all of its channels. More than once does no harm."""
+        # Closing a socket does not wake the thread that reads from it; shutting it down does.
+        with contextlib.suppress(OSError):
+            self._stream.shutdown(socket.SHUT_RDWR)
+        self._transport.close()
+
+    def ping(self, timeout: float) -> bool:
+        """Whether sshd answers within `timeout` seconds (a global request that wants a reply, RFC 4254, 4)."""
+        with self._ping_lock:
+            answered = threading.Event()
+            # As Transport.global_request does it, which would wait for ever; a refusal is an answer too.
+            self._transport.completion_event = answered
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                message = paramiko.Message()
+                message.add_byte(paramiko.common.cMSG_GLOBAL_REQUEST)
+                message.add_string("keepalive@openssh.com")
+                message.add_boolean(True)
+                self._transport._send_user_message(message)  # type: ignore[attr-defined]
+                return answered.wait(timeout) and self.alive
+            return False
+
+    def open_session(self) -> paramiko.Channel:
+        with _translated("the machine opens no SSH session"):
+            return self._transport.open_session(timeout=CHANNEL_SECONDS)
+
+    def open_streamlocal(self, path: str) -> paramiko.Channel:
+        """A channel to a unix socket in the guest."""
+        with _translated(f"{path} in the machine cannot be reached"):
+            return request.open_streamlocal(self._transport, path, CHANNEL_SECONDS)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        *,
+        terminal: Terminal | None = None,
+    ) -> paramiko.Channel:
+        """Start a command under the guest's `exec` helper; the channel carries its input, output and exit code."""
+        line = self._command_line(request.encode(argv, env or {}, cwd))
+        channel = self.open_session()
+        try:
+            with _translated(f"{argv[0]} was not started in the machine"):
+                if terminal is not None:
+                    channel.get_pty(terminal.term, terminal.columns, terminal.rows)
+                channel.exec_command(line)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> tuple[int, bytes, bytes]:
+        """Run a small command to its end: exit code, stdout, stderr. Raises WherryError when it outlasts `timeout` seconds."""
+        return self._finish(self.start(argv), argv[0], stdin, timeout)
+
+    def _command_line(self, fields: bytes) -> str:
+        # exec: a shell that waits for the helper would get our signals in its place.
+        word = request.inline(fields)
+        if word is not None:
+            return f"exec {self._helper} {word}"
+        file = f"{self._folder}/request-{secrets.token_hex(8)}"
+        channel = self.open_session()
+        with _translated("the command was not handed to the machine"):
+            channel.exec_command(f"umask 077; exec cat > {file}")
+        code, _, words = self._finish(channel, "cat", fields, CHANNEL_SECONDS)
+        if code != 0:
+            raise WherryError("the command was not handed to the machine.", detail=words.decode(errors="replace").strip())
+        return f"exec {self._helper} -f {file}"
+
+    def _finish(self, channel: paramiko.Channel, name: str, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+        late = threading.Event()
+        errors = bytearray()
+
+        def give_up() -> None:
+            late.set()
+            channel.close()
+
+        def read_errors() -> None:
+            while data := channel.recv_stderr(WINDOW):
+                errors.extend(data)
+
+        def feed() -> None:
+            with contextlib.suppress(OSError):
+                channel.sendall(stdin)
+                channel.shutdown_write()
+
+        timer = threading.Timer(timeout, give_up)
+        timer.daemon = True
+        helpers = [threading.Thread(target=work, daemon=True) for work in (read_errors, feed)]
+        for thread in (timer, *helpers):
+            thread.start()
+        output = bytearray()
+        while data := channel.recv(WINDOW):
+            output.extend(data)
+        code = channel.recv_exit_status()
+        timer.cancel()
+        channel.close()
+        for thread in helpers:
+            thread.join()
+        if late.is_set():
+            raise WherryError(f"{name} did not end within {timeout:g} s in the machine.")
+        if code < 0:
+            raise ConnectionLost(f"the connection to the machine ended while {name} ran.", hint="wherry status")
+        return code, bytes(output), bytes(errors)
+
+
+def _log_in(transport: paramiko.Transport, user: str, client_key: Path, host_key: paramiko.PKey, timeout: float) -> None:
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout
+    options = transport.get_security_options()
+    options.kex, options.ciphers, options.digests = KEX, CIPHERS, MACS
+    options.key_types = (host_key.get_name(),)
+    transport.start_client(timeout=timeout)
+    # Before a word about us is said: any process may listen on a port of the loopback.
+    if transport.get_remote_server_key().asbytes() != host_key.asbytes():
+        raise Refused("the SSH server on the machine's port is not this machine.", hint="wherry restart")
+    try:
+        transport.auth_publickey(user, paramiko.Ed25519Key.from_private_key_file(str(client_key)))
+    except paramiko.AuthenticationException as error:
+        if transport.is_active():
+            raise Refused("the machine does not accept our key.", hint="wherry restart") from error
+        raise
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """paramiko's errors and the socket's as ConnectionLost."""
+    try:
+        yield
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise ConnectionLost(f"{what}: {str(error) or type(error).__name__}.", hint="wherry status") from error
