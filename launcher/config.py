@@ -102,7 +102,8 @@ def from_toml_values(values: dict[str, Any]) -> MachineConfig:
     version = values.pop("version", None)
     if version != CONFIG_VERSION:
         raise WherryError(
-            f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.", hint="Use the newer wherry that wrote it."
+            f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.",
+            hint="Use the newer wherry that wrote it.",
         )
     known = {item.name: item for item in fields(MachineConfig)}
     for key in values:

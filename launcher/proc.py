@@ -27,9 +27,7 @@ def find(program: str, extra: Sequence[Path] = (), *, path: str | None = None) -
     return Path(found) if found else None
 
 
-def run(
-    argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> str:
+def run(argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run to the end and return stdout (UTF-8, bad bytes replaced).
 
     Raises MissingOnHost when the program is not there, WherryError with its stderr when it fails or outlasts `timeout` seconds.
@@ -72,6 +70,7 @@ def spawn(
         raise missing(words[0]) from error
 
 
+DEVNULL = subprocess.DEVNULL
 PIPE = subprocess.PIPE
 STDOUT = subprocess.STDOUT
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import secrets
-import shutil
-import tempfile
-import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
-
-import psutil
 
 from launcher import config, host
 from launcher.config import MachineConfig
@@ -45,6 +39,8 @@ def cache_dir() -> Path:
 
 def write_private(path: Path, data: bytes) -> None:
     """Write a 0600 file whole or not at all: a temporary name beside it, synced, renamed."""
+    import tempfile
+
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -125,8 +121,15 @@ class MachineDir:
         return self.path / "lock.start"
 
     @property
+    def emulation_told(self) -> Path:
+        """There once the user was told that this machine runs without hardware acceleration."""
+        return self.path / "emulation-told"
+
+    @property
     def run_dir(self) -> Path:
         """Sockets: short, 0700, outside the machine directory, whose path may be long."""
+        import hashlib
+
         key = hashlib.sha256(os.fsencode(os.path.realpath(self.path))).hexdigest()[:8]
         return host.current().run_base() / key
 
@@ -147,6 +150,8 @@ class MachineDir:
 
     def read_config(self) -> MachineConfig:
         """Raises NoSuchMachine when there is none, WherryError when machine.toml is damaged."""
+        import tomllib
+
         try:
             values = tomllib.loads(self.config_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -194,6 +199,12 @@ class MachineDir:
         os.close(descriptor)
         return False
 
+    def wait_for_keeper(self) -> None:
+        """Until no keeper is left: the lock is the last thing that one gives back."""
+        descriptor = host.current().lock(self.lock_file, wait=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
     def disk_used(self) -> int:
         """Bytes that the machine takes on this computer."""
         total = 0
@@ -235,6 +246,8 @@ class State:
 
 
 def new_token() -> str:
+    import secrets
+
     return secrets.token_hex(8)
 
 
@@ -242,6 +255,8 @@ def process_is(pid: int, start: float, token: str) -> bool:
     """Whether `pid` is still the process that we started: same pid, same creation time, our token in its command line."""
     if pid <= 0:
         return False
+    import psutil
+
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - start) < 2 and any(token in word for word in process.cmdline())
@@ -269,8 +284,14 @@ def machines() -> list[MachineDir]:
     return found
 
 
-def create(name: str, wanted: MachineConfig) -> MachineDir:
-    """A new machine directory with its config, 0700; it appears whole or not at all. Raises Refused when it is there already."""
+def create(name: str, wanted: MachineConfig, fill: Callable[[MachineDir], None]) -> MachineDir:
+    """A new machine directory, 0700, with its config and what `fill` puts there; it appears whole or not at all.
+
+    Raises Refused when there is one of that name already.
+    """
+    import shutil
+    import tempfile
+
     directory = machine(name)
     directory.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=directory.path.parent))
@@ -278,6 +299,7 @@ def create(name: str, wanted: MachineConfig) -> MachineDir:
         made = MachineDir(name, temporary)
         made.write_config(wanted)
         made.seed_dir.mkdir(mode=0o700)
+        fill(made)
         try:
             os.rename(temporary, directory.path)
         except OSError as error:
@@ -290,6 +312,9 @@ def create(name: str, wanted: MachineConfig) -> MachineDir:
 
 def remove(directory: MachineDir) -> None:
     """Delete the machine for good; the caller has asked and holds no open file in it. The rename makes it go at once."""
+    import secrets
+    import shutil
+
     doomed = directory.path.with_name(f".{directory.name}.{secrets.token_hex(4)}.deleted")
     run_dir = directory.run_dir
     os.rename(directory.path, doomed)

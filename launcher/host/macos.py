@@ -9,7 +9,18 @@ from typing import Final
 from launcher.host import Endpoint, native_arch
 from launcher.host._posix import detach_options, lock, make_private
 
-__all__ = ["ENDPOINT", "NAME", "accelerator_hint", "accelerators", "detach_options", "lock", "make_private", "qemu_folders", "qemu_hint", "run_base"]
+__all__ = [
+    "ENDPOINT",
+    "NAME",
+    "accelerator_hint",
+    "accelerators",
+    "detach_options",
+    "lock",
+    "make_private",
+    "qemu_folders",
+    "qemu_hint",
+    "run_base",
+]
 
 NAME: Final = "macos"
 ENDPOINT: Final[Endpoint] = "unix"

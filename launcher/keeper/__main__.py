@@ -1,0 +1,78 @@
+"""`python -m launcher.keeper NAME`: started by `launcher.machine`, writes "ready" on stdout when it listens."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from types import FrameType
+
+from launcher import host, store
+from launcher.errors import WherryError
+from launcher.keeper.server import Server
+from launcher.keeper.supervisor import Supervisor
+from launcher.store import MachineDir
+
+_LOG_BYTES = 1 << 20
+
+
+def _log_to(directory: MachineDir) -> None:
+    handler = logging.handlers.RotatingFileHandler(directory.keeper_log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    # paramiko logs packets and key types at DEBUG and each channel at INFO.
+    logging.getLogger("paramiko").setLevel(logging.WARNING)
+
+
+def _tell(word: str) -> None:
+    """One line to who started us, then the pipe is closed: nothing of ours ever prints again."""
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _on_signals(keeper: Supervisor) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        logging.getLogger("wherry.keeper").info("signal %d: stopping", number)
+        keeper.request_stop(force=False)
+
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+
+
+def main() -> int:
+    os.umask(0o077)
+    directory = store.machine(sys.argv[1])
+    _log_to(directory)
+    # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine.py starts one at a time.
+    lock = host.current().lock(directory.lock_file, wait=True)
+    try:
+        keeper = Supervisor(directory)
+        server = Server(keeper)
+        server.start()
+    except WherryError as error:
+        logging.getLogger("wherry.keeper").exception("cannot begin")
+        _tell(f"error {error.message}")
+        return error.exit_code
+    _on_signals(keeper)
+    _tell("ready")
+    try:
+        return keeper.run()
+    finally:
+        server.close()
+        if lock is not None:
+            os.close(lock)
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    # Request threads may be blocked on clients that do not read; they are daemons and end with us.
+    sys.exit(code)

@@ -1,0 +1,53 @@
+"""What happened since the keeper began, for everybody who watches, whenever they came."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """An append-only list of events that any number of threads follow."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def add(self, event: Event) -> None:
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def find(self, name: str) -> Event | None:
+        """The first event of that name, if it has come."""
+        with self._changed:
+            return next((event for event in self._events if event["event"] == name), None)
+
+    def wait(self, wanted: Callable[[Event], bool], timeout: float | None = None) -> Event | None:
+        """The first event, past or future, that is wanted; None when none came within `timeout` seconds."""
+        with self._changed:
+            seen = 0
+
+            def arrived() -> Event | None:
+                nonlocal seen
+                while seen < len(self._events):
+                    seen += 1
+                    if wanted(self._events[seen - 1]):
+                        return self._events[seen - 1]
+                return None
+
+            return self._changed.wait_for(arrived, timeout)
+
+    def follow(self) -> Iterator[Event]:
+        """Every event from the first on; blocks for the next one, for ever."""
+        position = 0
+        while True:
+            with self._changed:
+                while position >= len(self._events):
+                    self._changed.wait()
+                event = self._events[position]
+            position += 1
+            yield event

@@ -1,0 +1,145 @@
+"""The control socket: who connects gets a thread, one request, one result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+from typing import Any, Final
+
+from launcher import control, host
+from launcher.control import Framed
+from launcher.errors import Usage, WherryError, from_json
+from launcher.keeper import engine, sessions, starter
+from launcher.keeper.slots import StartSlots
+from launcher.keeper.supervisor import Supervisor
+from launcher.store import LONGEST_SOCKET
+
+log = logging.getLogger("wherry.keeper.server")
+
+_LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
+_BACKLOG: Final = 256  # many commands at once are normal: compose, IDEs, scripts
+
+
+class Server:
+    """Serves one supervisor. `start` listens before it returns."""
+
+    def __init__(self, keeper: Supervisor) -> None:
+        self._keeper = keeper
+        self._path = keeper.directory.control_socket
+        # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
+        # keep all others out.
+        self._slots = StartSlots(max(2, keeper.config.cpus))
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._waiting: set[threading.Thread] = set()
+
+    def start(self) -> None:
+        """Raises WherryError when the socket's path is too long for the system."""
+        if len(os.fsencode(self._path)) > LONGEST_SOCKET:
+            raise WherryError(f"{self._path} is too long for a socket.", hint="Set XDG_RUNTIME_DIR to a shorter folder.")
+        host.current().make_private(self._path.parent)
+        self._path.unlink(missing_ok=True)
+        self._listening.bind(str(self._path))
+        self._path.chmod(0o600)
+        self._listening.listen(_BACKLOG)
+        threading.Thread(target=self._accept, name="control", daemon=True).start()
+
+    def close(self) -> None:
+        """Nobody can connect any more; who waits for the end of the machine still hears of it."""
+        self._path.unlink(missing_ok=True)
+        self._listening.close()
+        for waiting in list(self._waiting):
+            waiting.join(_LAST_WORDS)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                stream, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(Framed(stream),), name="request", daemon=True).start()
+
+    def _serve(self, framed: Framed) -> None:
+        try:
+            frame = framed.receive()
+            if frame is None:
+                return
+            request: dict[str, Any] = json.loads(frame[1])
+            control.check_request(request)
+            self._answer(framed, request)
+        except WherryError as error:
+            self._send(framed, {"ok": False, "error": error.to_json()})
+        except OSError as error:
+            log.info("a request ended early: %s", error)
+        except Exception as error:
+            log.exception("a request failed")
+            self._send(framed, {"ok": False, "error": WherryError(f"the keeper failed: {error!r}").to_json()})
+        finally:
+            framed.close()
+            self._waiting.discard(threading.current_thread())
+
+    @staticmethod
+    def _send(framed: Framed, value: dict[str, Any]) -> None:
+        try:
+            framed.send_json(value)
+        except OSError as error:
+            log.info("nobody heard the answer: %s", error)
+
+    def _answer(self, framed: Framed, request: dict[str, Any]) -> None:
+        verb = request.get("verb")
+        if verb in ("watch", "stop"):
+            self._waiting.add(threading.current_thread())
+        if verb == "exec":
+            self._exec(framed, request)
+        elif verb == "watch":
+            framed.send_json({"ok": True, "data": self._watch(framed)})
+        elif verb == "stop":
+            framed.send_json({"ok": True, "data": self._stop(framed, force=request.get("force") is True)})
+        elif verb == "status":
+            framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "pid": os.getpid()}})
+        elif verb == "engine":
+            framed.send_json({"ok": True, "data": self._engine(request)})
+        else:
+            raise Usage(f"the keeper does not know {verb!r}.")
+
+    def _watch(self, framed: Framed) -> dict[str, Any]:
+        """The start's events from its beginning, then its result."""
+        for event in self._keeper.journal.follow():
+            if event["event"] == "ready":
+                data: dict[str, Any] = event["data"]
+                return data
+            if event["event"] == "failed":
+                raise starter.error_of(event)
+            if event["event"] == "stopped":
+                raise WherryError("the machine was stopped while it started.", hint="wherry up")
+            framed.send_json(event)
+        raise AssertionError("a journal never ends")
+
+    def _stop(self, framed: Framed, *, force: bool) -> dict[str, Any]:
+        self._keeper.request_stop(force=force)
+        for event in self._keeper.journal.follow():
+            if event["event"] == "stopped":
+                return {"forced": event["forced"]}
+            if event["event"] in ("stop", "note"):
+                framed.send_json(event)
+        raise AssertionError("a journal never ends")
+
+    def _exec(self, framed: Framed, request: dict[str, Any]) -> None:
+        self._keeper.wait_ready()
+        if request.get("ensure_hello") is True:
+            code, _, words = self._keeper.connection().run(["/usr/lib/wherry/engine", "ensure-hello"], timeout=120)
+            if code != 0:
+                raise from_json(
+                    {"kind": "engine", "message": f"the hello image is missing: {words.decode(errors='replace').strip()}"}
+                )
+        sessions.serve_exec(framed, request, self._keeper.connection, self._slots)
+
+    def _engine(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._keeper.wait_ready()
+        method, path = request.get("method"), request.get("path")
+        if not isinstance(method, str) or not isinstance(path, str) or not path.startswith("/"):
+            raise Usage("an engine call needs a method and a path.")
+        status, body = engine.request(self._keeper.connection(), method, path)
+        return {"status": status, "body": body.decode("utf-8", "replace")}

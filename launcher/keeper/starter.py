@@ -1,0 +1,138 @@
+"""From nothing to ready: the ladder of accelerators, the stages, the first SSH connection."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from launcher import errors, images, readiness, seed
+from launcher.errors import LaunchFailed, WherryError
+from launcher.keeper import engine
+from launcher.keeper.console import tail
+from launcher.keeper.launch import launch
+from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
+from launcher.qemu import probe, qmp
+from launcher.store import State, new_token
+
+if TYPE_CHECKING:
+    from launcher.images import Iso
+    from launcher.keeper.supervisor import Supervisor
+    from launcher.qemu.probe import Qemu
+
+log = logging.getLogger("wherry.keeper")
+
+# A guest kernel under multi-threaded emulation can trip over its own code patching before it says anything
+# (ARCHITECTURE.md, "Emulation"): that, and only that, is worth one more try on the same rung.
+PANIC = "panic-before-first-stage"
+
+
+def start(keeper: Supervisor) -> None:
+    """Bring the machine up. Raises WherryError, or Cancelled when a stop was asked for."""
+    directory, config = keeper.directory, keeper.config
+    if not directory.data_disk.exists():
+        raise WherryError(f"{directory.data_disk} is gone.", hint=f"Put it back, or: wherry delete {directory.name}")
+    iso = images.by_sha(config.iso)
+    qemu = probe.find(config.arch, config.qemu)
+    files = seed.write(directory, config)
+    rungs = probe.ladder(config.accel, config.arch, qemu, probe.remembered(qemu, config.arch))
+    for number, rung in enumerate(rungs):
+        try:
+            _climb(keeper, iso, qemu, rung, files)
+            break
+        except (LaunchFailed, errors.NoProgress) as error:
+            # Only a rung that never spoke is bad; a guest that started and then failed would fail on the next one too.
+            if number == len(rungs) - 1 or keeper.watch.stages:
+                raise
+            keeper.note(f"{rung.split(',')[0]} does not work here ({error.message.rstrip('.')}); trying {rungs[number + 1]}")
+            _discard(keeper)
+    probe.remember(qemu, config.arch, keeper.state.accel)
+    _finish(keeper)
+
+
+def _climb(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tuple[str, str], ...]) -> None:
+    """One rung, up to the guest's first stage."""
+    for attempt in range(2):
+        try:
+            _boot(keeper, iso, qemu, rung, files)
+            return
+        except LaunchFailed:
+            if attempt == 1 or keeper.watch.panic is None or keeper.watch.stages:
+                raise
+            count = keeper.state.restarts.get(PANIC, 0) + 1
+            keeper.update(restarts={**keeper.state.restarts, PANIC: count})
+            keeper.note(f"{PANIC}: the guest's kernel failed before its first word ({keeper.watch.panic}); started once more")
+            _discard(keeper)
+
+
+def _discard(keeper: Supervisor) -> None:
+    if keeper.guest is not None:
+        keeper.guest.quit()
+        keeper.guest = None
+
+
+def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tuple[str, str], ...]) -> None:
+    if keeper.watch.cancelled:
+        raise Cancelled
+    keeper.watch = Watch(keeper.on_message)
+    # The token is on disk before QEMU is there, so that a keeper killed now leaves nothing unknown.
+    keeper.update(token=new_token(), accel=rung, timeline=[])
+    token = keeper.state.token
+    keeper.guest = launch(keeper.directory, keeper.config, iso, qemu, rung, token, files, keeper.watch, keeper.on_qmp_event)
+    keeper.update(qemu_pid=keeper.guest.process.pid, qemu_start=keeper.guest.process.start_time)
+    keeper.update(ssh_port=qmp.ssh_port(keeper.guest.qmp))
+    _wait(keeper, "kernel")
+
+
+def _wait(keeper: Supervisor, stage: str) -> None:
+    patience = readiness.patience("tcg" if keeper.state.accel.startswith("tcg") else keeper.state.accel)
+    try:
+        keeper.watch.wait_stage(stage, patience)
+    except Ended:
+        raise died(keeper) from None
+    except Stalled as stall:
+        raise readiness.stalled(keeper.watch.stages, stall.waited, tail(keeper.directory.serial_log)) from None
+    if keeper.watch.failure is not None:
+        raise readiness.failed(keeper.watch.failure, tail(keeper.directory.serial_log))
+
+
+def _finish(keeper: Supervisor) -> None:
+    """From the first stage to ready."""
+    _wait(keeper, "ssh")
+    began = time.monotonic()
+    connection = keeper.connection()
+    log.info("ssh connected in %.2f s", time.monotonic() - began)
+    code, _, words = connection.run(["/usr/lib/wherry/ssh-port", str(keeper.state.ssh_port)], timeout=60)
+    if code != 0:
+        raise WherryError(f"the guest's firewall could not be set: {words.decode(errors='replace').strip()}")
+    _wait(keeper, "ready")
+    keeper.update(engine_version=engine.version(connection))
+
+
+def died(keeper: Supervisor) -> LaunchFailed:
+    """QEMU ended though nobody asked it to."""
+    code, panic = keeper.watch.exit_code, keeper.watch.panic
+    if panic is not None:
+        message = f"the guest's kernel failed: {panic}"
+    else:
+        message = f"QEMU ended by itself with exit code {code}."
+    lines = tail(keeper.directory.serial_log) + "\n" + tail(keeper.directory.qemu_log, 5)
+    return LaunchFailed(message, hint=f"wherry up {keeper.directory.name}", detail=lines.strip() or None)
+
+
+def error_of(event: dict[str, Any]) -> WherryError:
+    return errors.from_json(event["error"])
+
+
+def summary(state: State) -> dict[str, Any]:
+    """What `up` shows of a finished start."""
+    seconds = state.timeline[-1][1] if state.timeline else 0.0
+    return {
+        "seconds": seconds,
+        "accel": state.accel.split(",")[0],
+        "engine": state.engine_version,
+        "timeline": state.timeline,
+        "notes": state.notes,
+        "pid": os.getpid(),
+    }

@@ -1,0 +1,179 @@
+"""One machine's life: start, watch, stop. The main thread of the keeper runs `Supervisor.run`; other threads ask and request."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from launcher.errors import NotRunning, WherryError
+from launcher.keeper import starter, stopper
+from launcher.keeper.journal import Journal
+from launcher.keeper.launch import Guest, adopt
+from launcher.keeper.watch import Cancelled, Watch
+from launcher.readiness import Line
+from launcher.ssh.transport import Connection
+from launcher.store import MachineDir, State
+
+log = logging.getLogger("wherry.keeper")
+
+
+class Supervisor:
+    """Owns QEMU, the console and the SSH connection of one machine.
+
+    Journal events: stage, note, ready | failed for the start; stop, stopped for the end.
+    """
+
+    def __init__(self, directory: MachineDir) -> None:
+        self.directory = directory
+        self.config = directory.read_config()
+        self.journal = Journal()
+        self.watch = Watch(self.on_message)
+        self.guest: Guest | None = None
+        self.state = State()
+        self.began = time.monotonic()
+        self.stop_force = False
+        self._stop_wanted = threading.Event()
+        self._state_lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._connection_lock = threading.Lock()
+
+    # What other threads use
+
+    @property
+    def status(self) -> str:
+        return self.state.status
+
+    def request_stop(self, *, force: bool) -> None:
+        """Ask the main thread to stop the machine; a later force overtakes a polite stop that is under way."""
+        self.stop_force = self.stop_force or force
+        self._stop_wanted.set()
+        self.watch.cancel()
+        if force and self.status == "stopping" and self.guest is not None:
+            threading.Thread(target=self.guest.quit, name="force", daemon=True).start()
+
+    def wait_ready(self) -> None:
+        """Until the start is done. Raises the error of a failed start, NotRunning when a stop came first."""
+        event = self.journal.wait(lambda event: event["event"] in ("ready", "failed", "stop"))
+        assert event is not None
+        if event["event"] == "failed":
+            raise starter.error_of(event)
+        if self.status != "running":
+            raise NotRunning(f"machine {self.directory.name!r} is {self.status}.", hint="wherry up")
+
+    def connection(self) -> Connection:
+        """The warm SSH connection; a new one when the old has ended. Raises ConnectionLost, NotRunning."""
+        with self._connection_lock:
+            if self._connection is None or not self._connection.alive:
+                if not self.state.ssh_port:
+                    raise NotRunning(f"machine {self.directory.name!r} has no SSH port yet.")
+                if self._connection is not None:
+                    log.warning("the SSH connection ended; connecting again")
+                    self._connection.close()
+                self._connection = Connection.connect(
+                    self.state.ssh_port, self.directory.client_key, self.directory.host_key, timeout=30
+                )
+            return self._connection
+
+    def update(self, **values: Any) -> None:
+        """Change state.json; the keeper is its only writer."""
+        with self._state_lock:
+            self.state = replace(self.state, **values)
+            try:
+                self.directory.write_state(self.state)
+            except OSError as error:  # a full disk must not end a running machine
+                log.error("state.json: %s", error)
+
+    # The main thread
+
+    def run(self) -> int:
+        """The whole life. Returns the keeper's exit code; what failed is in the journal and in state.json."""
+        try:
+            try:
+                self._begin()
+            except Cancelled:
+                log.info("stopped while starting")
+            else:
+                self.watch.wait_end_or_cancel()
+            return self._finish()
+        except WherryError as error:
+            log.error("%s", error.message, exc_info=True)
+            self._fail(error)
+            return error.exit_code
+        except Exception as error:
+            log.exception("the keeper failed")
+            self._fail(WherryError(f"the keeper failed: {error!r}", hint=f"wherry logs keeper {self.directory.name}"))
+            return 1
+
+    def _begin(self) -> None:
+        if self.directory.qemu_runs():
+            self._adopt()
+        else:
+            self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
+            starter.start(self)
+        self.update(status="running")
+        self.journal.add({"event": "ready", "data": starter.summary(self.state)})
+        log.info("ready: %s", self.state.timeline)
+
+    def _adopt(self) -> None:
+        state = self.directory.read_state()
+        self.guest = adopt(self.directory, state, self.watch, self.on_qmp_event)
+        self.state = state
+        self.update(keeper_pid=os.getpid())
+        self.connection()
+        self.note("the machine's keeper had ended; a new one took over, containers went on")
+
+    def _finish(self) -> int:
+        if self.guest is None:  # cancelled before QEMU was started
+            self._ended("stopped", {})
+            return 0
+        if self._stop_wanted.is_set() and not self.watch.ended:
+            self.update(status="stopping")
+            stopper.stop(self)
+        elif "begin" not in self.watch.stops:
+            self.guest.close()
+            raise starter.died(self)
+        self.guest.close()
+        self._ended("stopped", {})
+        return 0
+
+    def _fail(self, error: WherryError) -> None:
+        if self.guest is not None:
+            with suppress(Exception):
+                self.guest.quit()
+        if self.journal.find("ready") is None:
+            self.journal.add({"event": "failed", "error": error.to_json()})
+        self._ended("failed", error.to_json())
+
+    def _ended(self, status: str, error: dict[str, object]) -> None:
+        with self._connection_lock:
+            if self._connection is not None:
+                self._connection.close()
+        # What was learned stays readable after the end; what pointed at processes does not.
+        self.update(status=status, qemu_pid=0, qemu_start=0.0, keeper_pid=0, ssh_port=0, token="", last_error=error)
+        self.journal.add({"event": "stopped", "forced": self.stop_force})
+
+    # Fed by the console and QMP
+
+    def on_message(self, line: Line) -> None:
+        """Called by the console thread for each line of the guest that is for us."""
+        elapsed = round(time.monotonic() - self.began, 2)
+        log.info("guest: %s %s %s", line.kind, line.name, line.text)
+        if line.kind == "stage":
+            self.update(timeline=[*self.state.timeline, [line.name, elapsed]])
+            self.journal.add({"event": "stage", "name": line.name, "seconds": elapsed})
+        elif line.kind == "note":
+            self.note(f"{line.name}: {line.text}")
+        elif line.kind == "stop":
+            self.journal.add({"event": "stop", "step": line.name, "seconds": elapsed})
+
+    def note(self, text: str) -> None:
+        self.update(notes=[*self.state.notes, text][-20:])
+        self.journal.add({"event": "note", "text": text})
+
+    def on_qmp_event(self, name: str, data: dict[str, Any]) -> None:
+        log.info("qemu: %s %s", name, data)

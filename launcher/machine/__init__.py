@@ -1,0 +1,14 @@
+"""The verbs as short scripts over the layers below. Nothing here prints; what happens goes to a Reporter.
+
+Heavy imports are inside the functions that need them: `control_path` is on the way of every `wherry docker`.
+"""
+
+from launcher.machine.create import UpOptions, init
+from launcher.machine.inspect import engine_version, ip, list_machines, logs_path, status
+from launcher.machine.run import UpResult, control_path, restart, up
+from launcher.machine.stop import delete, stop, what_delete_removes
+
+__all__ = [
+    "UpOptions", "UpResult", "control_path", "delete", "engine_version", "init", "ip", "list_machines", "logs_path", "restart",
+    "status", "stop", "up", "what_delete_removes",
+]  # fmt: skip

@@ -1,0 +1,120 @@
+"""Making a machine, and changing what was decided for one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from launcher import config, host, store
+from launcher.config import GIB, MIB, MachineConfig, format_size
+from launcher.errors import Refused, Usage
+from launcher.report import Reporter
+from launcher.store import MachineDir
+
+_MOST_CPUS: Final = 8
+_MOST_MEMORY: Final = 4 * GIB
+_LEAST_MEMORY: Final = GIB
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What a user may decide in `up` and `init`; None is "as it is", or our default for a new machine. Sizes in bytes."""
+
+    cpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    arch: str | None = None
+    iso: Path | None = None
+
+
+def init(name: str, options: UpOptions, report: Reporter) -> None:
+    """Make a machine without starting it. Raises Refused when there is one of that name."""
+    if store.machine(name).exists():
+        raise Refused(f"machine {name!r} exists already.", hint=f"wherry up {name}")
+    if not make(name, options, report):
+        raise Refused(f"machine {name!r} exists already.", hint=f"wherry up {name}")
+
+
+def make(name: str, options: UpOptions, report: Reporter) -> bool:
+    """Make the machine unless it is there; False when another command made it first."""
+    directory = store.machine(name)
+    home = directory.path.parent
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # One at a time: two commands would both copy the ISO and both make the disk.
+    lock = host.current().lock(home / ".create.lock", wait=True)
+    try:
+        if directory.exists():
+            return False
+        _make(name, options, report)
+    finally:
+        if lock is not None:
+            os.close(lock)
+    return True
+
+
+def _make(name: str, options: UpOptions, report: Reporter) -> None:
+    from launcher import disks, images
+    from launcher.qemu import probe
+    from launcher.ssh import keys
+
+    arch = options.arch or host.native_arch()
+    if arch not in config.ARCHES:
+        raise Usage(f"--arch {arch}: {' or '.join(config.ARCHES)}.")
+    probe.find(arch)  # a computer without QEMU says so before anything is made
+    image_tool = probe.find_img()
+    iso = images.resolve(arch, options.iso, report)
+    report.step("iso", f"wherry {iso.version} {iso.arch}   {iso.path.stat().st_size / 1e6:.0f} MB   verified")
+    wanted = MachineConfig(
+        arch=arch, cpus=options.cpus or default_cpus(), memory=options.memory or default_memory(), iso=iso.sha256,
+        disk=options.disk or MachineConfig.disk,
+    )  # fmt: skip
+
+    def fill(made: MachineDir) -> None:
+        keys.make_keys(made)
+        disks.create(made.data_disk, wanted.disk, image_tool)
+
+    store.create(name, wanted, fill)
+    report.step("machine", f"{name}   {describe(wanted)}")
+
+
+def describe(wanted: MachineConfig) -> str:
+    cpus = "1 CPU" if wanted.cpus == 1 else f"{wanted.cpus} CPUs"
+    return f"{wanted.arch} · {cpus} · {format_size(wanted.memory)} memory · {format_size(wanted.disk)} disk"
+
+
+def default_cpus() -> int:
+    return min(os.cpu_count() or 1, _MOST_CPUS)
+
+
+def default_memory() -> int:
+    """A quarter of this computer's memory, between 1 and 4 GB, in steps of 512 MB."""
+    import psutil
+
+    quarter: int = psutil.virtual_memory().total // 4
+    return max(_LEAST_MEMORY, min(_MOST_MEMORY, quarter // (512 * MIB) * (512 * MIB)))
+
+
+def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
+    """Take over what the options say for a machine that is there. Raises Usage for what cannot change."""
+    now = directory.read_config()
+    if options.arch not in (None, now.arch):
+        raise Usage(
+            f"machine {directory.name!r} is {now.arch}; another architecture is another machine.",
+            hint="wherry up NAME --arch …",
+        )
+    if options.disk not in (None, now.disk):
+        raise Usage(f"the disk of machine {directory.name!r} has {format_size(now.disk)}; its size is chosen when it is made.")
+    if options.iso is not None:
+        from launcher import images
+
+        if images.resolve(now.arch, options.iso, report).sha256 != now.iso:
+            raise Usage(
+                f"machine {directory.name!r} keeps the ISO that it was made with.",
+                hint="Make another machine: wherry up NAME --iso …",
+            )
+    wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory)
+    if wanted != now:
+        directory.write_config(wanted)
+        report.note(f"{directory.name}: {describe(wanted)} from the next start on")

@@ -1,0 +1,148 @@
+"""up, restart, and the way of a proxied command to a running machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher import control, host, store
+from launcher.errors import NoSuchMachine, NotRunning, WherryError
+from launcher.machine import create
+from launcher.machine.create import UpOptions
+from launcher.machine.stop import stop
+from launcher.report import Reporter
+from launcher.store import MachineDir
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """How a start went; seconds since it began."""
+
+    name: str
+    created: bool
+    already: bool  # it ran before we came
+    seconds: float
+    accel: str
+    engine: str
+    emulation_hint: str | None  # told once per machine
+    notes: list[str] = field(default_factory=list)
+    timeline: list[list[Any]] = field(default_factory=list)
+
+
+def up(name: str, options: UpOptions, report: Reporter) -> UpResult:
+    """Create the machine if there is none, start it if it does not run, wait until it is ready."""
+    directory = store.machine(name)
+    created = not directory.exists() and create.make(name, options, report)
+    if not created:
+        create.change(directory, options, report)
+    started = ensure_keeper(directory)
+    result = follow_start(directory, report)
+    return UpResult(
+        name=name, created=created, already=not started, seconds=result["seconds"], accel=result["accel"], engine=result["engine"],
+        emulation_hint=_emulation_hint(directory, result["accel"]), notes=result["notes"], timeline=result["timeline"],
+    )  # fmt: skip
+
+
+def restart(name: str, force: bool, report: Reporter) -> UpResult:
+    stop(name, force, report)
+    return up(name, UpOptions(), report)
+
+
+def control_path(name: str, report: Reporter, create: bool) -> Path:
+    """The control socket of a machine that runs or is starting; starts it, and with `create` makes it, when needed."""
+    directory = store.machine(name)
+    try:
+        if control.ask(directory.control_socket, "status")["status"] in ("starting", "running"):
+            return directory.control_socket
+    except (NotRunning, WherryError):
+        pass
+    if not directory.exists() and not create:
+        raise NoSuchMachine(f"there is no machine {name!r}.", hint=f"wherry up{'' if name == 'default' else ' ' + name}")
+    up(name, UpOptions(), report)
+    return directory.control_socket
+
+
+def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
+    """Report the stages of the start that is under way, or was, and return its result. Raises its error."""
+    framed = control.request(directory.control_socket, "watch")
+    try:
+        for event in control.events(framed):
+            if event.get("event") == "stage":
+                report.stage(event["name"], event["seconds"])
+            elif event.get("event") == "note":
+                report.note(event["text"])
+        data: dict[str, Any] = event["data"]
+        return data
+    finally:
+        framed.close()
+
+
+def ensure_keeper(directory: MachineDir) -> bool:
+    """Have a keeper that starts or runs the machine; True when it was started here. One command at a time does this."""
+    if _keeper_serves(directory):
+        return False
+    lock = host.current().lock(directory.start_lock_file, wait=True)
+    try:
+        if _keeper_serves(directory):
+            return False
+        _start_keeper(directory)
+    finally:
+        if lock is not None:
+            os.close(lock)
+    return True
+
+
+def _keeper_serves(directory: MachineDir) -> bool:
+    """Whether a keeper is there that is not about to end; waits for the end of one that is."""
+    try:
+        status = control.ask(directory.control_socket, "status")["status"]
+    except (NotRunning, WherryError):
+        return False
+    if status in ("starting", "running"):
+        return True
+    directory.wait_for_keeper()
+    return False
+
+
+def _start_keeper(directory: MachineDir) -> None:
+    from launcher import proc
+
+    host.current().make_private(directory.run_dir.parent)
+    with directory.keeper_log.open("ab") as log:
+        keeper = proc.spawn(
+            [sys.executable, "-m", "launcher.keeper", directory.name],
+            cwd=directory.path,
+            env=_keeper_environment(),
+            stdout=proc.PIPE,
+            stderr=log,
+            detach=host.current().detach_options(),
+        )
+    assert keeper.stdout is not None
+    with keeper.stdout:
+        word = keeper.stdout.readline().decode().strip()
+    if word != "ready":
+        message = word.removeprefix("error ") or "it ended before it began"
+        raise WherryError(f"the machine's keeper did not start: {message}", hint=f"wherry logs keeper {directory.name}")
+    # It outlives us; no warning about a child that was not waited for.
+    keeper.returncode = 0
+
+
+def _keeper_environment() -> dict[str, str]:
+    """Ours, with a WHERRY_HOME that does not depend on the working directory and a path on which the package is found."""
+    environment = dict(os.environ)
+    if environment.get("WHERRY_HOME"):
+        environment["WHERRY_HOME"] = str(store.home())
+    package_root = str(Path(__file__).parent.parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, environment.get("PYTHONPATH", "")]))
+    return environment
+
+
+def _emulation_hint(directory: MachineDir, accel: str) -> str | None:
+    """Why it is slow, the first time only."""
+    if accel != "tcg" or directory.emulation_told.exists():
+        return None
+    directory.emulation_told.touch(mode=0o600)
+    return host.current().accelerator_hint(directory.read_config().arch)

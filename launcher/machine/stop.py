@@ -1,0 +1,94 @@
+"""stop and delete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from launcher import control, store
+from launcher.config import format_size
+from launcher.errors import ConnectionLost, NoSuchMachine, NotRunning, Refused, WherryError
+from launcher.report import Reporter
+from launcher.store import MachineDir
+
+
+def stop(name: str, force: bool, report: Reporter) -> bool:
+    """Stop the machine and wait until it is off; False when it did not run. `force` ends QEMU without asking the guest."""
+    directory = _existing(name)
+    if not _stop_keeper(directory, force, report):
+        if not directory.qemu_runs():
+            return False
+        # Its keeper is gone, QEMU is not: a new keeper takes over and stops it in the usual way.
+        from launcher.machine.run import ensure_keeper
+
+        ensure_keeper(directory)
+        _stop_keeper(directory, force, report)
+    directory.wait_for_keeper()
+    return True
+
+
+def _stop_keeper(directory: MachineDir, force: bool, report: Reporter) -> bool:
+    """Ask the keeper; False when there is none."""
+    try:
+        framed = control.request(directory.control_socket, "stop", force=force)
+    except NotRunning:
+        return False
+    try:
+        for event in control.events(framed):
+            _report(event, report)
+    except ConnectionLost:
+        if directory.qemu_runs():
+            raise
+    finally:
+        framed.close()
+    return True
+
+
+def _report(event: dict[str, Any], report: Reporter) -> None:
+    if event.get("event") == "stop":
+        report.step("stop", event["step"])
+    elif event.get("event") == "note":
+        report.note(event["text"])
+
+
+def _existing(name: str) -> MachineDir:
+    directory = store.machine(name)
+    if not directory.exists():
+        raise NoSuchMachine(f"there is no machine {name!r}.", hint="wherry list")
+    return directory
+
+
+def what_delete_removes(name: str) -> list[str]:
+    """Lines that name what goes; for the question."""
+    directory = _existing(name)
+    lines = [f"machine   {name}   in {directory.path}"]
+    try:
+        wanted = directory.read_config()
+        lines.append(f"          {wanted.arch}, {wanted.cpus} CPUs, {format_size(wanted.memory)} memory")
+    except WherryError as error:
+        lines.append(f"          broken: {error.message}")
+    lines.append(f"disk      all images, containers, volumes and logins in it ({_used(directory.path)} on this computer)")
+    return lines
+
+
+def _used(path: Path) -> str:
+    return f"{store.MachineDir(path.name, path).disk_used() / 1e9:.1f} GB"
+
+
+def delete(name: str, force: bool, report: Reporter) -> None:
+    """Delete the machine with all that is on its disk; the caller has asked. Raises Refused while it runs, unless `force`."""
+    directory = _existing(name)
+    if running(directory):
+        if not force:
+            raise Refused(f"machine {name!r} is running.", hint=f"wherry stop {name}, or: wherry delete --force {name}")
+        stop(name, True, report)
+    store.remove(directory)
+
+
+def running(directory: MachineDir) -> bool:
+    """Whether a keeper or a QEMU of the machine lives."""
+    try:
+        control.connect(directory.control_socket).close()
+    except NotRunning:
+        return directory.qemu_runs()
+    return True

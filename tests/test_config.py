@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from launcher.config import GIB, MIB, MachineConfig, check_name, format_size, from_toml_values, parse_size, to_toml_values
+from launcher.errors import Usage, WherryError
+
+
+def config(**values: Any) -> MachineConfig:
+    return MachineConfig(**{"arch": "amd64", "cpus": 2, "memory": GIB, "iso": "0" * 64, **values})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8G", 8 * GIB), ("512M", 512 * MIB), ("1.5g", GIB * 3 // 2), ("2GiB", 2 * GIB), ("1T", 1024 * GIB), (" 4 GB ", 4 * GIB)],
+)
+def test_a_size_has_a_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["8", "G", "-1G", "8X", "", "1G2", "0x10G"])
+def test_no_size(text: str) -> None:
+    with pytest.raises(Usage, match="is not a size"):
+        parse_size(text)
+
+
+def test_a_bare_number_is_told_how_to_be_written() -> None:
+    with pytest.raises(Usage, match="write 8G"):
+        parse_size("8")
+
+
+@pytest.mark.parametrize("size", [512 * MIB, GIB, 100 * GIB, 1024 * GIB, 1536 * MIB])
+def test_sizes_survive_the_file(size: int) -> None:
+    assert parse_size(format_size(size)) == size
+
+
+@pytest.mark.parametrize("name", ["default", "a", "x-1", "0", "a" * 31])
+def test_names(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", "A", "a/b", "..", "a" * 32, "a b", "ä", "a.b", "a\n"])
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(Usage):
+        check_name(name)
+
+
+def test_the_file_gives_back_the_config() -> None:
+    wanted = config(memory=1536 * MIB, engine={"registry-mirrors": ["http://10.0.2.2:5000"]}, stop_seconds=5)
+    assert from_toml_values(to_toml_values(wanted)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"arch": "mips"}, "architecture"),
+        ({"cpus": 0}, "cpus"),
+        ({"memory": MIB}, "memory"),
+        ({"disk": MIB}, "disk"),
+        ({"stop_seconds": 0}, "stop_seconds"),
+        ({"accel": "xen"}, "accel"),
+        ({"engine": {"hosts": ["tcp://0.0.0.0"]}}, "hosts cannot be set"),
+        ({"engine": {"data-root": "/x"}}, "data-root cannot be set"),
+        ({"engine": {"containerd": "/x"}}, "containerd cannot be set"),
+    ],
+)
+def test_values_that_cannot_be(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(Usage, match=words):
+        config(**values)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "version 2"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+        ({"cpus": "2"}, "wrong type"),
+        ({"cpus": True}, "wrong type"),
+        ({"memory": 5}, "wrong type"),
+        ({"engine": []}, "wrong type"),
+    ],
+)
+def test_a_damaged_file_says_what_is_wrong(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(WherryError, match=words):
+        from_toml_values({**to_toml_values(config()), **change})
+
+
+def test_a_file_with_a_key_missing() -> None:
+    values = to_toml_values(config())
+    del values["arch"]
+    with pytest.raises(WherryError, match="incomplete.*arch"):
+        from_toml_values(values)
