@@ -94,6 +94,42 @@ class Framed:
         self.stream.close()
 
 
+class Input:
+    """The input of a command, on the client's side: `send` waits until the keeper has given credit."""
+
+    def __init__(self, framed: Framed) -> None:
+        self._framed = framed
+        self._credit = STDIN_WINDOW
+        self._open = True
+        self._changed = threading.Condition()
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises OSError when nobody takes it any more."""
+        while data:
+            with self._changed:
+                self._changed.wait_for(lambda: self._credit or not self._open)
+                if not self._open:
+                    raise BrokenPipeError("the command has ended")
+                piece, data = data[: min(self._credit, CHUNK)], data[min(self._credit, CHUNK) :]
+                self._credit -= len(piece)
+            self._framed.send(STDIN, piece)
+
+    def end(self) -> None:
+        self._framed.send(STDIN_END)
+
+    def grant(self, payload: bytes) -> None:
+        """Take the payload of a CREDIT frame."""
+        with self._changed:
+            self._credit += int.from_bytes(payload, "big")
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """The command has ended: a waiting `send` raises."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+
+
 def connect(path: Path) -> Framed:
     """A connection to the keeper that listens at `path`. Raises NotRunning when none does."""
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -108,7 +144,7 @@ def connect(path: Path) -> Framed:
     return Framed(stream)
 
 
-def request(path: Path, verb: str, **arguments: Any) -> Framed:
+def request(path: Path, verb: str, /, **arguments: Any) -> Framed:
     """Connect and send a request; the caller reads the frames."""
     framed = connect(path)
     try:
@@ -134,7 +170,7 @@ def events(framed: Framed) -> Iterator[dict[str, Any]]:
     raise ConnectionLost("the keeper ended before it answered.", hint="wherry logs keeper")
 
 
-def ask(path: Path, verb: str, **arguments: Any) -> Any:
+def ask(path: Path, verb: str, /, **arguments: Any) -> Any:
     """One request, one answer: the result's data. Events on the way are dropped."""
     framed = request(path, verb, **arguments)
     try:

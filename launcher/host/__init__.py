@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 Endpoint = Literal["unix", "stdio"]
+
+
+class Terminal(Protocol):
+    """The terminal, pipes or files that we were started with. Read, written and resized from different threads."""
+
+    RESIZES: frozenset[int]  # the signals after which the size may be another; empty: it must be looked at now and then
+
+    def read(self, count: int) -> bytes:
+        """Standard input, as it comes; empty at its end."""
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """All of `data` to standard output (1) or error (2). Raises OSError when nobody reads it."""
+
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    def raw(self) -> AbstractContextManager[None]:
+        """Every key as its bytes, Ctrl-C too, and nothing echoed; as it was before when it ends, and while we are stopped."""
+
+    def signals(self) -> dict[int, str]:
+        """Signals that a proxied command must see, by number, with their names on Linux without SIG."""
 
 
 class HostModule(Protocol):
@@ -36,6 +58,9 @@ class HostModule(Protocol):
 
     def lock(self, path: Path, *, wait: bool) -> int | None:
         """A descriptor that holds the exclusive lock on `path` until it is closed; None when taken and not `wait`."""
+
+    def terminal(self) -> Terminal:
+        """Our own standard streams."""
 
     def make_private(self, folder: Path) -> None:
         """Make the folder, closed to other users; raises Refused when it is there and belongs to somebody else."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import Refused
+from launcher.host import Terminal
 
 
 def detach_options() -> dict[str, Any]:
@@ -36,3 +37,9 @@ def make_private(folder: Path) -> None:
         raise Refused(f"{folder} belongs to somebody else.", hint="Set XDG_RUNTIME_DIR to a folder of yours.")
     if stat.S_IMODE(found.st_mode) != 0o700:
         folder.chmod(0o700)
+
+
+def terminal() -> Terminal:
+    from launcher.host.terminal_posix import PosixTerminal
+
+    return PosixTerminal()

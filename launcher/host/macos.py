@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
-from launcher.host._posix import detach_options, lock, make_private
+from launcher.host._posix import detach_options, lock, make_private, terminal
 
 __all__ = [
     "ENDPOINT",
@@ -20,6 +20,7 @@ __all__ = [
     "qemu_folders",
     "qemu_hint",
     "run_base",
+    "terminal",
 ]
 
 NAME: Final = "macos"

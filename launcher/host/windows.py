@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from launcher.host import Endpoint, native_arch
+from launcher.host import Endpoint, Terminal, native_arch
 
 NAME: Final = "windows"
 ENDPOINT: Final[Endpoint] = "stdio"
@@ -69,3 +69,9 @@ def lock(path: Path, *, wait: bool) -> int | None:
 def make_private(folder: Path) -> None:
     # %TEMP% and %LOCALAPPDATA% are the user's own; their access lists are inherited.
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def terminal() -> Terminal:
+    from launcher.host.terminal_windows import WindowsTerminal
+
+    return WindowsTerminal()
