@@ -1,0 +1,1 @@
+"""QEMU: its command line, what this computer has of it, its monitor, its process."""

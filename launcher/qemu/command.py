@@ -1,0 +1,219 @@
+"""QEMU's command line as data: one frozen `Boot` in, one list of words out; nothing is looked up here.
+
+Software emulation and the guest's kernel panics. QEMU before 8.1 can translate a page while another CPU writes to it and keep
+the stale translation. Linux patches its own code while it boots (an int3 first, then the rest), a CPU that runs the stale int3
+oopses: "int3: 0000 [#1]" at about 2 s, before the first stage. Reported from LKFT in June 2023 ("qemu-x86_64 booting with 8.0.0
+still see int3"), cured by QEMU commit deba78709ae8 "accel/tcg: Always lock pages before translation", first in 8.1.0. See
+`tcg_accel` for what follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from launcher.config import MIB
+
+Version = tuple[int, int, int]
+
+# Release that has commit deba78709ae8, see above.
+TRANSLATION_RACE_FIXED: Final[Version] = (8, 1, 0)
+# Release that has commit a2260983c655 "hvf: arm: Add support for GICv3".
+HVF_GICV3: Final[Version] = (8, 0, 0)
+# libvirt's choice, its default for years. spawn=deny means that a migration to `exec:` can not be used; `fd:` and `file:` can.
+SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# `host` is refused by most WHPX releases and `max` crashes in it ("Unexpected VP exit code 4"): a plain named model.
+WHPX_CPU: Final = "qemu64,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"
+
+
+@dataclass(frozen=True)
+class UnixListener:
+    """A monitor or serial line behind a listening unix socket; the keeper made it and QEMU inherits the descriptor."""
+
+    fd: int
+
+
+@dataclass(frozen=True)
+class Stdio:
+    """Windows, which passes no descriptors: the monitor on QEMU's standard streams, the serial line in the file serial.raw."""
+
+
+Channel = UnixListener | Stdio
+
+
+@dataclass(frozen=True)
+class Boot:
+    """All that was decided for one start of QEMU. Paths are as QEMU sees them, from the machine's directory."""
+
+    name: str
+    token: str  # tells our process from one that got its pid later
+    arch: str  # amd64 or arm64
+    cpus: int
+    memory: int  # bytes
+    accel: str  # a rung of the ladder: kvm, hvf, whpx, "whpx,kernel-irqchip=off", tcg
+    version: Version  # QEMU's
+    kernel: str
+    initrd: str
+    iso: str
+    root_offset: int  # bytes, of the squashfs in the ISO
+    root_size: int
+    data_disk: str
+    seed: tuple[tuple[str, str], ...]  # fw_cfg name, file
+    qmp: Channel
+    serial: Channel
+    sandbox: bool = False  # this QEMU has seccomp
+
+
+def arguments(boot: Boot) -> list[str]:
+    """The words after the program's name."""
+    return [
+        *identity_args(boot),
+        *machine_args(boot),
+        *kernel_args(boot),
+        *disk_args(boot),
+        *device_args(boot),
+        *seed_args(boot),
+        *channel_args(boot),
+        *sandbox_args(boot),
+    ]
+
+
+def identity_args(boot: Boot) -> list[str]:
+    return [
+        "-name", f"wherry-{boot.name}-{boot.token}",
+        "-no-user-config",
+        "-nodefaults",
+        "-display", "none",
+        "-no-reboot",
+    ]  # fmt: skip
+
+
+def machine_args(boot: Boot) -> list[str]:
+    return [
+        "-machine", machine_type(boot),
+        "-accel", accelerator(boot),
+        "-cpu", cpu_model(boot),
+        "-smp", str(boot.cpus),
+        "-m", str(boot.memory // MIB),
+        "-rtc", "base=utc",
+    ]  # fmt: skip
+
+
+def machine_type(boot: Boot) -> str:
+    if boot.arch == "amd64":
+        return "q35"
+    return f"virt,gic-version={gic_version(boot)},highmem=on"
+
+
+def gic_version(boot: Boot) -> str:
+    """The interrupt controller of an arm64 machine. Version 2 has 8 CPUs at most, so 3 wherever it works."""
+    match family(boot.accel):
+        case "kvm":
+            return "host"  # a Raspberry Pi 4 has a version 2, and KVM gives no other
+        case "hvf" if boot.version < HVF_GICV3:
+            return "2"
+        case _:
+            return "3"
+
+
+def family(accel: str) -> str:
+    """The accelerator of a rung, without its options."""
+    return accel.partition(",")[0]
+
+
+def accelerator(boot: Boot) -> str:
+    return tcg_accel(boot.version) if boot.accel == "tcg" else boot.accel
+
+
+def tcg_accel(version: Version) -> str:  # noqa: ARG001  the version decides nothing now, see below
+    """One host thread for each CPU of the guest, also in a QEMU that has the race.
+
+    TODO
+    """
+    return "tcg,thread=multi"
+
+
+def cpu_model(boot: Boot) -> str:
+    """`host` only where it cannot fail: a rung never falls back to another accelerator by itself."""
+    match family(boot.accel), boot.arch:
+        case "tcg", "arm64":
+            # QARMA5, which `max` uses to sign pointers, costs more than all other work of a function call when it is emulated.
+            return "max,pauth-impdef=on"
+        case "tcg", _:
+            return "max"
+        case "whpx", "amd64":
+            return WHPX_CPU
+        case _:
+            return "host"
+
+
+def kernel_args(boot: Boot) -> list[str]:
+    console = "ttyS0" if boot.arch == "amd64" else "ttyAMA0"
+    return [
+        "-kernel", boot.kernel,
+        "-initrd", boot.initrd,
+        "-append", f"console={console} panic=-1 quiet loglevel=4",
+    ]  # fmt: skip
+
+
+def disk_args(boot: Boot) -> list[str]:
+    """The squashfs straight out of the ISO; the data disk, whose flushes are honoured and whose freed blocks leave the file."""
+    iso, data = quoted(boot.iso), quoted(boot.data_disk)
+    extent = f"offset={boot.root_offset},size={boot.root_size}"
+    freed = "discard=unmap,detect-zeroes=unmap"
+    writeback = "cache.direct=off,cache.no-flush=off"
+    return [
+        "-blockdev", f"driver=file,node-name=iso,filename={iso},read-only=on",
+        "-blockdev", f"driver=raw,node-name=root,file=iso,{extent},read-only=on",
+        "-device", "virtio-blk-pci,drive=root,serial=wherry-root",
+        "-blockdev", f"driver=file,node-name=data-file,filename={data},{writeback},discard=unmap",
+        "-blockdev", f"driver=qcow2,node-name=data,file=data-file,{writeback},{freed}",
+        "-device", "virtio-blk-pci,drive=data,serial=wherry-data,write-cache=on",
+    ]  # fmt: skip
+
+
+def device_args(boot: Boot) -> list[str]:
+    # romfile= empty: packages without the network boot ROMs exist, and nothing boots from the network.
+    # ipv6=off: slirp answers IPv6 on hosts that have none, and the guest then waits for it.
+    keyboard = ["-device", "virtio-keyboard-pci"] if boot.arch == "arm64" else []
+    return [
+        "-netdev", "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+        "-device", "virtio-net-pci,netdev=net0,romfile=",
+        "-device", "virtio-rng-pci",
+        "-device", "virtio-balloon-pci,free-page-reporting=on",
+        *keyboard,
+    ]  # fmt: skip
+
+
+def seed_args(boot: Boot) -> list[str]:
+    """Secrets go by file, never by string=: a command line is public on a host."""
+    words = []
+    for name, file in boot.seed:
+        words += ["-fw_cfg", f"name={name},file={quoted(file)}"]
+    return words
+
+
+def channel_args(boot: Boot) -> list[str]:
+    return [
+        "-chardev", chardev("qmp", boot.qmp, "stdio,id=qmp,signal=off"),
+        "-mon", "chardev=qmp,mode=control",
+        "-chardev", chardev("serial", boot.serial, "file,id=serial,path=serial.raw"),
+        "-serial", "chardev:serial",
+    ]  # fmt: skip
+
+
+def chardev(name: str, channel: Channel, otherwise: str) -> str:
+    match channel:
+        case UnixListener(fd):
+            return f"socket,id={name},fd={fd},server=on,wait=off"
+        case Stdio():
+            return otherwise
+
+
+def sandbox_args(boot: Boot) -> list[str]:
+    return ["-sandbox", SANDBOX] if boot.sandbox else []
+
+
+def quoted(path: str) -> str:
+    """The path as a value in QEMU's name=value lists, where a comma stands doubled."""
+    return path.replace(",", ",,")

@@ -1,0 +1,195 @@
+"""The whole command line for each system, word by word, and that a real QEMU takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from launcher.qemu import command
+from launcher.qemu.command import Boot, Stdio, UnixListener, arguments
+
+BOOT = Boot(
+    name="default",
+    token="0123456789abcdef",
+    arch="amd64",
+    cpus=2,
+    memory=2048 << 20,
+    accel="kvm",
+    version=(7, 2, 22),
+    kernel="/cache/iso/aa/vmlinuz",
+    initrd="/cache/iso/aa/initrd",
+    iso="/cache/iso/aa/wherry.iso",
+    root_offset=20480,
+    root_size=115343360,
+    data_disk="data.qcow2",
+    seed=(("opt/wherry/env", "seed/env"), ("opt/wherry/provision.tar", "seed/provision.tar")),
+    qmp=UnixListener(7),
+    serial=UnixListener(8),
+)
+ARM = replace(BOOT, arch="arm64")
+
+IDENTITY = [
+    "-name", "wherry-default-0123456789abcdef",
+    "-no-user-config",
+    "-nodefaults",
+    "-display", "none",
+    "-no-reboot",
+]  # fmt: skip
+KERNEL = [
+    "-kernel", "/cache/iso/aa/vmlinuz",
+    "-initrd", "/cache/iso/aa/initrd",
+]  # fmt: skip
+DISKS = [
+    "-blockdev", "driver=file,node-name=iso,filename=/cache/iso/aa/wherry.iso,read-only=on",
+    "-blockdev", "driver=raw,node-name=root,file=iso,offset=20480,size=115343360,read-only=on",
+    "-device", "virtio-blk-pci,drive=root,serial=wherry-root",
+    "-blockdev", "driver=file,node-name=data-file,filename=data.qcow2,cache.direct=off,cache.no-flush=off,discard=unmap",
+    "-blockdev", "driver=qcow2,node-name=data,file=data-file,cache.direct=off,cache.no-flush=off,"
+                 "discard=unmap,detect-zeroes=unmap",
+    "-device", "virtio-blk-pci,drive=data,serial=wherry-data,write-cache=on",
+]  # fmt: skip
+DEVICES = [
+    "-netdev", "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+    "-device", "virtio-net-pci,netdev=net0,romfile=",
+    "-device", "virtio-rng-pci",
+    "-device", "virtio-balloon-pci,free-page-reporting=on",
+]  # fmt: skip
+SEED = [
+    "-fw_cfg", "name=opt/wherry/env,file=seed/env",
+    "-fw_cfg", "name=opt/wherry/provision.tar,file=seed/provision.tar",
+]  # fmt: skip
+UNIX = [
+    "-chardev", "socket,id=qmp,fd=7,server=on,wait=off",
+    "-mon", "chardev=qmp,mode=control",
+    "-chardev", "socket,id=serial,fd=8,server=on,wait=off",
+    "-serial", "chardev:serial",
+]  # fmt: skip
+STDIO = [
+    "-chardev", "stdio,id=qmp,signal=off",
+    "-mon", "chardev=qmp,mode=control",
+    "-chardev", "file,id=serial,path=serial.raw",
+    "-serial", "chardev:serial",
+]  # fmt: skip
+
+
+def machine(kind: str, accel: str, cpu: str) -> list[str]:
+    return [
+        "-machine", kind,
+        "-accel", accel,
+        "-cpu", cpu,
+        "-smp", "2",
+        "-m", "2048",
+        "-rtc", "base=utc",
+    ]  # fmt: skip
+
+
+def append(console: str) -> list[str]:
+    return ["-append", f"console={console} panic=-1 quiet loglevel=4"]
+
+
+def test_linux_kvm() -> None:
+    assert arguments(replace(BOOT, sandbox=True)) == [
+        *IDENTITY,
+        *machine("q35", "kvm", "host"),
+        *KERNEL, *append("ttyS0"),
+        *DISKS,
+        *DEVICES,
+        *SEED,
+        *UNIX,
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ]  # fmt: skip
+
+
+def test_linux_tcg() -> None:
+    assert arguments(replace(BOOT, accel="tcg", version=(8, 1, 0))) == [
+        *IDENTITY,
+        *machine("q35", "tcg,thread=multi", "max"),
+        *KERNEL, *append("ttyS0"),
+        *DISKS,
+        *DEVICES,
+        *SEED,
+        *UNIX,
+    ]  # fmt: skip
+
+
+def test_linux_tcg_arm64() -> None:
+    assert arguments(replace(ARM, accel="tcg", version=(8, 1, 0))) == [
+        *IDENTITY,
+        *machine("virt,gic-version=3,highmem=on", "tcg,thread=multi", "max,pauth-impdef=on"),
+        *KERNEL, *append("ttyAMA0"),
+        *DISKS,
+        *DEVICES, "-device", "virtio-keyboard-pci",
+        *SEED,
+        *UNIX,
+    ]  # fmt: skip
+
+
+def test_macos_hvf_arm64() -> None:
+    assert arguments(replace(ARM, accel="hvf", version=(9, 2, 0))) == [
+        *IDENTITY,
+        *machine("virt,gic-version=3,highmem=on", "hvf", "host"),
+        *KERNEL, *append("ttyAMA0"),
+        *DISKS,
+        *DEVICES, "-device", "virtio-keyboard-pci",
+        *SEED,
+        *UNIX,
+    ]  # fmt: skip
+
+
+def test_windows_whpx() -> None:
+    boot = replace(BOOT, accel="whpx,kernel-irqchip=off", version=(10, 2, 91), qmp=Stdio(), serial=Stdio())
+    assert arguments(boot) == [
+        *IDENTITY,
+        *machine("q35", "whpx,kernel-irqchip=off", "qemu64,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"),
+        *KERNEL, *append("ttyS0"),
+        *DISKS,
+        *DEVICES,
+        *SEED,
+        *STDIO,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arch", "accel", "cpu"),
+    [
+        ("amd64", "kvm", "host"),
+        ("amd64", "hvf", "host"),
+        ("amd64", "whpx", command.WHPX_CPU),
+        ("arm64", "kvm", "host"),
+        ("arm64", "whpx", "host"),
+        ("amd64", "tcg", "max"),
+        ("arm64", "tcg", "max,pauth-impdef=on"),
+    ],
+)
+def test_cpu_of_every_rung(arch: str, accel: str, cpu: str) -> None:
+    assert command.cpu_model(replace(BOOT, arch=arch, accel=accel)) == cpu
+
+
+@pytest.mark.parametrize(
+    ("accel", "version", "gic"),
+    [
+        ("kvm", (7, 2, 0), "host"),
+        ("hvf", (7, 2, 0), "2"),
+        ("hvf", (8, 0, 0), "3"),
+        ("tcg", (7, 2, 0), "3"),
+        ("whpx", (10, 2, 0), "3"),
+    ],
+)
+def test_interrupt_controller_of_every_rung(accel: str, version: command.Version, gic: str) -> None:
+    assert command.gic_version(replace(ARM, accel=accel, version=version)) == gic
+
+
+def test_commas_in_paths_are_doubled_where_qemu_splits_at_them() -> None:
+    boot = replace(BOOT, kernel="/a,b/vmlinuz", initrd="/a,b/initrd", iso="/a,b/wherry.iso", data_disk="d,ata.qcow2")
+    boot = replace(boot, seed=(("opt/wherry/env", "se,ed/env"),))
+    words = arguments(boot)
+    assert words[words.index("-kernel") + 1] == "/a,b/vmlinuz"
+    assert words[words.index("-initrd") + 1] == "/a,b/initrd"
+    assert "driver=file,node-name=iso,filename=/a,,b/wherry.iso,read-only=on" in words
+    assert any(word.startswith("driver=file,node-name=data-file,filename=d,,ata.qcow2,") for word in words)
+    assert "name=opt/wherry/env,file=se,,ed/env" in words
+
+
+def test_no_secret_is_in_the_command_line() -> None:
+    assert not [word for word in arguments(BOOT) if "string=" in word]
