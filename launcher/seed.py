@@ -1,0 +1,148 @@
+"""The seed: what a machine's guest gets at every start, as files for fw_cfg. The contract is provisioning/README.md.
+
+Values go into the environment file quoted, never into a shell's text by concatenation; the files are 0600.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import Any, Final
+
+from launcher import guestfiles, store
+from launcher.config import MIB, MachineConfig
+from launcher.errors import WherryError
+from launcher.store import MachineDir
+
+CONTRACT: Final = 1
+DATA_LAYOUT: Final = 1
+# The serial that launcher.qemu.command gives to the data disk.
+DATA_SERIAL: Final = "wherry-data"
+
+_FW_CFG: Final = "opt/wherry/"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# The log drivers that know the options in our defaults.
+_SIZED_LOGS: Final = ("local", "json-file")
+
+
+def write(machine: MachineDir, config: MachineConfig) -> tuple[tuple[str, str], ...]:
+    """Write the files and return (fw_cfg name, path from the machine's folder) of each, in a fixed order.
+
+    Raises WherryError when a key is missing or a value cannot be passed on.
+    """
+    files = {
+        "env": render_env(env_values(machine, config)),
+        "authorized_keys": _key(machine.client_key.with_name(machine.client_key.name + ".pub")),
+        "ssh_host_ed25519_key": _key(machine.host_key),
+        "daemon.json": render_daemon(_default_daemon(), config),
+        "provision.tar": pack(guestfiles.provisioning()),
+    }
+    machine.seed_dir.mkdir(mode=0o700, exist_ok=True)
+    for name, data in files.items():
+        store.write_private(machine.seed_dir / name, data)
+    return tuple((_FW_CFG + name, f"{machine.seed_dir.name}/{name}") for name in files)
+
+
+def env_values(machine: MachineDir, config: MachineConfig) -> dict[str, str | int]:
+    return {
+        "WHERRY_CONTRACT": CONTRACT,
+        "WHERRY_MACHINE": machine.name,
+        "WHERRY_HOSTNAME": "wherry" if machine.name == "default" else f"wherry-{machine.name}",
+        "WHERRY_DATA_SERIAL": DATA_SERIAL,
+        "WHERRY_DATA_LAYOUT": DATA_LAYOUT,
+        "WHERRY_STOP_SECONDS": config.stop_seconds,
+    }
+
+
+def render_env(values: dict[str, str | int]) -> bytes:
+    """One NAME='value' a line. Raises WherryError for a control character: no value of ours has one, and a line break would
+    make a line of its own."""
+    lines = []
+    for name, value in values.items():
+        text = str(value)
+        if _CONTROL.search(text):
+            raise WherryError(f"{name} = {text!r} has a control character.")
+        # Within single quotes POSIX sh reads every character as itself (2.2.2), so only the quote has to be stepped around.
+        quoted = text.replace("'", "'\\''")
+        lines.append(f"{name}='{quoted}'\n")
+    return "".join(lines).encode("utf-8")
+
+
+def render_daemon(defaults: dict[str, Any], config: MachineConfig) -> bytes:
+    """dockerd's daemon.json: our defaults, over them the machine's [engine]. The same values give the same bytes."""
+    laid = overlaid(with_cache_bound(defaults, config.disk), config.engine)
+    try:
+        return json.dumps(laid, indent=1, sort_keys=True).encode() + b"\n"
+    except TypeError as error:  # TOML has dates, JSON has none
+        raise WherryError(f"[engine] holds a value that daemon.json cannot: {error}.") from error
+
+
+def with_cache_bound(defaults: dict[str, Any], disk: int) -> dict[str, Any]:
+    """The build cache gets a tenth of the disk. `defaultKeepStorage` is the name that all engines since 19.03 know."""
+    bounded = copy.deepcopy(defaults)
+    collector = bounded.setdefault("builder", {}).setdefault("gc", {"enabled": True})
+    collector["defaultKeepStorage"] = f"{disk // 10 // MIB}MB"
+    return bounded
+
+
+def overlaid(defaults: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """`wanted` over `defaults`: a key replaces ours; where both hold a table, its keys replace ours one by one, no deeper."""
+    result = dict(defaults)
+    driver = wanted.get("log-driver")
+    if driver is not None and driver not in _SIZED_LOGS:
+        # Options belong to their driver, and dockerd refuses those that a driver does not know.
+        result.pop("log-opts", None)
+    for key, value in wanted.items():
+        ours = result.get(key)
+        result[key] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
+    return result
+
+
+def pack(folder: Path) -> bytes:
+    """boot.sh and boot.d/*.sh as ustar. The same scripts give the same bytes: sorted, nothing of the host but their text."""
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        _add(archive, "boot.sh", _read(folder / "boot.sh"))
+        _add(archive, "boot.d", None)
+        for path in sorted((folder / "boot.d").glob("*.sh")):
+            _add(archive, f"boot.d/{path.name}", _read(path))
+    return output.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes | None) -> None:
+    """A script, or a folder when there is no data. A TarInfo is born with time, owner and group 0."""
+    entry = tarfile.TarInfo(name)
+    entry.mode = 0o755
+    if data is None:
+        entry.type = tarfile.DIRTYPE
+        archive.addfile(entry)
+    else:
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+
+
+def _default_daemon() -> dict[str, Any]:
+    path = guestfiles.provisioning() / "daemon.json"
+    try:
+        found: dict[str, Any] = json.loads(_read(path))
+    except ValueError as error:
+        raise WherryError(f"{path} is damaged: {error}.", hint="Install wherry again.") from error
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WherryError(f"a part of wherry is missing: {error}.", hint="Install wherry again.") from error
+
+
+def _key(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WherryError(f"the machine has lost a key: {error}.") from error
