@@ -267,12 +267,13 @@ def test_imports_at_the_same_time_give_one_iso(make_iso: MakeIso, home: Path) ->
 def test_the_newest_import_of_this_version_is_taken(make_iso: MakeIso, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100, 200))
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    one = resolve("amd64", make_iso("one"), SILENT)
+    first = make_iso("one")
+    one = resolve("amd64", first, SILENT)
     two = resolve("amd64", make_iso("two", root=ROOT + b"x" * 4096), SILENT)
     resolve("amd64", make_iso("old", root=ROOT + b"y" * 4096, manifest={"version": "0.0.1"}), SILENT)
     resolve("arm64", make_iso("arm", volume="WHERRY_ARM64", manifest={"architecture": "arm64"}), SILENT)
     assert resolve("amd64", None, SILENT) == two
-    resolve("amd64", make_iso("one"), SILENT)
+    resolve("amd64", first, SILENT)
     assert resolve("amd64", None, SILENT) == one
 
 
