@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -32,7 +33,7 @@ class Server:
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
         self._slots = StartSlots(max(2, keeper.config.cpus))
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening: socket.socket | None = None
         self._waiting: set[threading.Thread] = set()
 
     def start(self) -> None:
@@ -41,22 +42,27 @@ class Server:
             raise WherryError(f"{self._path} is too long for a socket.", hint="Set XDG_RUNTIME_DIR to a shorter folder.")
         host.current().make_private(self._path.parent)
         self._path.unlink(missing_ok=True)
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(str(self._path))
         self._path.chmod(0o600)
         self._listening.listen(_BACKLOG)
-        threading.Thread(target=self._accept, name="control", daemon=True).start()
+        threading.Thread(target=self._accept, args=(self._listening,), name="control", daemon=True).start()
 
     def close(self) -> None:
         """Nobody can connect any more; who waits for the end of the machine still hears of it."""
         self._path.unlink(missing_ok=True)
-        self._listening.close()
+        if self._listening is not None:
+            # Closing alone does not wake the thread that accepts.
+            with contextlib.suppress(OSError):
+                self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.close()
         for waiting in list(self._waiting):
             waiting.join(_LAST_WORDS)
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                stream, _ = self._listening.accept()
+                stream, _ = listening.accept()
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(Framed(stream),), name="request", daemon=True).start()

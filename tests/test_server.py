@@ -1,0 +1,141 @@
+"""The control server over a supervisor that has no QEMU: who asks what, and what an answer looks like when things end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import control, store
+from launcher.config import GIB, MachineConfig
+from launcher.errors import NoProgress, NotRunning, Usage, WherryError
+from launcher.keeper.server import Server
+from launcher.keeper.supervisor import Supervisor
+from launcher.store import MachineDir
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MachineDir:
+    monkeypatch.setenv("WHERRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return store.create("default", MachineConfig(arch="amd64", cpus=1, memory=GIB, iso="a" * 64), lambda _: None)
+
+
+@pytest.fixture
+def keeper(directory: MachineDir) -> Supervisor:
+    return Supervisor(directory)
+
+
+@pytest.fixture
+def server(keeper: Supervisor) -> Iterator[Server]:
+    serving = Server(keeper)
+    serving.start()
+    yield serving
+    keeper.journal.add({"event": "stopped", "forced": False})
+    serving.close()
+
+
+def ask(keeper: Supervisor, verb: str, **arguments: Any) -> Any:
+    return control.ask(keeper.directory.control_socket, verb, **arguments)
+
+
+@pytest.mark.usefixtures("server")
+def test_status_is_the_state(keeper: Supervisor) -> None:
+    keeper.update(status="running", ssh_port=4)
+    answer = ask(keeper, "status")
+    assert (answer["status"], answer["ssh_port"]) == ("running", 4)
+    assert keeper.directory.read_state().ssh_port == 4
+
+
+@pytest.mark.usefixtures("server")
+def test_who_watches_late_hears_everything(keeper: Supervisor) -> None:
+    keeper.journal.add({"event": "stage", "name": "kernel", "seconds": 1.0})
+    keeper.journal.add({"event": "ready", "data": {"seconds": 2.0}})
+    framed = control.request(keeper.directory.control_socket, "watch")
+    events = list(control.events(framed))
+    framed.close()
+    assert events[0]["name"] == "kernel"
+    assert events[1]["data"] == {"seconds": 2.0}
+
+
+@pytest.mark.usefixtures("server")
+def test_a_failed_start_is_raised_at_every_watcher(keeper: Supervisor) -> None:
+    keeper.journal.add({"event": "failed", "error": NoProgress("no kernel", hint="look").to_json()})
+    for _ in range(2):
+        with pytest.raises(NoProgress, match="no kernel"):
+            ask(keeper, "watch")
+    with pytest.raises(NoProgress, match="no kernel"):
+        keeper.wait_ready()
+
+
+def test_a_stop_is_answered_when_it_is_done(keeper: Supervisor, server: Server) -> None:
+    asked = [control.request(keeper.directory.control_socket, "stop") for _ in range(3)]
+    # What the main thread of the keeper does when it is asked.
+    keeper.watch.wait_end_or_cancel()
+    keeper.journal.add({"event": "stop", "step": "begin", "seconds": 1.0})
+    streams = [control.events(framed) for framed in asked]
+    assert [next(stream)["step"] for stream in streams] == ["begin"] * 3
+    keeper.journal.add({"event": "stopped", "forced": False})
+    server.close()
+    assert [next(stream)["data"] for stream in streams] == [{"forced": False}] * 3
+    for framed in asked:
+        framed.close()
+
+
+@pytest.mark.usefixtures("server")
+def test_a_command_for_a_machine_that_stops_is_told(keeper: Supervisor) -> None:
+    keeper.update(status="stopping")
+    keeper.journal.add({"event": "stop", "step": "asked", "seconds": 0.0})
+    with pytest.raises(NotRunning, match="stopping"):
+        ask(keeper, "exec", argv=["true"])
+
+
+@pytest.mark.usefixtures("server")
+def test_words_that_nobody_knows(keeper: Supervisor) -> None:
+    with pytest.raises(Usage, match="'dance'"):
+        ask(keeper, "dance")
+    keeper.update(status="running")
+    keeper.journal.add({"event": "ready", "data": {}})
+    with pytest.raises(Usage, match="method"):
+        ask(keeper, "engine", method="GET", path="no-slash")
+
+
+@pytest.mark.usefixtures("server")
+def test_rubbish_ends_one_connection_and_no_more(keeper: Supervisor) -> None:
+    for rubbish in (b"", b"GET / HTTP/1.1\r\n\r\n", b"J\x00\x00\x00\x02{]"):
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.connect(str(keeper.directory.control_socket))
+            stream.sendall(rubbish)
+            stream.shutdown(socket.SHUT_WR)
+            while stream.recv(4096):
+                pass
+    assert ask(keeper, "status")["status"] == "stopped"
+
+
+def test_the_socket_is_closed_to_others_and_goes(keeper: Supervisor, server: Server) -> None:
+    path = keeper.directory.control_socket
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    server.close()
+    assert not path.exists()
+    with pytest.raises(NotRunning):
+        control.connect(path)
+
+
+def test_a_path_too_long_for_a_socket_is_said(keeper: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    with pytest.raises(WherryError, match="too long"):
+        Server(keeper).start()
+
+
+def test_a_start_without_a_data_disk_fails_and_says_so(keeper: Supervisor) -> None:
+    assert keeper.run() == 1
+    assert keeper.directory.read_state().status == "failed"
+    assert "data.qcow2 is gone" in keeper.directory.read_state().last_error["message"]
+    with pytest.raises(WherryError, match="is gone"):
+        keeper.wait_ready()

@@ -1,0 +1,38 @@
+"""One machine is booted and shared by the tests that leave it as it was; the others make their own home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vm.driver import Driver, Home
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Driver]:
+    driver = Driver()
+    try:
+        driver.up()
+        yield driver
+    finally:
+        driver.close()
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    fresh = Home()
+    try:
+        yield fresh
+    finally:
+        fresh.close()
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    """A machine of its own, not started, for tests that break it."""
+    fresh = Driver()
+    try:
+        yield fresh
+    finally:
+        fresh.close()
