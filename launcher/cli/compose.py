@@ -1,0 +1,205 @@
+"""`wherry compose`: the project's folder is copied into the machine and stays there while the project has containers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import quote
+
+from launcher import control
+from launcher.cli import context, pack, remote
+from launcher.cli.dockerflags import COMPOSE
+from launcher.cli.words import Scan, scan
+from launcher.console import Console
+from launcher.errors import Usage, WherryError
+
+_NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+# Commands that need no project.
+_FREE: Final = frozenset({"version", "ls", "help", "completion"})
+# Values of these keys, and items of lists, that begin with ".." are paths in a compose file.
+_PATH_LINE: Final = re.compile(
+    r"""^\s*(?:-\s+)?(?:(?:build|context|dockerfile|source|file|env_file|path|device|extends)\s*:\s*|-\s+)["']?(?P<path>\.\.(?:/[^\s"':]*)?)["']?(?=\s*(?::|$|\#))"""
+)
+
+
+class Client(Protocol):
+    """The machine, as this module needs it."""
+
+    name: str
+    console: Console
+
+    def control(self) -> Path: ...
+    def client(self, argv: list[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None) -> int: ...
+
+
+@dataclass
+class Project:
+    """A compose project on this computer and where its copy is."""
+
+    folder: Path
+    words: list[str] = field(default_factory=list)  # compose's words with paths that hold in the machine
+
+    @property
+    def identity(self) -> str:
+        return "compose-" + hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
+
+    @property
+    def remote(self) -> str:
+        """The copy's place; the folder's own name stays, since compose makes the project's name from it."""
+        return f"{context.WORK}/{self.identity}/{self.folder.name}"
+
+    def place(self, path: Path) -> str:
+        """Where a path of this computer is in the copy. Raises Usage when it is outside."""
+        relative = context.inside(self.folder, path, self.folder, "the file")
+        return self.remote if relative == "." else f"{self.remote}/{relative}"
+
+
+def run(machine: Client, before: list[str], words: list[str]) -> int:
+    """Run `docker BEFORE compose WORDS` in a copy of the project."""
+    from launcher.cli.proxy import environment
+
+    env = environment()
+    read = scan(words, COMPOSE)
+    project = find_project(words, read, Path.cwd(), env)
+    if project is None:
+        return machine.client(["docker", *before, "compose", *words])
+    env.pop("COMPOSE_FILE", None)  # its files are in the words now
+    path = machine.control()
+    sent = bring(path, project, machine.console)
+    try:
+        return machine.client(["docker", *before, "compose", *project.words], cwd=_directory(project), env=env)
+    finally:
+        clean_up(machine.name, path, project, sent, machine.console)
+
+
+def find_project(words: Sequence[str], read: Scan, here: Path, env: Mapping[str, str]) -> Project | None:
+    """The project that compose would find here; None when the command needs none, or there is none and compose says so."""
+    command = words[read.arguments[0]] if read.arguments else ""
+    if not command or command in _FREE or read.has("--help", "-h", "--version", "-v") or "--help" in words:
+        return None
+    refuse_host_places(command, words[read.arguments[0] + 1 :])
+    files = [option.value or "" for option in read.all("-f", "--file")]
+    if "-" in files:
+        raise Usage("a compose file on standard input cannot be copied with its folder.", hint="Write it to a file: -f FILE")
+    if not files and env.get("COMPOSE_FILE"):
+        files = env["COMPOSE_FILE"].split(env.get("COMPOSE_PATH_SEPARATOR") or os.pathsep)
+    found = [(here / name).resolve() for name in files] or _default_files(here)
+    directory = read.value("--project-directory", "--workdir")
+    if not found and directory:
+        found = _default_files((here / directory).resolve(), parents=False)
+    if not found:
+        return None
+    project = Project((here / directory).resolve() if directory else found[0].parent)
+    _rewrite(project, words, read, found, here)
+    for file in found:
+        check_inside(project.folder, file)
+    return project
+
+
+def _default_files(folder: Path, *, parents: bool = True) -> list[Path]:
+    """The compose file in the folder or the nearest folder above it, with its override."""
+    for place in (folder, *(folder.parents if parents else ())):
+        for name in _NAMES:
+            if (place / name).is_file():
+                override = (place / name).with_suffix(f".override{Path(name).suffix}")
+                return [place / name, override] if override.is_file() else [place / name]
+    return []
+
+
+def refuse_host_places(command: str, rest: Sequence[str]) -> None:
+    """Raises Usage for the commands that read or write files of this computer."""
+    if command == "cp":
+        raise Usage("compose cp copies from or to this computer, which the machine cannot see yet.", hint="wherry cp")
+    if command in ("config", "convert", "export") and any(word.split("=")[0] in ("-o", "--output") for word in rest):
+        raise Usage(f"compose {command} --output writes on this computer, which the machine cannot do yet.", hint="Use > FILE")
+
+
+def check_inside(folder: Path, file: Path) -> None:
+    """Raises Usage when the compose file is missing or names a path above the project's folder, which is not copied."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise Usage(f"{file} cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _PATH_LINE.match(line)
+        if match is not None:
+            context.inside(folder, match["path"], file.parent, f"{file.name}, line {number}:")
+
+
+def _rewrite(project: Project, words: Sequence[str], read: Scan, found: list[Path], here: Path) -> None:
+    """The words with all files named as they are called in the machine."""
+    changed = list(words)
+    named = False
+    for option in read.found:
+        if option.name in ("-f", "--file", "--env-file", "--project-directory", "--workdir") and option.value is not None:
+            place = project.place((here / option.value).resolve())
+            changed[option.word] = option.prefix + place
+            named = named or option.name in ("-f", "--file")
+    if not named and not project.folder.samefile(here):
+        changed = ["--project-directory", project.remote, *[w for file in found for w in ("-f", project.place(file))], *changed]
+    elif not named and len(found) > 0 and found[0].name not in _NAMES:
+        changed = [*[w for file in found for w in ("-f", project.place(file))], *changed]
+    project.words = changed
+
+
+def _directory(project: Project) -> str:
+    """The caller's place in the copy, so that ${PWD} and relative words hold; the project's folder when it is elsewhere."""
+    try:
+        relative = Path.cwd().resolve().relative_to(project.folder).as_posix()
+    except ValueError:
+        return project.remote
+    return project.remote if relative == "." else f"{project.remote}/{relative}"
+
+
+# $1 is the copy. `since` marks when it was first made, to tell later what containers wrote into it.
+_LOOK: Final = 'mkdir -p "$1" && cd "$1" && { [ -e since ] || : >since; } && if [ -e sent ]; then cat sent; fi'
+_WRITTEN: Final = 'cd "$1" && find "$2" -type f -newer since'
+
+
+def bring(path: Path, project: Project, console: Console) -> set[str]:
+    """Have the copy in the machine as the folder is now; the names that are in it from here."""
+    entries = pack.walk(project.folder)
+    mark = pack.fingerprint(entries)
+    place = f"{context.WORK}/{project.identity}"
+    known = remote.call(path, ["sh", "-c", _LOOK, "sh", place]).check("looking for the copy").stdout.decode(errors="replace")
+    prefix = f"{project.folder.name}/"
+    if known != mark:
+        # The mark comes last: it is there only when all that comes before it is.
+        mark_file = ("sent", mark.encode())
+        context.put(path, project.identity, entries, console, prefix=prefix, keep_owner=True, extra=[mark_file])
+    return {prefix + entry.name for entry in entries}
+
+
+def clean_up(name: str, path: Path, project: Project, sent: set[str], console: Console) -> None:
+    """Remove the copy when the project has no container left; not if containers wrote files into it: those are only there."""
+    try:
+        if _has_containers(path, project):
+            return
+        place = f"{context.WORK}/{project.identity}"
+        done = remote.call(path, ["sh", "-c", _WRITTEN, "sh", place, project.folder.name])
+        written = [file for file in done.stdout.decode(errors="replace").splitlines() if file not in sent]
+    except WherryError as error:
+        console.warning(f"the copy {project.remote} in the machine was left there: {error.message}")
+        return
+    if written:
+        console.warning(
+            f"containers wrote {len(written)} files into the copy of {project.folder.name} (e.g. {written[0]}), so it stays.\n"
+            f"        wherry cp {name}:{project.remote} .        and then: wherry ssh rm -r {place}"
+        )
+        return
+    context.remove(path, project.identity, console)
+
+
+def _has_containers(path: Path, project: Project) -> bool:
+    """Whether the engine knows a container of the project, running or not."""
+    filters = json.dumps({"label": [f"com.docker.compose.project.working_dir={project.remote}"]})
+    answer = control.ask(path, "engine", method="GET", path=f"/containers/json?all=1&filters={quote(filters)}")
+    if answer["status"] != 200:
+        raise WherryError(f"the engine answered {answer['status']}: {answer['body'].strip()}")
+    return bool(json.loads(answer["body"]))

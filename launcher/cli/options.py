@@ -1,0 +1,64 @@
+"""What the verbs share: wherry's own options behind the verb, the machine's NAME, sizes, the last start."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, cast
+
+import click
+
+from launcher.cli.app import App
+from launcher.config import parse_size
+
+P = ParamSpec("P")
+
+
+def verb(function: Callable[Concatenate[App, P], int | None]) -> Callable[..., int | None]:
+    """Give the function wherry's own options and the App as its first argument; it returns an exit code or None."""
+
+    @click.option("--machine", "machine_", metavar="NAME", hidden=True)
+    @click.option("--json", "as_json_", is_flag=True, help="The answer as one JSON object.")
+    @click.option("-q", "--quiet", "quiet_", is_flag=True, help="Answers and errors only.")
+    @click.option("--debug", "debug_", is_flag=True, help="Say what is done, show tracebacks.")
+    @functools.wraps(function)
+    def wrapped(machine_: str | None, as_json_: bool, quiet_: bool, debug_: bool, **values: Any) -> int | None:
+        app = click.get_current_context().find_object(App)
+        assert app is not None
+        app.add(machine=machine_, as_json=as_json_, quiet=quiet_, debug=debug_)
+        return cast(Callable[..., int | None], function)(app, **values)
+
+    return cast(Callable[..., int | None], wrapped)
+
+
+machine_name = click.argument("name", required=False, metavar="[NAME]")
+
+
+class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """8G, 512M; a bare number is refused."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return value if isinstance(value, int) else parse_size(str(value))
+
+
+def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What may be decided for a machine."""
+    for option in (
+        click.option("--iso", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Use this ISO file."),
+        click.option("--arch", type=click.Choice(["amd64", "arm64"]), help="Its architecture; by default this computer's."),
+        click.option("--disk", type=Size(), metavar="SIZE", help="What its disk may grow to, e.g. 100G."),
+        click.option("--memory", type=Size(), metavar="SIZE", help="Memory, e.g. 8G."),
+        click.option("--cpus", type=click.IntRange(1, 255), metavar="N", help="Number of CPUs."),
+    ):
+        function = option(function)
+    return function
+
+
+def last_start(name: str) -> float | None:
+    """How long the machine's last start took, in seconds; None when it is not known."""
+    from launcher.cli.proxy import last_start as read
+
+    return read(name)

@@ -1,0 +1,167 @@
+"""The proxied verbs: run, docker, compose, ssh. No click here: this path must start in tens of milliseconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from launcher.cli import stdio
+from launcher.cli.run import HELLO_IMAGE, docker_words
+from launcher.cli.words import Leading
+from launcher.console import Console, is_terminal
+from launcher.errors import Interrupted, Usage, WherryError
+
+# docker run's own code for "the tool failed", and ssh's.
+LOST: Final = {"run": 125, "docker": 125, "compose": 125, "ssh": 255}
+
+# What belongs to this computer and would mislead a program in the machine.
+_BLOCKED: Final = frozenset({"PATH", "HOME", "SHELL", "TMPDIR", "PWD", "OLDPWD", "_", "SHLVL", "TERM"})
+# bash's exported functions and Windows' "=C:" are no names that a program could want.
+_BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "BASH_FUNC_", "=")
+
+# A word that is a program's name and cannot be a line for the shell.
+_PLAIN: Final = re.compile(r"[\w./+-]+")
+
+_SSH_HELP: Final = """Usage: wherry ssh [COMMAND...]
+
+  A shell in the machine, or COMMAND in it with its exit code. One word is a line for the machine's shell
+  (wherry ssh 'ls | wc -l'), several words are taken as they are."""
+
+
+def main(leading: Leading) -> int:
+    """Run a proxied verb; its exit code is the command's own, or the verb's code for "wherry itself failed"."""
+    settings = leading.settings
+    console = Console(json=False, quiet=settings.quiet, debug=settings.debug)
+    if settings.debug:
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(relativeCreated)6d ms %(name)s: %(message)s")
+    try:
+        name = settings.machine or os.environ.get("WHERRY_MACHINE") or "default"
+        return _dispatch(leading.verb, name, leading.rest, console)
+    except KeyboardInterrupt:
+        return 130
+    except Interrupted as error:
+        console.error(error)
+        return 130
+    except WherryError as error:
+        console.error(error)
+        return LOST[leading.verb]
+
+
+def _dispatch(verb: str, name: str, words: list[str], console: Console) -> int:
+    machine = Machine(name, console)
+    if verb == "ssh":
+        return _ssh(machine, words)
+    if verb == "run":
+        return machine.client(["docker", *docker_words(words, terminal=_both_ends())])
+    if verb == "compose":
+        from launcher.cli import compose
+
+        return compose.run(machine, [], words)
+    return _docker(machine, words)
+
+
+def _docker(machine: Machine, words: list[str]) -> int:
+    from launcher.cli import dockerflags
+    from launcher.cli.words import scan
+
+    arguments = scan(words, dockerflags.DOCKER).arguments
+    verb = arguments[0] if arguments else len(words)
+    if words[verb : verb + 1] == ["compose"]:
+        from launcher.cli import compose
+
+        return compose.run(machine, words[:verb], words[verb + 1 :])
+    if words[verb : verb + 1] and words[verb] in ("build", "buildx", "image", "builder"):
+        from launcher.cli import build
+
+        return build.run(machine, words, verb)
+    return machine.client(["docker", *words])
+
+
+def _ssh(machine: Machine, words: list[str]) -> int:
+    if words == ["--help"]:
+        print(_SSH_HELP)
+        return 0
+    if words[:1] == ["--"]:
+        words = words[1:]  # as with ssh itself
+    if words and words[0].startswith("-"):
+        raise Usage(f"ssh takes a command, {words[0]} is none.", hint="wherry ssh --help")
+    argv = words or ["sh", "-l"]
+    if len(words) == 1 and not _PLAIN.fullmatch(words[0]):
+        argv = ["sh", "-c", words[0]]
+    tty = _all_ends() or (_both_ends() and not words)
+    return machine.command(argv, client=False, create=False, tty=tty)
+
+
+def _both_ends() -> bool:
+    return is_terminal(sys.stdin) and is_terminal(sys.stdout)
+
+
+def _all_ends() -> bool:
+    return _both_ends() and is_terminal(sys.stderr)
+
+
+def environment(own: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The caller's environment, less what belongs to this computer."""
+    return {name: value for name, value in own.items() if name not in _BLOCKED and not name.startswith(_BLOCKED_STARTS)}
+
+
+class Machine:
+    """The machine that a proxied command works on; started when the first command needs it."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self.name = name
+        self.console = console
+        self._control: Path | None = None
+
+    def control(self, *, create: bool = True) -> Path:
+        """The control socket of the machine, which runs now."""
+        if self._control is None:
+            from launcher import machine
+
+            with self.console.telling(lambda: last_start(self.name)) as reporter:
+                self._control = machine.control_path(self.name, reporter, create)
+        return self._control
+
+    def client(self, argv: list[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None) -> int:
+        """Run the docker client in the machine, on our terminal or pipes."""
+        tty = _all_ends() or (_both_ends() and stdio.wants_terminal(argv))
+        hello = HELLO_IMAGE in argv
+        stdin = tty or stdio.reads_input(argv)
+        return self.command(argv, client=True, create=True, tty=tty, cwd=cwd, env=env, stdin=stdin, ensure_hello=hello)
+
+    def command(
+        self, argv: list[str], *, client: bool, create: bool, tty: bool, stdin: bool = True, ensure_hello: bool = False,
+        cwd: str | None = None, env: Mapping[str, str] | None = None,
+    ) -> int:  # fmt: skip
+        """Run a command in the machine; `create` makes the machine when there is none."""
+        control = self.control(create=create)
+        from launcher.cli import proxied
+
+        return proxied.run_exec(
+            control, argv, env=environment() if env is None else env, cwd=cwd or working_directory(), tty=tty, client=client,
+            stdin=stdin, ensure_hello=ensure_hello,
+        )  # fmt: skip
+
+
+def last_start(name: str) -> float | None:
+    """How long the machine's last start took, in seconds; None when it is not known."""
+    from launcher import store
+
+    try:
+        timeline = store.machine(name).read_state().timeline
+    except WherryError:
+        return None
+    return float(timeline[-1][1]) if timeline and timeline[-1][0] == "ready" else None
+
+
+def working_directory() -> str | None:
+    """Where the command is called from, or None when that folder was removed."""
+    try:
+        return os.getcwd()  # noqa: PTH109  no Path on this fast way
+    except OSError:
+        return None

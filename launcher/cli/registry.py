@@ -1,0 +1,58 @@
+"""All the words that may follow `wherry`: its verbs, boot2docker's words, docker's words, and those that are still to come."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Verb -> (module in launcher.cli.verbs, what it does). The order is that of --help.
+VERBS: Final = {
+    "up": ("start", "Start the machine, make it if there is none. The one command to know."),
+    "run": ("proxied", "docker run, with --init, -it and --rm where they are wanted."),
+    "docker": ("proxied", "The docker client against the machine; starts the machine if needed."),
+    "compose": ("proxied", "docker compose; the project's folder is copied into the machine."),
+    "init": ("start", "Make a machine without starting it."),
+    "stop": ("stop", "Shut the machine down cleanly."),
+    "restart": ("start", "Stop, then up."),
+    "status": ("status", "One machine: running 0, stopped 3, broken 1."),
+    "list": ("status", "All machines, the damaged ones too."),
+    "delete": ("delete", "Delete a machine and everything on its disk; asks first."),
+    "ssh": ("proxied", "A shell or a command in the machine."),
+    "cp": ("cp", "Copy files: SRC DST, with NAME:path on one side."),
+    "logs": ("logs", "The machine's logs: serial, engine, keeper or qemu."),
+    "ip": ("about", "The address at which published ports are reached."),
+    "version": ("about", "Versions of wherry and of the engine."),
+    "help": ("about", "Help for a verb."),
+    "completion": ("completion", "Shell code that completes wherry's words: bash, zsh, fish, powershell."),
+}
+
+# Another word for a verb, with the options that it stands for. boot2docker's, but for start.
+ALIASES: Final = {
+    "start": ("up",),
+    "down": ("stop",),
+    "halt": ("stop",),
+    "poweroff": ("stop",),
+    "destroy": ("delete",),
+    "info": ("status", "--json"),
+    "reset": ("restart", "--force"),
+    "ls": ("list",),
+}
+
+# What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
+LATER: Final = frozenset(
+    {
+        "suspend", "save", "repair", "env", "shellinit", "context", "link", "unlink", "port", "share", "config", "iso",
+        "download", "upgrade", "disk", "autostart", "uninstall", "doctor",
+    }
+)  # fmt: skip
+
+# docker's own commands, which one types from habit.
+DOCKER: Final = frozenset(
+    {
+        "attach", "build", "builder", "buildx", "commit", "container", "create", "diff", "events", "exec", "export", "history",
+        "image", "images", "import", "inspect", "kill", "load", "login", "logout", "manifest", "network", "node", "pause",
+        "plugin", "ps", "pull", "push", "rename", "rm", "rmi", "search", "secret", "service", "stack", "stats", "swarm",
+        "system", "tag", "top", "trust", "unpause", "update", "volume", "wait",
+    }
+)  # fmt: skip
+
+COMPOSE: Final = {"docker-compose": "compose"}

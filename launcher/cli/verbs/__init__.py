@@ -1,0 +1,1 @@
+"""wherry's own verbs, one module per verb or family; imported when called."""

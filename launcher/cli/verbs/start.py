@@ -1,0 +1,115 @@
+"""up, init, restart."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from launcher.cli.app import App
+from launcher.cli.options import last_start, machine_name, machine_options, verb
+from launcher.console import Console, seconds
+from launcher.errors import Interrupted, NoSuchMachine
+
+if TYPE_CHECKING:
+    from launcher.machine import UpResult
+
+
+@click.command()
+@machine_name
+@machine_options
+@verb
+def up(
+    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: Path | None
+) -> None:
+    """Start the machine, make it if there is none, and wait until its engine answers.
+
+    Running it again changes nothing; options other than --arch, --disk and --iso hold from the next start on.
+    """
+    from launcher import machine
+
+    chosen, console = app.name(name), app.console
+    options = machine.UpOptions(cpus=cpus, memory=memory, disk=disk, arch=arch, iso=iso)
+    before = _status(chosen)
+    if before == "running":
+        console = Console(json=console.json, quiet=console.quiet, debug=console.debug)
+    try:
+        with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "starting")) as reporter:
+            result = machine.up(chosen, options, reporter)
+    except KeyboardInterrupt:
+        raise _interrupted(chosen) from None
+    show(app, result)
+
+
+@click.command()
+@machine_name
+@machine_options
+@verb
+def init(
+    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: Path | None
+) -> None:
+    """Make a machine without starting it."""
+    from launcher import machine
+
+    chosen = app.name(name)
+    with app.console.telling() as reporter:
+        machine.init(chosen, machine.UpOptions(cpus=cpus, memory=memory, disk=disk, arch=arch, iso=iso), reporter)
+    app.console.answer({"name": chosen}, "")
+    app.console.story(f"{chosen} is made.   wherry up{_argument(chosen)}")
+
+
+@click.command()
+@machine_name
+@click.option("--force", is_flag=True, help="Do not wait for containers and file systems: like pulling the plug.")
+@verb
+def restart(app: App, name: str | None, force: bool) -> None:
+    """Stop the machine and start it again."""
+    from launcher import machine
+
+    chosen = app.name(name)
+    try:
+        with app.console.telling(lambda: last_start(chosen)) as reporter:
+            result = machine.restart(chosen, force, reporter)
+    except KeyboardInterrupt:
+        raise _interrupted(chosen) from None
+    show(app, result)
+
+
+def show(app: App, result: UpResult) -> None:
+    """How a start went, and what to try next."""
+    console = app.console
+    console.answer(asdict(result), "")
+    facts = f"Docker {result.engine} · {result.accel if result.accel != 'tcg' else 'no hardware acceleration'}"
+    for note in result.notes:
+        console.story(f"  {note}")
+    if result.already:
+        console.story(f"{result.name} is running · {facts}")
+        return
+    console.story(f"Ready in {seconds(result.seconds)} · {facts}")
+    if result.emulation_hint:
+        console.story("Running WITHOUT hardware acceleration: containers are 5-8 times slower.")
+        console.story(f"Why   {result.emulation_hint}")
+    prefix = "" if result.name == "default" else f"--machine {result.name} "
+    console.story(f"Try   wherry {prefix}run wherry/hello")
+
+
+def _status(name: str) -> str:
+    from launcher import machine
+
+    try:
+        return str(machine.status(name)["status"])
+    except NoSuchMachine:
+        return "none"
+
+
+def _interrupted(name: str) -> Interrupted:
+    argument = _argument(name)
+    return Interrupted(
+        f"{name} is still starting in the background.", hint=f"wherry up{argument} watches, wherry stop{argument} ends it"
+    )
+
+
+def _argument(name: str) -> str:
+    return "" if name == "default" else f" {name}"

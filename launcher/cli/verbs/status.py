@@ -1,0 +1,98 @@
+"""status and list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from launcher.bars import proportion
+from launcher.cli.app import App
+from launcher.cli.options import machine_name, verb
+from launcher.console import memory, seconds, size, table
+
+# Exit codes of status; whatever is neither running nor broken does not run.
+_CODES: Final = {"running": 0, "broken": 1}
+_NOT_RUNNING: Final = 3
+
+
+@click.command()
+@machine_name
+@click.option("--timeline", is_flag=True, help="How long each part of the last start took.")
+@verb
+def status(app: App, name: str | None, timeline: bool) -> int:
+    """One machine. Exit code 0: it runs, 3: it is stopped, 1: it is broken."""
+    from launcher import machine
+
+    found = machine.status(app.name(name))
+    app.console.answer(found, "\n".join(_lines(found) if not timeline else timeline_lines(found)))
+    return _CODES.get(found["status"], _NOT_RUNNING)
+
+
+@click.command("list")
+@verb
+def list_(app: App) -> None:
+    """All machines, the damaged ones too; with -q their names only."""
+    from launcher import machine
+
+    found = machine.list_machines()
+    if app.settings.quiet and not app.settings.json:
+        app.console.answer(found, "\n".join(item["name"] for item in found))
+        return
+    if not found:
+        app.console.answer(found, "")
+        app.console.story("There is no machine yet.   wherry up")
+        return
+    head = ("name", "status", "arch", "cpus", "memory", "disk used", "engine")
+    app.console.answer(found, table(head, [_row(item) for item in found]))
+    for item in found:
+        if item.get("problem"):
+            app.console.story(f"{item['name']}: {item['problem']}")
+
+
+def _row(item: dict[str, Any]) -> tuple[str, ...]:
+    def cell(key: str, show: Callable[[Any], str] = str) -> str:
+        value = item.get(key)
+        return "-" if value in (None, "") else show(value)
+
+    sizes = cell("memory", memory), cell("disk_used", size)
+    return cell("name"), cell("status"), cell("arch"), cell("cpus"), *sizes, cell("engine")
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    state = found["status"]
+    if state == "running" and found.get("uptime_seconds"):
+        state += f" {seconds(found['uptime_seconds'])}"
+    facts = [f"Docker {found['engine']}"] if found.get("engine") else []
+    if found.get("accel") and found["status"] == "running":
+        facts.append("no hardware acceleration" if found["accel"] == "tcg" else found["accel"])
+    lines = [f"{found['name']:<10}{state:<22} {' · '.join(facts)}".rstrip()]
+    if found.get("cpus"):
+        cpus = "1 CPU" if found["cpus"] == 1 else f"{found['cpus']} CPUs"
+        lines.append(f"{'has':<10}{found['arch']} · {cpus} · {memory(found['memory'])} memory")
+        lines.append(f"{'disk':<10}{size(found.get('disk_used', 0))} here, at most {memory(found['disk'])}")
+    if found.get("ssh_port"):
+        lines.append(f"{'ssh':<10}127.0.0.1:{found['ssh_port']}")
+    lines += [f"{'restarts':<10}{cause}: {count}" for cause, count in (found.get("restarts") or {}).items()]
+    lines += [f"{'note':<10}{note}" for note in found.get("notes") or []]
+    if found.get("problem"):
+        lines.append(f"{'problem':<10}{found['problem']}")
+    elif found.get("last_error") and found["status"] == "stopped":
+        lines.append(f"{'last':<10}{found['last_error'].get('message', '')}")
+    return lines
+
+
+def timeline_lines(found: dict[str, Any]) -> list[str]:
+    """The stages of the last start: when each was reached, how long it took, and its share as a bar."""
+    timeline = found.get("timeline") or []
+    if not timeline:
+        return ["No start is known yet."]
+    total = max(at for _, at in timeline) or 1.0
+    lines, before = [], 0.0
+    for name, at in timeline:
+        took = max(0.0, at - before)
+        before = max(before, at)
+        bar = proportion(took / total, utf8=True) if took >= 0.01 else ""
+        lines.append(f"{name:<10}{at:>7.2f} s  +{took:>6.2f} s  {bar}".rstrip())
+    return lines
