@@ -1,0 +1,44 @@
+"""Builds the guest's C helpers with the host's compiler, the flags being those of the image's build but for the static linking."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "iso" / "helpers"
+SCRIPTS = ROOT / "iso" / "overlay" / "usr" / "lib" / "wherry"
+PROVISIONING = ROOT / "provisioning"
+
+
+@functools.cache
+def helper(name: str) -> Path:
+    """The path of the compiled helper; the test is skipped where there is no C compiler or no Linux."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or not Path("/proc/self").exists():
+        pytest.skip("needs Linux and a C compiler")
+    program = Path(tempfile.mkdtemp(prefix="wherry-helper-")) / name
+    libraries = sorted(SOURCES.glob("lib*.c"))
+    command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, SOURCES / f"{name}.c", *libraries]
+    subprocess.run(command, check=True)
+    return program
+
+
+def fields(*argv: str | bytes, env: dict[str, str] | None = None, cwd: str | None = None) -> bytes:
+    """The request of provisioning/README.md, before base64."""
+    parts = [b"1"]
+    parts += [b"A" + (argument if isinstance(argument, bytes) else argument.encode()) for argument in argv]
+    parts += [f"E{name}={value}".encode() for name, value in (env or {}).items()]
+    parts += [b"C" + cwd.encode()] if cwd is not None else []
+    return b"".join(part + b"\0" for part in parts)
+
+
+def request(*argv: str | bytes, env: dict[str, str] | None = None, cwd: str | None = None) -> str:
+    """The request as it stands on the command line."""
+    return base64.b64encode(fields(*argv, env=env, cwd=cwd)).decode()

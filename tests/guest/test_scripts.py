@@ -1,0 +1,200 @@
+"""The guest's shell scripts: syntax, shellcheck, and those that can run outside a guest in a temporary root."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from .helpers import PROVISIONING, ROOT, SCRIPTS
+
+BOOT_D = sorted((PROVISIONING / "boot.d").iterdir())
+GUEST = sorted(path for path in SCRIPTS.rglob("*") if path.is_file())
+PROGRAMS = [path for path in GUEST if path.suffix == ""]
+ALL = [*GUEST, PROVISIONING / "boot.sh", *BOOT_D]
+
+shells = [shell for shell in (["busybox", "sh"], ["dash"], ["sh"]) if shutil.which(shell[0])]
+each_script = pytest.mark.parametrize("script", ALL, ids=lambda path: str(path.relative_to(ROOT)))
+pytestmark = pytest.mark.skipif(not shells, reason="needs a POSIX shell")
+
+
+@each_script
+def test_syntax(script: Path) -> None:
+    for shell in shells:
+        subprocess.run([*shell, "-n", script], check=True)
+
+
+@each_script
+def test_shellcheck(script: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("needs shellcheck")
+    subprocess.run(["shellcheck", "-x", "-s", "sh", "-P", SCRIPTS, script], check=True)
+
+
+@each_script
+def test_form(script: Path) -> None:
+    text = script.read_text()
+    assert "\r" not in text and text.endswith("\n")
+    if script in PROGRAMS or script.name == "boot.sh":
+        assert text.startswith("#!/bin/sh\n#")
+    for line in text.splitlines():
+        assert len(line) <= 140, line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of a checkout")
+@pytest.mark.parametrize("script", PROGRAMS, ids=lambda path: path.name)
+def test_programs_are_executable(script: Path) -> None:
+    assert script.stat().st_mode & stat.S_IXUSR
+
+
+def test_boot_scripts_are_numbered_once() -> None:
+    names = [script.name for script in BOOT_D]
+    assert all(re.fullmatch(r"[0-9]{2}-[a-z-]+\.sh", name) for name in names)
+    assert len({name[:2] for name in names}) == len(names)
+
+
+def test_services_of_inittab_exist() -> None:
+    inittab = (ROOT / "iso" / "overlay" / "etc" / "inittab").read_text()
+    served = re.findall(r"^::respawn:/usr/lib/wherry/serve (\S+)$", inittab, re.MULTILINE)
+    assert sorted(served) == sorted(path.name for path in (SCRIPTS / "services").iterdir())
+    for path in re.findall(r"^::\w+:/(\S+)", inittab, re.MULTILINE):
+        assert (ROOT / "iso" / "overlay" / path).is_file()
+
+
+class Boot:
+    """A folder with boot.sh and what it reads and writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "provision" / "boot.d").mkdir(parents=True)
+        (folder / "seed").mkdir()
+        (folder / "seed" / "env").write_text("WHERRY_MACHINE='it'\\''s'\n")
+        shutil.copy(PROVISIONING / "boot.sh", folder / "provision" / "boot.sh")
+
+    def add(self, name: str, text: str) -> None:
+        (self.folder / "provision" / "boot.d" / name).write_text(text)
+
+    def run(self, shell: list[str]) -> tuple[int, str]:
+        console = self.folder / "console"
+        console.write_text("")
+        environment = {**os.environ, "WHERRY_CONSOLE": str(console), "WHERRY_SEED": str(self.folder / "seed"), "WHERRY_RUN": str(self.folder)}
+        result = subprocess.run([*shell, self.folder / "provision" / "boot.sh"], env=environment, cwd=self.folder)
+        return result.returncode, console.read_text()
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Boot:
+    return Boot(tmp_path)
+
+
+each_shell = pytest.mark.parametrize("shell", shells, ids=lambda shell: shell[0])
+
+
+@each_shell
+def test_boot_runs_in_order_with_the_environment(boot: Boot, shell: list[str]) -> None:
+    boot.add("20-b.sh", 'echo "b $WHERRY_MACHINE" >>order\nsh -c \'echo "exported $WHERRY_MACHINE" >>order\'\n')
+    boot.add("10-a.sh", "echo a >>order\nleft_over=1\n")
+    boot.add("30-c.sh", '[ -z "${left_over-}" ]\necho c >>order\n')
+    boot.add("README", "exit 1\n")
+    assert boot.run(shell) == (0, "")
+    assert (boot.folder / "order").read_text() == "a\nb it's\nexported it's\nc\n"
+
+
+@each_shell
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("false\necho on >>order\n", "exit code 1"),
+        ("echo first >&2\necho 'no such thing' >&2\nexit 3\n", "no such thing"),
+        ("echo $not_set_at_all >>order\n", "not_set_at_all"),
+    ],
+)
+def test_boot_ends_at_the_first_error_and_says_it(boot: Boot, shell: list[str], text: str, words: str) -> None:
+    boot.add("10-a.sh", text)
+    boot.add("20-b.sh", "echo b >>order\n")
+    code, console = boot.run(shell)
+    assert code == 1
+    assert re.fullmatch(rf"wherry-fail 10-a .*{words}.*\n", console)
+    assert not (boot.folder / "order").exists()
+
+
+def work(folder: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "WHERRY_WORK": str(folder)}
+    return subprocess.run([SCRIPTS / "work", *arguments], env=environment, input=stdin, capture_output=True)
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def test_work_puts_over_what_is_there_and_removes(tmp_path: Path) -> None:
+    long = "d/" + "n" * 150
+    assert work(tmp_path, "put", "ctx-1", stdin=archive({"a": b"1", long: b"long"})).returncode == 0
+    assert work(tmp_path, "put", "ctx-1", stdin=archive({"a": b"2", "b": b"3"})).returncode == 0
+    assert (tmp_path / "ctx-1" / "a").read_bytes() == b"2"
+    assert (tmp_path / "ctx-1" / long).read_bytes() == b"long"
+    assert work(tmp_path, "remove", "ctx-1").returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    assert work(tmp_path, "remove", "ctx-1").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../x", "A", "a b", "a*", "a\nb"])
+def test_work_refuses_other_names(tmp_path: Path, name: str) -> None:
+    inside = tmp_path / "work"
+    inside.mkdir()
+    (tmp_path / "x").mkdir()
+    for verb in ("put", "remove"):
+        assert work(inside, verb, name).returncode == 2
+    assert (tmp_path / "x").exists() and inside.exists()
+
+
+def test_work_without_the_disk(tmp_path: Path) -> None:
+    assert work(tmp_path / "none", "put", "a").returncode == 1
+    assert not (tmp_path / "none").exists()
+
+
+def ssh_port(folder: Path, port: str) -> int:
+    firewall = folder / "firewall"
+    firewall.write_text(f'#!/bin/sh\necho "$@" >>{folder}/called\n')
+    firewall.chmod(0o755)
+    environment = {**os.environ, "WHERRY_RUN": str(folder), "WHERRY_FIREWALL": str(firewall)}
+    return subprocess.run([SCRIPTS / "ssh-port", port], env=environment, capture_output=True).returncode
+
+
+def test_ssh_port_tells_the_firewall_first(tmp_path: Path) -> None:
+    assert ssh_port(tmp_path, "52153") == 0
+    assert (tmp_path / "called").read_text() == "52153\n"
+    assert (tmp_path / "ssh-port").read_text() == "52153\n"
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "123456789012345678901234567890", "22x", "-1", "1 -j ACCEPT", "22\n-F"])
+def test_ssh_port_refuses_what_is_no_port(tmp_path: Path, port: str) -> None:
+    assert ssh_port(tmp_path, port) == 2
+    assert not (tmp_path / "called").exists() and not (tmp_path / "ssh-port").exists()
+
+
+def test_sshd_takes_the_key_only_and_one_address() -> None:
+    lines = (ROOT / "iso" / "overlay" / "etc" / "ssh" / "sshd_config").read_text().splitlines()
+    settings = dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+    assert settings["ListenAddress"] == "10.0.2.15" and settings["Port"] == "22"
+    assert settings["AuthenticationMethods"] == "publickey" and settings["PasswordAuthentication"] == "no"
+    assert settings["PermitRootLogin"] == "prohibit-password" and settings["UsePAM"] == "no"
+    assert settings["MaxSessions"] == "1000" and settings["PerSourcePenalties"] == "no"
+
+
+def test_nobody_has_a_password() -> None:
+    for line in (ROOT / "iso" / "overlay" / "etc" / "shadow").read_text().splitlines():
+        assert line.split(":")[1] in ("*", "!")
