@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -38,6 +37,8 @@ def main(leading: Leading) -> int:
     settings = leading.settings
     console = Console(json=False, quiet=settings.quiet, debug=settings.debug)
     if settings.debug:
+        import logging
+
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(relativeCreated)6d ms %(name)s: %(message)s")
     try:
         name = settings.machine or os.environ.get("WHERRY_MACHINE") or "default"

@@ -1,0 +1,60 @@
+# Every target works as the first command on a fresh clone.
+PYTHON := .venv/bin/python
+HOST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
+ARCH ?= $(HOST_ARCH)
+PYTEST = $(PYTHON) -m pytest $(ARGS)
+
+.PHONY: help setup iso demo test unit vm install-test soak lint format bench clean
+
+help:
+	@echo "make setup            system packages (Debian, Ubuntu) and .venv"
+	@echo "make iso [ARCH=arm64] the guest image in build/"
+	@echo "make demo             from nothing to a container, and away again"
+	@echo "make test             everything: linters, units, packages, machines on real QEMU"
+	@echo "make unit             what needs no machine, in seconds"
+	@echo "make vm               the machines only; ARGS='-k name' for some of them"
+	@echo "make soak             the machines with large counts; hours"
+	@echo "make lint             ruff, mypy, shellcheck, codespell"
+	@echo "make bench            start and command times, measured"
+
+setup:
+	@.ci/setup
+
+iso: setup
+	$(PYTHON) iso/build.py --arch $(ARCH)
+
+demo: ARCH := $(HOST_ARCH)
+demo: iso
+	@.ci/demo
+
+test: setup
+	$(PYTHON) iso/build.py --arch amd64
+	$(PYTHON) iso/build.py --arch arm64
+	$(PYTEST)
+
+unit: setup
+	$(PYTEST) -m "not vm and not install"
+
+install-test: setup
+	$(PYTEST) -m install
+
+vm: iso
+	$(PYTEST) -m vm
+
+soak: setup
+	$(PYTHON) iso/build.py --arch amd64
+	$(PYTHON) iso/build.py --arch arm64
+	WHERRY_SOAK=1 $(PYTEST) -m vm
+
+lint: setup
+	$(PYTEST) tests/test_linters.py tests/test_layers.py
+
+format: setup
+	$(PYTHON) -m ruff format launcher tests
+	$(PYTHON) -m ruff check --fix launcher iso tests
+
+bench: iso
+	$(PYTHON) -m tests.bench
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,70 @@
+"""Homes of their own for tests, and the tiers: unit by default, vm and install by folder, soak on request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import FakeKeeper
+
+ROOT = Path(__file__).parent.parent
+SOAK = os.environ.get("WHERRY_SOAK") == "1"
+_ORDER = {"vm": 2, "install": 1}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder, and run what is quick first."""
+    for item in items:
+        tier = item.path.parent.name
+        if tier in _ORDER and item.get_closest_marker(tier) is None:
+            item.add_marker(tier)
+        if item.get_closest_marker("soak") and not SOAK:
+            item.add_marker(pytest.mark.skip(reason="WHERRY_SOAK=1 runs it"))
+    items.sort(key=lambda item: _ORDER.get(item.path.parent.name, 0))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty WHERRY_HOME, and no setting of the developer's own."""
+    for name in ("WHERRY_MACHINE", "COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "_WHERRY_COMPLETE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WHERRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "home"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command line answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def wherry(home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Runs the command line in this process, with neither input nor terminal."""
+    from launcher.__main__ import main
+
+    def run(*words: str) -> Said:
+        with open(os.devnull) as nothing:
+            monkeypatch.setattr("sys.stdin", nothing)
+            code = main(words)
+        said = capfd.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def keeper(home: Path, tmp_path: Path) -> Iterator[FakeKeeper]:
+    """A machine `default` that runs, as far as the control socket tells."""
+    fake = FakeKeeper("default", guest=tmp_path / "guest")
+    fake.start()
+    yield fake
+    fake.close()

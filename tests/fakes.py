@@ -1,0 +1,136 @@
+"""In-memory stand-ins: a keeper whose machine is a folder of this computer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launcher import control, store
+from launcher.config import GIB, MachineConfig
+from launcher.control import Framed
+
+CONFIG = MachineConfig(arch="amd64", cpus=1, memory=GIB, iso="a" * 64)
+WORK = "/var/lib/wherry/work"
+_PROGRAM = Path(__file__).parent.parent / "iso/overlay/usr/lib/wherry/work"
+
+# What a fake docker client does: request, folder it runs in -> exit code, stdout, stderr.
+Client = Callable[[dict[str, Any], Path], tuple[int, bytes, bytes]]
+
+
+def make_machine(name: str = "default") -> store.MachineDir:
+    directory = store.create(name, CONFIG, lambda made: None)
+    directory.data_disk.touch()
+    return directory
+
+
+class FakeKeeper:
+    """Serves the control socket of a machine. `docker` is played by `client`; every other command runs here, with the machine's
+    work folder in `guest`; so the image's own `work` script does the copies."""
+
+    def __init__(self, name: str, guest: Path) -> None:
+        self.directory = make_machine(name)
+        self.guest = guest
+        self.requests: list[dict[str, Any]] = []
+        self.containers: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        self.status = "running"
+        self.client: Client = lambda request, folder: (0, b"", b"")
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def docker(self) -> list[list[str]]:
+        """The words of every docker client, in order."""
+        return [request["argv"][1:] for request in self.requests if request.get("argv", [""])[0] == "docker"]
+
+    @property
+    def copies(self) -> list[str]:
+        """What is left in the machine's work folder."""
+        return sorted(os.listdir(self.guest))
+
+    def start(self) -> None:
+        self.guest.mkdir()
+        self.directory.run_dir.mkdir(parents=True)
+        self._listening.bind(str(self.directory.control_socket))
+        self._listening.listen()
+        self._begin(self._accept)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for thread in list(self._threads):
+            thread.join(10)
+        shutil.rmtree(self.directory.run_dir)
+
+    def _begin(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                stream, _ = self._listening.accept()
+            except OSError:
+                return
+            self._begin(self._serve, Framed(stream))
+
+    def _serve(self, framed: Framed) -> None:
+        try:
+            frame = framed.receive()
+            if frame is None:
+                return
+            request = json.loads(frame[1])
+            self.requests.append(request)
+            self._answer(framed, request)
+        except OSError:
+            pass
+        finally:
+            framed.close()
+
+    def _answer(self, framed: Framed, request: dict[str, Any]) -> None:
+        verb = request["verb"]
+        if verb == "exec":
+            self._exec(framed, request)
+            return
+        for event in self.events if verb == "watch" else []:
+            framed.send_json(event)
+        data: Any = {
+            "status": {"version": 1, "status": self.status, "keeper_pid": os.getpid(), "engine_version": "28.5.2", "accel": "kvm"},
+            "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
+            "engine": {"status": 200, "body": json.dumps(self.containers)},
+            "stop": {"forced": False},
+        }[verb]
+        framed.send_json({"ok": True, "data": data})
+
+    def _exec(self, framed: Framed, request: dict[str, Any]) -> None:
+        argv = request["argv"]
+        if argv[0] == "docker":
+            code, out, err = self.client(request, Path(self._local(request["cwd"] or "/")))
+        else:
+            code, out, err = self._run(framed, [self._local(word) for word in argv])
+        for kind, data in ((control.STDOUT, out), (control.STDERR, err)):
+            for start in range(0, len(data), control.CHUNK):
+                framed.send(kind, data[start : start + control.CHUNK])
+        framed.send_json({"code": code}, control.EXIT)
+
+    def _local(self, word: str) -> str:
+        return str(_PROGRAM) if word == "/usr/lib/wherry/work" else word.replace(WORK, str(self.guest))
+
+    def _run(self, framed: Framed, argv: list[str]) -> tuple[int, bytes, bytes]:
+        environment = {**os.environ, "WHERRY_WORK": str(self.guest)}
+        with subprocess.Popen(argv, stdin=-1, stdout=-1, stderr=-1, env=environment) as process:
+            assert process.stdin is not None
+            while (frame := framed.receive()) is not None and frame[0] != control.STDIN_END:
+                if frame[0] == control.STDIN:
+                    process.stdin.write(frame[1])
+                    framed.send(control.CREDIT, len(frame[1]).to_bytes(4, "big"))
+            out, err = process.communicate()
+            return process.returncode, out, err

@@ -1,0 +1,100 @@
+"""Imports point down only, and neighbours do not see each other (ARCHITECTURE.md, Layers)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "launcher"
+
+# From the top down; a folder counts as one.
+LAYERS = (
+    {"__main__"},
+    {"cli"},
+    {"console"},
+    {"machine"},
+    {"keeper"},
+    {"readiness"},
+    {"images", "disks", "seed", "qemu", "ssh"},
+    {"control"},
+    {"store"},
+    {"config", "guestfiles", "host"},
+    {"proc"},
+    {"errors", "report"},
+    {"__init__"},
+)
+# Halves of one thing: the reporter for a terminal, the reading of ISO files.
+PARTS = {"bars": "console", "isofile": "images"}
+
+
+def unit(module: str) -> str:
+    """The layer's name of a module: "launcher.qemu.probe" -> "qemu"."""
+    parts = module.split(".")
+    name = parts[1] if len(parts) > 1 else "__init__"
+    return PARTS.get(name, name)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Every module of ours that the file imports, at its top or in a function; for type checkers only does not count."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        inner for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }  # fmt: skip
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            base = node.module or ""
+            # `from launcher import store` names a module, `from launcher import __version__` does not.
+            is_package = base == "launcher"
+            found |= {f"{base}.{alias.name}" if is_package and _is_module(alias.name) else base for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "launcher"}
+
+
+def _is_module(name: str) -> bool:
+    return (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()
+
+
+def level(name: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "_guest" not in path.parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    own = unit(module_name(path))
+    for name in imported(path):
+        other = unit(name)
+        assert other == own or level(other) > level(own), f"{module_name(path)} must not import {name}"
+
+
+def test_every_module_has_a_layer() -> None:
+    known = set().union(*LAYERS)
+    assert {unit(module_name(path)) for path in FILES} <= known
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_modules_are_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("folder", ["iso", "provisioning", "installers"])
+def test_the_other_side_imports_nothing_of_ours(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) launcher", path.read_text(encoding="utf-8"), re.MULTILINE), path

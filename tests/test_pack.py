@@ -1,0 +1,166 @@
+"""A folder as a tar stream, and back."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import pack
+from launcher.cli.ignore import Ignore, parse
+from launcher.cli.unpack import unpack
+from launcher.errors import WherryError
+from launcher.report import SilentReporter
+
+
+class Warned(SilentReporter):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def packed(entries: list[pack.Entry], report: SilentReporter | None = None, **options: object) -> tarfile.TarFile:
+    stream = io.BytesIO()
+    pack.send(entries, lambda data: stream.write(data) and None, report or SilentReporter(), **options)  # type: ignore[arg-type]
+    stream.seek(0)
+    return tarfile.open(fileobj=stream)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    (root / "bin").mkdir(parents=True)
+    (root / "empty").mkdir()
+    (root / "bin/run").write_bytes(b"#!/bin/sh\n")
+    (root / "bin/run").chmod(0o755)
+    (root / "data").write_bytes(os.urandom(300_000))
+    (root / "secret").write_text("x")
+    (root / "secret").chmod(0o600)
+    (root / "link").symlink_to("./bin/../data")
+    (root / "dangling").symlink_to("/nowhere")
+    (root / ("long" * 40)).write_text("a long name")
+    (root / "größe ünd").write_text("not ascii")
+    return root
+
+
+def test_names_modes_and_links_survive(tree: Path, tmp_path: Path) -> None:
+    os.utime(tree / "data", (1, 1_600_000_000))
+    with packed(pack.walk(tree)) as archive:
+        assert archive.pax_headers == {}
+        members = {member.name: member for member in archive}
+    assert list(members) == sorted(members)
+    assert members["bin/run"].mode == 0o755 and members["secret"].mode == 0o600
+    assert members["link"].linkname == "./bin/../data" and members["dangling"].linkname == "/nowhere"
+    assert members["data"].mtime == 1_600_000_000 and members["empty"].isdir()
+    assert "größe ünd" in members and "long" * 40 in members
+    assert {member.uid for member in members.values()} == {0}
+
+
+def test_what_is_ignored_stays_out(tree: Path) -> None:
+    names = [entry.name for entry in pack.walk(tree, Ignore(parse("*\n!bin/run")))]
+    assert names == ["bin/run"]
+
+
+def test_sockets_and_pipes_are_left_out(tree: Path) -> None:
+    os.mkfifo(tree / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tree / "sock"))
+        assert not {"pipe", "sock"} & {entry.name for entry in pack.walk(tree)}
+
+
+def test_a_file_that_changes_while_it_is_read(tree: Path) -> None:
+    entries = pack.walk(tree)
+    (tree / "data").write_bytes(b"now it is another one")
+    (tree / "secret").unlink()
+    with packed(entries) as archive:
+        reading = archive.extractfile("data")
+        assert reading is not None and reading.read() == b"now it is another one"
+        assert "secret" not in archive.getnames()
+
+
+def test_a_file_that_becomes_shorter_is_told(tree: Path) -> None:
+    report = Warned()
+    source = (tree / "data").open("rb")
+    with source:
+        exactly = pack._Exactly(source, 400_000, tree / "data", report)
+        assert len(exactly.read(350_000)) == 350_000 and len(exactly.read()) == 50_000
+    assert len(report.said) == 1 and "shorter" in report.said[0]
+
+
+def test_the_fingerprint_follows_changes(tree: Path) -> None:
+    before = pack.fingerprint(pack.walk(tree))
+    assert pack.fingerprint(pack.walk(tree)) == before
+    (tree / "secret").write_text("y!")
+    assert pack.fingerprint(pack.walk(tree)) != before
+
+
+def test_there_and_back(tree: Path, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    pack.send(pack.walk(tree), lambda data: stream.write(data) and None, SilentReporter(), prefix="tree/")
+    stream.seek(0)
+    into = tmp_path / "back"
+    into.mkdir()
+    unpack(stream, into, strip=1, name="other", report=SilentReporter())
+    assert (into / "other/data").read_bytes() == (tree / "data").read_bytes()
+    assert (into / "other/bin/run").stat().st_mode & 0o777 == 0o755
+    assert (into / "other/secret").stat().st_mode & 0o777 == 0o600
+    assert os.readlink(into / "other/link") == "./bin/../data"
+    assert (into / "other" / ("long" * 40)).read_text() == "a long name"
+
+
+def evil(*members: tarfile.TarInfo) -> io.BytesIO:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for member in members:
+            archive.addfile(member, io.BytesIO(b"x" * member.size))
+    stream.seek(0)
+    return stream
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, 1 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("a/../../out")],
+        [member("/out")],
+        [member("a/link", tarfile.SYMTYPE, "../.."), member("a/link/out")],
+        [member("a/hard", tarfile.LNKTYPE, "../out")],
+        [member("a/link", tarfile.SYMTYPE, "../../kept"), member("a/hard", tarfile.LNKTYPE, "a/link")],
+    ],
+    ids=["dots", "absolute", "through-a-link", "hard-link", "hard-link-to-a-link"],
+)
+def test_nothing_is_written_outside(members: list[tarfile.TarInfo], tmp_path: Path) -> None:
+    into = tmp_path / "into"
+    into.mkdir()
+    (tmp_path / "kept").write_text("kept")
+    with pytest.raises(WherryError):
+        unpack(evil(*members), into, strip=0, name=None, report=SilentReporter())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["into", "kept"]
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_link_that_is_there_is_replaced_not_followed(tmp_path: Path) -> None:
+    into = tmp_path / "into"
+    into.mkdir()
+    (tmp_path / "kept").write_text("kept")
+    (into / "file").symlink_to(tmp_path / "kept")
+    unpack(evil(member("file")), into, strip=0, name=None, report=SilentReporter())
+    assert (into / "file").read_text() == "x" and not (into / "file").is_symlink()
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_devices_are_told_and_left_out(tmp_path: Path) -> None:
+    report = Warned()
+    unpack(evil(member("null", tarfile.CHRTYPE), member("file")), tmp_path, strip=0, name=None, report=report)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and len(report.said) == 1
