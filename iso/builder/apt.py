@@ -18,7 +18,7 @@ from pathlib import Path
 from builder.lock import Package
 from builder.log import BuildError, run, say
 
-# The hooks are small sh programs: in mmdebstrap's unshare mode they run as another user, who may not be able to read a checkout.
+# The hooks are small sh programs: in mmdebstrap's unshare mode they run as another user, who may not see a checkout.
 _SETUP = r"""
 set -eu
 list="$1/etc/apt/sources.list"
@@ -59,8 +59,8 @@ class Want:
     @property
     def digest(self) -> str:
         """Tells whether a lock was made for this request."""
-        parts = (self.suite, self.architecture, sorted(self.names), sorted(self.skip), self.second_suite, sorted(self.from_second))
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        lists = [sorted(names) for names in (self.names, self.skip, self.from_second)]
+        return hashlib.sha256(repr((self.suite, self.architecture, self.second_suite, lists)).encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:

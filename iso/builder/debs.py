@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from builder.lock import Package
@@ -19,7 +20,7 @@ def unpack(packages: Iterable[Package], cache: Path, tree: Path, wanted: Wanted)
     """Unpacks all packages; base-files goes first, it brings the links of the merged /usr."""
     tree.mkdir(parents=True, exist_ok=True)
     for package in sorted(packages, key=lambda p: (p.name != "base-files", p)):
-        _unpack_one(cache / package.file_name, tree, lambda name, own=package.name: wanted(own, name))
+        _unpack_one(cache / package.file_name, tree, partial(wanted, package.name))
 
 
 def _unpack_one(deb: Path, tree: Path, wanted: Callable[[str], bool]) -> None:

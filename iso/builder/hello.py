@@ -17,7 +17,7 @@ class _Tar:
     def __init__(self, epoch: int) -> None:
         self._buffer = io.BytesIO()
         self._epoch = epoch
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=_FORMAT)
 
     def add(self, name: str, data: bytes = b"", *, mode: int = 0o644, kind: bytes = tarfile.REGTYPE, target: str = "") -> None:
         """One entry."""

@@ -10,7 +10,17 @@ from builder.tools import Tools
 
 _PREFIX = {"amd64": "x86_64-linux-gnu-", "arm64": "aarch64-linux-gnu-"}
 # No build id and no absolute paths: the same source gives the same bytes.
-_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-Wl,--build-id=none", "-ffile-prefix-map=/work=.")
+_FLAGS = [
+    "-std=gnu11",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-static",
+    "-s",
+    "-Wl,--build-id=none",
+    "-ffile-prefix-map=/work=.",
+]
 
 
 def compile_helpers(tools: Tools, source: Path, arch: str, work: Path, target: Path) -> None:

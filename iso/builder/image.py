@@ -33,19 +33,19 @@ def make_squashfs(tools: Tools, root: Path, target: Path, *, fast: bool, block: 
     say("squashfs: packing")
     tools.run(
         "mksquashfs", root, target, "-noappend", "-no-progress", "-quiet", "-all-root", "-no-xattrs", "-no-exports",
-        "-comp", "zstd", "-Xcompression-level", "3" if fast else "19", "-b", block, "-no-duplicates" if fast else "-repro",
+        "-comp", "zstd", "-Xcompression-level", "3" if fast else "19", "-b", block,
         "-processors", str(len(os.sched_getaffinity(0))),
     )  # fmt: skip
 
 
-def make_iso(tools: Tools, tree: Path, target: Path) -> None:
+def make_iso(tools: Tools, tree: Path, target: Path, volume: str) -> None:
     """An ISO 9660 with Rock Ridge names; SOURCE_DATE_EPOCH fixes its dates and its id."""
     moment = datetime.fromtimestamp(tools.epoch, UTC).strftime("%Y%m%d%H%M%S00")
     for path in [tree, *sorted(tree.rglob("*"))]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (tools.epoch, tools.epoch))
     tools.run(
-        "xorriso", "-as", "mkisofs", "-quiet", "-r", "-V", "WHERRY", "-appid", "WHERRY", "-preparer", "",
+        "xorriso", "-as", "mkisofs", "-quiet", "-r", "-V", volume, "-appid", "WHERRY", "-preparer", "",
         f"--modification-date={moment}", "-o", target, tree,
     )  # fmt: skip
 
@@ -75,6 +75,10 @@ def publish(iso: Path, target: Path, manifest: dict[str, Any]) -> None:
     partial.replace(target.with_suffix(".json"))
 
 
+def _told(package: Package) -> dict[str, str]:
+    return {key: getattr(package, key) for key in ("name", "version", "architecture", "sha256")}
+
+
 def describe(packages: Sequence[Package], iso: Path, squashfs: Path) -> dict[str, Any]:
     """The part of the manifest that is measured."""
     kernel = next((p.version for p in packages if p.name.startswith("linux-image-")), "")
@@ -85,5 +89,5 @@ def describe(packages: Sequence[Package], iso: Path, squashfs: Path) -> dict[str
         "kernel": kernel,
         "engine": engine.split("+")[0],
         "root": {"path": "/live/root.squashfs", "size": squashfs.stat().st_size, "sha256": sha256_of(squashfs)},
-        "packages": [{"name": p.name, "version": p.version, "architecture": p.architecture, "sha256": p.sha256} for p in packages],
+        "packages": [_told(package) for package in packages],
     }

@@ -21,17 +21,15 @@ def say(text: str) -> None:
     print(f"[{time.monotonic() - _START:6.1f}] {text}", file=sys.stderr, flush=True)
 
 
-def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, quiet: bool = True) -> bytes:
+def run(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> bytes:
     """Runs a program and returns its stdout; a failure shows the last lines that it said."""
     full = [str(part) for part in command]
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC", **(env or {})}
     try:
-        done = subprocess.run(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, check=False)
+        done = subprocess.run(full, capture_output=True, env=environment, check=False)
     except OSError as error:
         raise BuildError(f"{full[0]} could not be started: {error.strerror}") from error
     if done.returncode:
         said = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()[-25:]
         raise BuildError(f"{Path(full[0]).name} failed with {done.returncode}:\n  " + "\n  ".join(said))
-    if not quiet:
-        sys.stderr.write(done.stderr.decode(errors="replace"))
     return done.stdout

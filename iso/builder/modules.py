@@ -11,7 +11,8 @@ from pathlib import Path
 from builder.log import BuildError
 from builder.tools import Tools
 
-_KEPT_INDEXES = ("modules.alias", "modules.builtin", "modules.builtin.modinfo", "modules.dep", "modules.order", "modules.softdep", "modules.symbols")
+_FROM_KERNEL = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
+_KEPT_INDEXES = (*_FROM_KERNEL, "modules.alias", "modules.dep", "modules.softdep", "modules.symbols")
 
 
 def _plain(name: str) -> str:
@@ -86,8 +87,8 @@ def install_modules(tools: Tools, kernel: Kernel, names: Iterable[str], root: Pa
     folder = root / "usr/lib/modules" / kernel.version
     for name in names:
         copy_module(kernel, name, folder / kernel.files[name].removesuffix(".xz"))
-    for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        shutil.copyfile(kernel.folder / index, folder / index)
+    for name in _FROM_KERNEL:
+        shutil.copyfile(kernel.folder / name, folder / name)
     tools.run("depmod", "-b", root, kernel.version)
     for index in sorted(folder.glob("modules.*")):
         if index.name not in _KEPT_INDEXES:

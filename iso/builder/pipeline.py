@@ -14,8 +14,8 @@ from pathlib import Path
 
 from builder import image, rootfs
 from builder.apt import Want, all_cached, fetch
-from builder.helpers import compile_helpers
 from builder.hello import hello_image
+from builder.helpers import compile_helpers
 from builder.initrd import make_initrd
 from builder.lock import Lock, Package, differences, read_lock, write_lock
 from builder.log import BuildError, say
@@ -73,7 +73,8 @@ def _is_current(stamp: Path, options: Options, target: Path) -> bool:
 
 def _inputs(options: Options) -> str:
     """A digest of all that the image is made of, so that a second build can answer at once."""
-    digest = hashlib.sha256(repr((options.arch, options.engine_suite, options.fast, version(), os.environ.get("SOURCE_DATE_EPOCH"))).encode())
+    parts = (options.arch, options.engine_suite, options.fast, version(), os.environ.get("SOURCE_DATE_EPOCH"))
+    digest = hashlib.sha256(repr(parts).encode())
     for path in sorted(ISO.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".md":
             digest.update(f"{path.relative_to(ISO)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -83,7 +84,8 @@ def _inputs(options: Options) -> str:
 def version() -> str:
     """The project's version, which the launcher holds."""
     source = ISO.parent / "launcher/__init__.py"
-    match = re.search(r'^__version__\s*(?::\s*\w+\s*)?=\s*"([^"]+)"', source.read_text(encoding="utf-8"), re.M) if source.exists() else None
+    text = source.read_text(encoding="utf-8") if source.exists() else ""
+    match = re.search(r'^__version__\s*(?::\s*\w+\s*)?=\s*"([^"]+)"', text, re.M)
     return match[1] if match else "0.0.0"
 
 
@@ -93,35 +95,43 @@ def _host_arch() -> str:
 
 def choose(want: Want, lock_file: Path, *, update: bool) -> Chosen:
     """The locked packages where all can be had, else what there is, with the differences told."""
-    lock = None if update else read_lock(lock_file)
+    lock = read_lock(lock_file)
+    if update:
+        return _renew(want, lock_file, lock)
     if lock and lock.request == want.digest and all_cached(lock.packages):
         return Chosen(lock.packages, lock.epoch, unlocked=False)
     packages = fetch(want, lock.packages if lock else ())
-    if lock:
-        lines = differences(lock.packages, packages)
-        for line in lines:
-            say(f"not as locked: {line}")
-        return Chosen(packages, lock.epoch, unlocked=bool(lines))
-    epoch = int(datetime.now(UTC).timestamp())
-    if update:
-        write_lock(lock_file, Lock(epoch, want.digest, packages))
-        say(f"lock: wrote {lock_file.name}, {len(packages)} packages")
-    else:
+    if not lock:
         say(f"lock: there is no {lock_file.name}, building with what there is")
-    return Chosen(packages, epoch, unlocked=not update)
+        return Chosen(packages, int(datetime.now(UTC).timestamp()), unlocked=True)
+    lines = differences(lock.packages, packages)
+    for line in lines:
+        say(f"not as locked: {line}")
+    return Chosen(packages, lock.epoch, unlocked=bool(lines))
+
+
+def _renew(want: Want, lock_file: Path, old: Lock | None) -> Chosen:
+    """The newest packages, and a lock that says so; its date changes only when a package did."""
+    packages = fetch(want, ())
+    epoch = old.epoch if old and old.packages == packages else int(datetime.now(UTC).timestamp())
+    write_lock(lock_file, Lock(epoch, want.digest, packages))
+    changed = differences(old.packages if old else (), packages)
+    say(f"lock: wrote {lock_file.name}, {len(packages)} packages, {len(changed)} changed")
+    return Chosen(packages, epoch, unlocked=False)
 
 
 def _build(options: Options, target: Path) -> None:
     recipe = read_recipe(ISO / "recipe.toml")
     engine_suite = options.engine_suite or recipe.engine_suite
-    chosen = choose(_root_want(recipe, options.arch, engine_suite), ISO / f"locks/{options.arch}-{engine_suite}.lock", update=options.lock_update)
+    lock = ISO / f"locks/{options.arch}-{engine_suite}.lock"
+    chosen = choose(_root_want(recipe, options.arch, engine_suite), lock, update=options.lock_update)
     host = _host_arch()
     tools_chosen = choose(_tools_want(recipe, host), ISO / f"locks/tools-{host}.lock", update=options.lock_update)
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or chosen.epoch)
     tools = prepare(options.output, host, tools_chosen.packages, epoch)
     work = tools.work(options.arch)
     tree = _image_tree(recipe, options, chosen.packages, tools, work)
-    image.make_iso(tools, tree, work / "image.iso")
+    image.make_iso(tools, tree, work / "image.iso", f"WHERRY_{options.arch.upper()}")
     manifest = {
         "format": 1,
         "name": "wherry",
@@ -181,6 +191,7 @@ def _furnish(recipe: Recipe, arch: str, busybox: bytes, tools: Tools, work: Path
         raise BuildError(f"busybox has no {', '.join(unknown)}")
     hello = ISO / "hello"
     files = {str(path.relative_to(hello)): path.read_bytes() for path in hello.rglob("*") if path.is_file()}
-    rootfs.write(root / "usr/share/wherry/hello.tar", hello_image(arch, busybox, recipe.hello_applets, files, tools.epoch), 0o644)
+    archive = hello_image(arch, busybox, recipe.hello_applets, files, tools.epoch)
+    rootfs.write(root / "usr/share/wherry/hello.tar", archive, 0o644)
     rootfs.finish(recipe, root)
     rootfs.check_libraries(tools, root)

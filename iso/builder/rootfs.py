@@ -96,7 +96,7 @@ def own_files(recipe: Recipe, overlay: Path, root: Path) -> None:
         elif source.is_file():
             data = source.read_bytes()
             # Never the host's mode: a checkout on Windows or under another umask has to give the same image.
-            program = name.startswith(_PROGRAM_FOLDERS) or data.startswith(b"#!")
+            program = (name.startswith(_PROGRAM_FOLDERS) and "." not in source.name) or data.startswith(b"#!")
             write(root / name, data, 0o755 if program else 0o644)
 
 
@@ -127,7 +127,8 @@ def check_libraries(tools: Tools, root: Path) -> None:
         if match and match[1] not in present:
             missing.append(f"{match[1]} for {current.split('/root/', 1)[-1]}")
     if missing:
-        raise BuildError("libraries are missing in the image (see `skip` and `prune` in the recipe):\n  " + "\n  ".join(missing))
+        lines = "\n  ".join(missing)
+        raise BuildError(f"libraries are missing in the image (see `skip` and `prune` in the recipe):\n  {lines}")
 
 
 def _is_elf(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """The tools tree: Debian 13's own tools, so that the bytes of an image do not depend on the host that built it.
 
-Work happens in a folder inside the tree, so entering it takes a chroot and no mounts: as root by chroot, else in a user namespace.
+Work happens in a folder inside the tree, so entering it takes a chroot and no mounts: as root by chroot, else
+in a user namespace.
 """
 
 from __future__ import annotations
