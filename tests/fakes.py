@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,14 @@ class FakeKeeper:
         for event in self.events if verb == "watch" else []:
             framed.send_json(event)
         data: Any = {
-            "status": {"version": 1, "status": self.status, "keeper_pid": os.getpid(), "engine_version": "28.5.2", "accel": "kvm"},
+            "status": {
+                "version": 1,
+                "status": self.status,
+                "keeper_pid": os.getpid(),
+                "engine_version": "28.5.2",
+                "accel": "kvm",
+                "started": time.time() - 3.2 * 3600,
+            },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
             "engine": {"status": 200, "body": json.dumps(self.containers)},
             "stop": {"forced": False},

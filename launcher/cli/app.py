@@ -96,10 +96,9 @@ def unknown(word: str, rest: Sequence[str]) -> Usage:
         return Usage(f"{word!r} is docker's word.", hint=shlex.join(["wherry", "docker", word, *rest]))
     if word in registry.LATER:
         return Usage(f"{word!r} comes in a later release of wherry.", hint="wherry --help")
-    near = difflib.get_close_matches(word, [*registry.VERBS, *registry.ALIASES, *registry.DOCKER], n=1)
-    if near and near[0] in registry.DOCKER:
-        return Usage(f"there is no verb {word!r}.", hint=f"wherry docker {near[0]} ?")
-    return Usage(f"there is no verb {word!r}.", hint=f"wherry {near[0]} ?" if near else "wherry --help")
+    near = [f"wherry {verb} ?" for verb in difflib.get_close_matches(word, [*registry.VERBS, *registry.ALIASES], n=1)]
+    near += [f"wherry docker {verb} ?" for verb in difflib.get_close_matches(word, registry.DOCKER, n=1)]
+    return Usage(f"there is no verb {word!r}.", hint=near[0] if near else "wherry --help")
 
 
 @click.group(

@@ -135,16 +135,14 @@ def check_inside(folder: Path, file: Path) -> None:
 def _rewrite(project: Project, words: Sequence[str], read: Scan, found: list[Path], here: Path) -> None:
     """The words with all files named as they are called in the machine."""
     changed = list(words)
-    named = False
-    for option in read.found:
-        if option.name in ("-f", "--file", "--env-file", "--project-directory", "--workdir") and option.value is not None:
-            place = project.place((here / option.value).resolve())
-            changed[option.word] = option.prefix + place
-            named = named or option.name in ("-f", "--file")
-    if not named and not project.folder.samefile(here):
-        changed = ["--project-directory", project.remote, *[w for file in found for w in ("-f", project.place(file))], *changed]
-    elif not named and len(found) > 0 and found[0].name not in _NAMES:
-        changed = [*[w for file in found for w in ("-f", project.place(file))], *changed]
+    for option in read.all("-f", "--file", "--env-file", "--project-directory", "--workdir"):
+        if option.value is not None:
+            changed[option.word] = option.prefix + project.place((here / option.value).resolve())
+    # What compose finds by itself in the folder it starts in needs no words.
+    if not read.has("-f", "--file") and found != _default_files(here, parents=False):
+        changed = [*[word for file in found for word in ("-f", project.place(file))], *changed]
+        if not read.has("--project-directory", "--workdir"):
+            changed = ["--project-directory", project.remote, *changed]
     project.words = changed
 
 
