@@ -88,8 +88,9 @@ def test_build_context_inside(wherry: Wherry, seen: Seen, project: Path) -> None
 @pytest.mark.parametrize(
     "words",
     [
-        "-f ../Dockerfile .", "--secret id=x,src=/etc/hostname .", "--build-context n=.. .", "--iidfile id .", "--metadata-file=m .",
-        "-o out .", "--output type=local,dest=out .", "-otype=tar,dest=x.tar .", "--cache-to type=local,dest=c .", "nowhere", "Dockerfile",
+        "-f ../Dockerfile .", "--secret id=x,src=/etc/hostname .", "--build-context n=.. .", "--iidfile id .",
+        "--metadata-file=m .", "-o out .", "--output type=local,dest=out .", "-otype=tar,dest=x.tar .",
+        "--cache-to type=local,dest=c .", "nowhere", "Dockerfile",
     ],
 )  # fmt: skip
 def test_what_leads_out_of_the_context_is_refused(

@@ -88,7 +88,8 @@ def test_scan_reads_values_and_where_they_stand() -> None:
     ("line", "reads"),
     [
         ("ps", False), ("--context x images", False), ("container ls", False), ("compose ps", False), ("compose up -d", True),
-        ("run alpine", False), ("run -i alpine", True), ("run -it alpine -x", True), ("exec -i c sh", True), ("exec c sh -i", False),
+        ("run alpine", False), ("run -i alpine", True), ("run -it alpine -x", True), ("exec -i c sh", True),
+        ("exec c sh -i", False),
         ("load", True), ("compose exec web sh", True), ("start c", False), ("start -ai c", True), ("volume prune", True),
         ("login", True), ("build -", True), ("stack deploy -c - x", True),
     ],

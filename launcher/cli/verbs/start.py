@@ -34,13 +34,15 @@ def up(
     options = machine.UpOptions(cpus=cpus, memory=memory, disk=disk, arch=arch, iso=iso)
     before = _status(chosen)
     if before == "running":
-        console = Console(json=console.json, quiet=console.quiet, debug=console.debug)
+        console = Console(quiet=True)  # its start is told again from the beginning, and is no news
     try:
         with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "starting")) as reporter:
             result = machine.up(chosen, options, reporter)
     except KeyboardInterrupt:
         raise _interrupted(chosen) from None
     show(app, result)
+    for note in result.notes if before == "running" else []:
+        app.console.story(f"  {note}")
 
 
 @click.command()
@@ -82,8 +84,6 @@ def show(app: App, result: UpResult) -> None:
     console = app.console
     console.answer(asdict(result), "")
     facts = f"Docker {result.engine} · {result.accel if result.accel != 'tcg' else 'no hardware acceleration'}"
-    for note in result.notes:
-        console.story(f"  {note}")
     if result.already:
         console.story(f"{result.name} is running · {facts}")
         return

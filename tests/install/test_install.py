@@ -1,0 +1,107 @@
+"""The package as a user gets it: wheel and sdist built, the wheel used from a bare venv, away from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher import __version__
+
+ROOT = Path(__file__).parent.parent.parent
+GUEST = ("iso", "provisioning")
+
+
+def run(*argv: str | Path, cwd: Path, **environment: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "WHERRY_"))}
+    done = subprocess.run(
+        [os.fspath(word) for word in argv], cwd=cwd, capture_output=True, text=True, check=False, env={**clean, **environment}
+    )
+    assert done.returncode == 0, f"{argv}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def guest_files() -> dict[str, Path]:
+    """What the checkout has for the guest, less what work on it leaves behind."""
+    left_out = {"__pycache__", ".mypy_cache", ".ruff_cache"}
+    return {
+        path.relative_to(ROOT).as_posix(): path
+        for folder in GUEST
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and not left_out & set(path.parts)
+    }
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with one wheel and one sdist; built from the sdist as `pip install` of it would."""
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", out, cwd=ROOT)
+    return out
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The bin folder of a venv with nothing but the wheel and what it depends on."""
+    venv = tmp_path_factory.mktemp("bare") / "venv"
+    run(sys.executable, "-m", "venv", venv, cwd=built)
+    [wheel] = built.glob("*.whl")
+    run(venv / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", wheel, cwd=built)
+    yield venv / "bin"
+
+
+def test_the_wheel_has_the_guest_files_and_no_others(built: Path) -> None:
+    [wheel] = built.glob("*.whl")
+    prefix = "launcher/_guest/"
+    with zipfile.ZipFile(wheel) as archive:
+        found = {info.filename.removeprefix(prefix): info for info in archive.infolist() if info.filename.startswith(prefix)}
+        assert sorted(found) == sorted(guest_files())
+        for name, path in guest_files().items():
+            assert archive.read(found[name]) == path.read_bytes(), name
+            assert bool(found[name].external_attr >> 16 & 0o100) == bool(path.stat().st_mode & 0o100), f"{name}: executable"
+
+
+def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    [sdist] = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path, filter="data") if hasattr(tarfile, "data_filter") else archive.extractall(tmp_path)
+    assert set(guest_files()) <= names
+    assert {"README.md", "LICENSE", "Makefile", "ARCHITECTURE.md", ".ci/run", "tests/conftest.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith(("build/", ".venv"))]
+    [folder] = tmp_path.iterdir()
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "again", cwd=folder)
+    [first], [second] = built.glob("*.whl"), (tmp_path / "again").glob("*.whl")
+    with zipfile.ZipFile(first) as one, zipfile.ZipFile(second) as two:
+        assert sorted(one.namelist()) == sorted(two.namelist())
+
+
+def test_a_bare_venv(installed: Path, tmp_path: Path) -> None:
+    home = {"WHERRY_HOME": str(tmp_path / "home")}
+    assert run(installed / "wherry", "--version", cwd=tmp_path) == f"wherry {__version__}\n"
+    assert run(installed / "wherry", "list", "--json", cwd=tmp_path, **home).startswith('{\n "ok": true,\n "data": []')
+    assert run(installed / "python", "-m", "launcher", "--version", cwd=tmp_path) == f"wherry {__version__}\n"
+    code = "from launcher import guestfiles as g; print(g.provisioning().is_dir(), g.checkout(), g.guest_root().name)"
+    assert run(installed / "python", "-c", code, cwd=tmp_path).split() == ["True", "None", "_guest"]
+
+
+def test_the_installed_iso_builder_starts(installed: Path, tmp_path: Path) -> None:
+    [builder] = installed.parent.rglob("_guest/iso/build.py")
+    assert "--arch" in run(installed / "python", builder, "--help", cwd=tmp_path)
+
+
+def test_every_module_can_be_imported(installed: Path, tmp_path: Path) -> None:
+    """With nothing but the declared dependencies."""
+    code = (
+        "import importlib, pkgutil, launcher\n"
+        "for item in pkgutil.walk_packages(launcher.__path__, 'launcher.'):\n"
+        "    if not item.name.endswith(('.__main__', '.windows')) and '_guest' not in item.name:\n"
+        "        importlib.import_module(item.name)\n"
+    )
+    run(installed / "python", "-W", "error::ImportWarning", "-c", code, cwd=tmp_path)
