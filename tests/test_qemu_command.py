@@ -151,6 +151,15 @@ def test_windows_whpx() -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "thread"),
+    [((7, 2, 22), "single"), ((8, 0, 5), "single"), ((8, 1, 0), "multi"), ((10, 2, 91), "multi")],
+)
+def test_a_qemu_that_keeps_stale_translations_gets_one_thread(version: command.Version, thread: str) -> None:
+    words = arguments(replace(BOOT, accel="tcg", version=version))
+    assert words[words.index("-accel") + 1] == f"tcg,thread={thread}"
+
+
+@pytest.mark.parametrize(
     ("arch", "accel", "cpu"),
     [
         ("amd64", "kvm", "host"),
