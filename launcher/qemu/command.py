@@ -7,7 +7,7 @@ int3 first, then the rest); a CPU that runs a stale int3 oopses, "int3: 0000 [#1
 translation", first in 8.1.0. Measured with kernel 6.12 and 2 CPUs:
 
     QEMU 7.2.22  thread=multi    3 of 133 boots panicked, at 2 s; a hot static key toggled after boot panicked 4 of 4 guests
-                                 within 250 patches; with maxcpus=1 and the CPU brought online later 2 of 2, and 1.7 s lost
+                                 within 300 patches; with maxcpus=1 and the CPU brought online later 2 of 2, and 1.7 s lost
                  thread=single   0 of 39 boots, 0 of 4 guests in 500 patches each
     QEMU 8.2.2   thread=multi    0 of 2 guests in 500 patches each
 """
