@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_REQUEST
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    MSG_CHANNEL_REQUEST,
+    OPEN_FAILED_CONNECT_FAILED,
+    OPEN_SUCCEEDED,
+)
 
 from launcher.ssh import keys
 from launcher.ssh.transport import Connection
@@ -74,7 +80,7 @@ class Guest:
     def drop(self) -> None:
         """The connections break."""
         for transport in self._transports:
-            transport.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[call-arg]
+            transport.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         for connection in self._connections:
@@ -126,6 +132,7 @@ class _Transport(paramiko.Transport):
         super().__init__(stream)
         self.guest = guest
         self.path = b""
+        self._kept: list[paramiko.Channel] = []  # paramiko's own table forgets a channel that nobody holds
         self._channel_handler_table = {**paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: self._request}  # type: ignore[attr-defined]
 
     def _request(self, channel: paramiko.Channel, message: paramiko.Message) -> None:
@@ -144,6 +151,7 @@ class _Transport(paramiko.Transport):
         channel._handle_request(message)  # type: ignore[attr-defined]
 
     def _parse_channel_open(self, message: paramiko.Message) -> None:
+        self.path = b""
         if message.get_text() == "direct-streamlocal@openssh.com":
             message.get_int(), message.get_int(), message.get_int()
             self.path = message.get_binary()
@@ -154,6 +162,7 @@ class _Transport(paramiko.Transport):
         super()._parse_channel_open(message)  # type: ignore[misc]
 
     def _queue_incoming_channel(self, channel: paramiko.Channel) -> None:
+        self._kept.append(channel)
         if self.path:
             path, self.path = self.path, b""
             self.guest.start(_bridge, channel, path)
@@ -169,10 +178,10 @@ class _Interface(paramiko.ServerInterface):
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         known = key == keys.read_public(self._guest.machine.client_key) and username == "root"
-        return paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED
+        return AUTH_SUCCESSFUL if known else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.OPEN_FAILED_CONNECT_FAILED if kind in self._guest.refused else paramiko.OPEN_SUCCEEDED
+        return OPEN_FAILED_CONNECT_FAILED if kind in self._guest.refused else OPEN_SUCCEEDED
 
     def check_channel_pty_request(
         self, channel: Any, term: bytes, width: int, height: int, pixelwidth: int, pixelheight: int, modes: bytes
@@ -209,9 +218,11 @@ def _start(guest: Guest, channel: paramiko.Channel, line: str, size: tuple[int, 
             env={"PATH": os.environ["PATH"], **env}, bufsize=0,
         )  # fmt: skip
     except FileNotFoundError:
-        process = subprocess.Popen(["sh", "-c", "exit 127"], stdin=streams[0], stdout=streams[1], stderr=streams[2], start_new_session=True)
+        process = subprocess.Popen(
+            ["sh", "-c", "exit 127"], stdin=streams[0], stdout=streams[1], stderr=streams[2], start_new_session=True
+        )
     process.channel = channel  # type: ignore[attr-defined]
-    guest.processes.append(process)
+    guest.note(guest.processes, process)
     if master >= 0:
         os.close(slave)
         guest.start(_serve, guest, channel, process, [os.dup(master)], master)

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from paramiko import Channel
 
 from launcher.errors import ConnectionLost, EngineFailed
-from launcher.ssh.transport import Connection
+from launcher.ssh.transport import BROKEN, Connection, close
 
 SOCKET: Final = "/run/docker.sock"
 # Requests without a version in the path get the engine's newest.
@@ -45,7 +45,7 @@ class _Stream:
         return io.BufferedReader(_Reader(self._channel))
 
     def close(self) -> None:
-        self._channel.close()
+        close(self._channel)
 
 
 def request(
@@ -65,11 +65,11 @@ def request(
         http_connection.request(method, path, data, headers)
         with http_connection.getresponse() as response:
             return response.status, response.read()
-    except (OSError, EOFError, http.client.HTTPException) as error:
+    except (*BROKEN, http.client.HTTPException) as error:
         raise ConnectionLost(f"the engine did not answer {method} {path}: {error!r}", hint="wherry logs engine") from error
     finally:
         http_connection.close()
-        channel.close()
+        close(channel)
 
 
 def call(connection: Connection, method: str, path: str, body: object = None, *, timeout: float = _TIMEOUT) -> Any:

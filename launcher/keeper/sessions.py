@@ -16,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from paramiko import Channel, SSHException
+from paramiko import Channel
 
 from launcher import control
 from launcher.control import Framed
 from launcher.errors import ConnectionLost, Usage, WherryError
 from launcher.keeper.slots import Place, StartSlots
 from launcher.ssh import request as messages
-from launcher.ssh.transport import WINDOW, Connection, Terminal
+from launcher.ssh.transport import BROKEN, Connection, Terminal, close, receive
 
 log = logging.getLogger("wherry.sessions")
 
@@ -127,7 +127,7 @@ class _Session:
             if not self._gone:
                 self._report(channel.recv_exit_status(), connection)
         finally:
-            channel.close()
+            close(channel)
             self._input.put(None)
             for thread in pumps:
                 thread.join()
@@ -137,18 +137,19 @@ class _Session:
         with self._lock:
             self._channel = channel
             gone, signalled, terminal = self._gone, self._signalled, self._terminal
-        if terminal is not None and terminal != self._wanted.terminal:
-            channel.resize_pty(terminal.columns, terminal.rows)
+        with contextlib.suppress(*BROKEN):
+            if terminal is not None and terminal != self._wanted.terminal:
+                channel.resize_pty(terminal.columns, terminal.rows)
+            if signalled:
+                messages.send_signal(channel, _NAMES[signalled])
         if gone:
             self._kill(channel)
-        elif signalled:
-            messages.send_signal(channel, _NAMES[signalled])
 
     # From the command to the client.
 
-    def _pump_output(self, receive: Callable[[int], bytes], kind: bytes) -> None:
+    def _pump_output(self, channel_receive: Callable[[int], bytes], kind: bytes) -> None:
         try:
-            while data := receive(WINDOW):
+            while data := receive(channel_receive):
                 self._leave()
                 self._framed.send(kind, data)
         except OSError:
@@ -203,7 +204,7 @@ class _Session:
                     self._untaken -= len(data)
                 self._framed.send(control.CREDIT, _COUNT.pack(len(data)))
             channel.shutdown_write()
-        except (OSError, SSHException) as error:
+        except BROKEN as error:
             log.debug("input ended: %s", error)
 
     def _resize(self, rows: int, columns: int) -> None:
@@ -213,7 +214,7 @@ class _Session:
             self._terminal = replace(self._terminal, rows=rows, columns=columns)
             channel = self._channel
         if channel is not None:
-            with contextlib.suppress(SSHException):
+            with contextlib.suppress(*BROKEN):
                 channel.resize_pty(columns, rows)
 
     def _signal(self, name: str) -> None:
@@ -224,7 +225,8 @@ class _Session:
             self._signalled = SIGNALS[name]
             channel, place = self._channel, self._place
         if channel is not None:
-            messages.send_signal(channel, name)
+            with contextlib.suppress(*BROKEN):
+                messages.send_signal(channel, name)
         elif place is not None:
             place.leave()
 
@@ -243,5 +245,6 @@ class _Session:
     def _kill(channel: Channel) -> None:
         # Closing a channel ends no process: sshd takes only its pipes away.
         if not channel.closed:
-            messages.send_signal(channel, "KILL")
-        channel.close()
+            with contextlib.suppress(*BROKEN):
+                messages.send_signal(channel, "KILL")
+        close(channel)

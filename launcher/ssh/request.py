@@ -97,6 +97,7 @@ def open_streamlocal(transport: Transport, path: str, timeout: float) -> Channel
     while not opened.wait(0.1) and transport.is_active():
         if time.monotonic() > deadline:
             raise SSHException("Timeout opening channel.")
-    if not transport.is_active() or transport._channels.get(number) is None:  # type: ignore[attr-defined]
+    # Not whether it is still open: the other side may have closed it already, which the reader will see.
+    if not channel.active:
         raise transport.get_exception() or SSHException("Unable to open channel.")
     return channel

@@ -7,7 +7,7 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -33,6 +33,9 @@ PACKET: Final = 32 << 10
 CHANNEL_SECONDS: Final = 60.0
 # How often the reading thread looks up from an idle socket; paramiko's own 0.1 s keeps a laptop's CPU awake.
 IDLE_SECONDS: Final = 5.0
+
+# What paramiko raises from any call, also from close and recv, which send messages, once the connection has ended.
+BROKEN: Final = (paramiko.SSHException, EOFError, OSError)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class Connection:
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)
         self._transport.close()
+        if self._transport.completion_event is not None:
+            self._transport.completion_event.set()
 
     def ping(self, timeout: float) -> bool:
         """Whether sshd answers within `timeout` seconds (a global request that wants a reply, RFC 4254, 4)."""
@@ -104,7 +109,9 @@ class Connection:
             answered = threading.Event()
             # As Transport.global_request does it, which would wait for ever; a refusal is an answer too.
             self._transport.completion_event = answered
-            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            if not self.alive:
+                return False
+            with contextlib.suppress(*BROKEN):
                 message = paramiko.Message()
                 message.add_byte(paramiko.common.cMSG_GLOBAL_REQUEST)
                 message.add_string("keepalive@openssh.com")
@@ -139,7 +146,7 @@ class Connection:
                     channel.get_pty(terminal.term, terminal.columns, terminal.rows)
                 channel.exec_command(line)
         except BaseException:
-            channel.close()
+            close(channel)
             raise
         return channel
 
@@ -167,14 +174,14 @@ class Connection:
 
         def give_up() -> None:
             late.set()
-            channel.close()
+            close(channel)
 
         def read_errors() -> None:
-            while data := channel.recv_stderr(WINDOW):
+            while data := receive(channel.recv_stderr):
                 errors.extend(data)
 
         def feed() -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*BROKEN):
                 channel.sendall(stdin)
                 channel.shutdown_write()
 
@@ -184,11 +191,11 @@ class Connection:
         for thread in (timer, *helpers):
             thread.start()
         output = bytearray()
-        while data := channel.recv(WINDOW):
+        while data := receive(channel.recv):
             output.extend(data)
         code = channel.recv_exit_status()
         timer.cancel()
-        channel.close()
+        close(channel)
         for thread in helpers:
             thread.join()
         if late.is_set():
@@ -196,6 +203,19 @@ class Connection:
         if code < 0:
             raise ConnectionLost(f"the connection to the machine ended while {name} ran.", hint="wherry status")
         return code, bytes(output), bytes(errors)
+
+
+def receive(channel_receive: Callable[[int], bytes]) -> bytes:
+    """What came on one stream of a channel; empty at its end, and when the connection ends."""
+    try:
+        return channel_receive(WINDOW)
+    except BROKEN:
+        return b""
+
+
+def close(channel: paramiko.Channel) -> None:
+    with contextlib.suppress(*BROKEN):
+        channel.close()
 
 
 def _log_in(transport: paramiko.Transport, user: str, client_key: Path, host_key: paramiko.PKey, timeout: float) -> None:
@@ -220,5 +240,6 @@ def _translated(what: str) -> Iterator[None]:
     """paramiko's errors and the socket's as ConnectionLost."""
     try:
         yield
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        raise ConnectionLost(f"{what}: {str(error) or type(error).__name__}.", hint="wherry status") from error
+    except BROKEN as error:
+        why = str(error).rstrip(".") or type(error).__name__
+        raise ConnectionLost(f"{what}: {why}.", hint="wherry status") from error
