@@ -18,7 +18,7 @@ from pathlib import Path
 from builder.lock import Package
 from builder.log import BuildError, run, say
 
-# The hooks are small sh programs: in mmdebstrap's unshare mode they run as another user, who may not see a checkout.
+# The hooks are handed over whole: in mmdebstrap's unshare mode they run as another user, who may not see a checkout.
 _SETUP = r"""
 set -eu
 list="$1/etc/apt/sources.list"
@@ -108,6 +108,7 @@ def _write_request(staging: Path, want: Want, locked: Sequence[Package], folder:
     cached = sorted(path.name for path in folder.glob("*.deb"))
     (staging / "names").write_text("\n".join(want.names) + "\n", encoding="utf-8")
     (staging / "skip").write_text("\n".join([*sorted(want.skip), *cached]) + "\n", encoding="utf-8")
+    (staging / "fetch").write_text(_FETCH, encoding="utf-8")
     (staging / "preferences").write_text(_preferences(want, locked), encoding="utf-8")
 
 
@@ -133,8 +134,8 @@ def _mmdebstrap(staging: Path, want: Want) -> None:
         '--aptopt=Acquire::Check-Valid-Until "false"',
         f"--setup-hook={_SETUP}",
         f"--setup-hook=upload {staging}/preferences /etc/apt/preferences",
-        *(f"--customize-hook=upload {staging}/{name} /wherry/{name}" for name in ("names", "skip")),
-        f"--customize-hook={_FETCH}",
+        *(f"--customize-hook=upload {staging}/{name} /wherry/{name}" for name in ("names", "skip", "fetch")),
+        '--customize-hook=sh "$1/wherry/fetch" "$1"',
         f"--customize-hook=copy-out /wherry/debs /wherry/plan {staging}",
         want.suite,
         "/dev/null",
@@ -142,7 +143,10 @@ def _mmdebstrap(staging: Path, want: Want) -> None:
     try:
         run(command, env={"SUITE": want.suite, "SECOND_SUITE": want.second_suite})
     except BuildError as error:
-        raise BuildError(f"the packages could not be had ({want.suite} {want.second_suite}): {error}") from error
+        lines = [line for line in str(error).splitlines() if not line.strip().startswith(("I:", "W:"))]
+        hint = "\nThe engine of Debian stable may still be had: --suite-engine stable" if want.second_suite else ""
+        suites = f"{want.suite} {want.second_suite}".strip()
+        raise BuildError(f"the packages of {suites} could not be had: " + "\n".join(lines) + hint) from error
 
 
 def _read_plan(text: str, want: Want) -> list[Package]:

@@ -148,9 +148,12 @@ def _build(options: Options, target: Path) -> None:
 
 
 def _root_want(recipe: Recipe, arch: str, engine_suite: str) -> Want:
-    second = engine_suite if engine_suite not in ("stable", recipe.suite) else ""
-    names = (*recipe.packages, *recipe.engine, recipe.kernel[arch])
-    return Want(recipe.suite, arch, names, frozenset(recipe.skip), second, tuple(recipe.engine))
+    engine = recipe.engine.get(engine_suite)
+    if engine is None:
+        raise BuildError(f"the recipe knows no engine from {engine_suite}")
+    second, ours = ("", ()) if engine_suite == "stable" else (engine_suite, tuple(engine))
+    names = (*recipe.packages, *engine, recipe.kernel[arch])
+    return Want(recipe.suite, arch, names, frozenset(recipe.skip), second, ours)
 
 
 def _tools_want(recipe: Recipe, host: str) -> Want:

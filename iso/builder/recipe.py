@@ -17,7 +17,7 @@ class Recipe:
     suite: str
     engine_suite: str
     packages: list[str]
-    engine: list[str]
+    engine: dict[str, list[str]]
     kernel: dict[str, str]
     skip: list[str]
     keep: dict[str, list[str]]
