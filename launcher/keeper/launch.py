@@ -124,7 +124,7 @@ def _boot(
         name=directory.name, token=token, arch=config.arch, cpus=config.cpus, memory=config.memory, accel=accel,
         kernel=os.fspath(iso.kernel()), initrd=os.fspath(iso.initrd()), iso=os.fspath(iso.path),
         root_offset=offset, root_size=size, data_disk=directory.data_disk.name, seed=seed,
-        qmp=UnixListener(channels[0]), serial=UnixListener(channels[1]), version=qemu.version,
+        qmp=UnixListener(channels[0]), serial=UnixListener(channels[1]), version=qemu.version, sandbox=qemu.sandbox,
     )  # fmt: skip
 
 
