@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -40,8 +39,8 @@ class App:
         now = self.settings
         if machine and now.machine and machine != now.machine:
             raise Usage(f"two machines are named: {now.machine} and {machine}.")
-        self.settings = replace(
-            now, machine=machine or now.machine, json=as_json or now.json, quiet=quiet or now.quiet, debug=debug or now.debug
+        self.settings = now._replace(
+            machine=machine or now.machine, json=as_json or now.json, quiet=quiet or now.quiet, debug=debug or now.debug
         )
         if self.settings.debug:
             logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(relativeCreated)6d ms %(name)s: %(message)s")

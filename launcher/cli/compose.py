@@ -187,11 +187,15 @@ def clean_up(name: str, path: Path, project: Project, sent: set[str], console: C
         return
     if written:
         console.warning(
-            f"containers wrote {len(written)} files into the copy of {project.folder.name} (e.g. {written[0]}), so it stays.\n"
+            f"containers wrote {_files(len(written))} into the copy of {project.folder.name}: {written[0]} … It stays.\n"
             f"        wherry cp {name}:{project.remote} .        and then: wherry ssh rm -r {place}"
         )
         return
     context.remove(path, project.identity, console)
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _has_containers(path: Path, project: Project) -> bool:

@@ -1,16 +1,17 @@
-"""The grammar of words: wherry's own options before the verb, and a reader of docker's options that knows which take values."""
+"""The grammar of words: wherry's own options before the verb, and a reader of docker's options that knows which take values.
+
+Named tuples, not dataclasses: every `wherry docker` pays for what is made here, and a dataclass costs a millisecond.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 PROXIED: Final = ("run", "docker", "compose", "ssh")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """wherry's own options, wherever they stood."""
 
     machine: str | None = None
@@ -19,8 +20,7 @@ class Settings:
     debug: bool = False
 
 
-@dataclass(frozen=True)
-class Leading:
+class Leading(NamedTuple):
     """A command line cut behind its verb. Without a verb, or with an option that is none of ours, `verb` is empty."""
 
     settings: Settings
@@ -51,8 +51,7 @@ def leading(words: Sequence[str]) -> Leading:
     return Leading(Settings(machine, flags["--json"], flags["--quiet"], flags["--debug"]), "", list(words[position:]))
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """Which options of a command take a value; every other one is a switch."""
 
     valued: frozenset[str]
@@ -66,8 +65,7 @@ def options(*names: str) -> Options:
     return Options(frozenset(name for line in names for name in line.split()))
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option as written: its name ("--name", "-p"), its value if it has one, and the word that holds the value."""
 
     name: str
@@ -76,12 +74,12 @@ class Option:
     prefix: str  # what stands before the value in that word: "--file=", "-f", or nothing
 
 
-@dataclass
 class Scan:
     """Options up to the first argument (or, `mixed`, all of them), and the indices of the arguments."""
 
-    found: list[Option] = field(default_factory=list)
-    arguments: list[int] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.found: list[Option] = []
+        self.arguments: list[int] = []
 
     def has(self, *names: str) -> bool:
         return any(option.name in names for option in self.found)
