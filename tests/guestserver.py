@@ -57,6 +57,7 @@ class Guest:
         self.sockets: list[bytes] = []
         self.commands: list[str] = []
         self.refused: set[str] = set()  # kinds of channels, "exec"
+        self.engine = Path("/nonexistent")  # the socket here that stands for those in the guest
         self.tell_exit = True
         self.changed = threading.Condition()
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -132,6 +133,7 @@ class _Transport(paramiko.Transport):
         super().__init__(stream)
         self.guest = guest
         self.path = b""
+        self.pending: tuple[str, tuple[int, int] | None] | None = None  # the command that was just asked for
         self._kept: list[paramiko.Channel] = []  # paramiko's own table forgets a channel that nobody holds
         self._channel_handler_table = {**paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: self._request}  # type: ignore[attr-defined]
 
@@ -141,14 +143,18 @@ class _Transport(paramiko.Transport):
             name = message.get_text()
             assert message.get_remainder() == b""
             process = next(found for found in self.guest.processes if getattr(found, "channel", None) is channel)
-            # Before the note: who waits for it sees the effect soon.
+            self.guest.note(self.guest.signals, name)  # first: who sees the command end finds it
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, getattr(signal, f"SIG{name}"))
-            self.guest.note(self.guest.signals, name)
             return
         message.rewind()
         message.get_int()
         channel._handle_request(message)  # type: ignore[attr-defined]
+        # Only now, with the request answered: a short command's end must not overtake the answer.
+        if self.pending is not None:
+            line, size = self.pending
+            self.pending = None
+            _start(self.guest, channel, line, size)
 
     def _parse_channel_open(self, message: paramiko.Message) -> None:
         self.path = b""
@@ -164,8 +170,8 @@ class _Transport(paramiko.Transport):
     def _queue_incoming_channel(self, channel: paramiko.Channel) -> None:
         self._kept.append(channel)
         if self.path:
-            path, self.path = self.path, b""
-            self.guest.start(_bridge, channel, path)
+            self.path = b""
+            self.guest.start(_bridge, self.guest, channel)
 
 
 class _Interface(paramiko.ServerInterface):
@@ -199,7 +205,7 @@ class _Interface(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: Any, command: bytes) -> bool:
         if "exec" in self._guest.refused:
             return False
-        _start(self._guest, channel, command.decode(), self._sizes.get(channel.chanid))
+        channel.get_transport().pending = (command.decode(), self._sizes.get(channel.chanid))
         return True
 
 
@@ -278,15 +284,20 @@ def _drain(output: int, send: Callable[[bytes], Any]) -> None:
         os.close(output)
 
 
-def _bridge(channel: paramiko.Channel, path: bytes) -> None:
+def _bridge(guest: Guest, channel: paramiko.Channel) -> None:
     with socket.socket(socket.AF_UNIX) as stream, channel:
-        stream.connect(path)
-        data = b""
-        while b"\r\n\r\n" not in data:
-            data += channel.recv(65536)
-        stream.sendall(data)
+        stream.connect(str(guest.engine))
+        upwards = guest.start(_forward, channel, stream)
         while answer := stream.recv(65536):
             channel.sendall(answer)
+        stream.shutdown(socket.SHUT_RDWR)
+        channel.close()
+        upwards.join()
+
+
+def _forward(channel: paramiko.Channel, stream: socket.socket) -> None:
+    while data := channel.recv(65536):
+        stream.sendall(data)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from launcher.errors import ConnectionLost, EngineFailed
 from launcher.ssh.transport import BROKEN, Connection, close
 
 SOCKET: Final = "/run/docker.sock"
-# Requests without a version in the path get the engine's newest.
 _TIMEOUT: Final = 60.0
 
 
