@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class TerminalReporter:
         with self._lock:
             if self._bar is None:
                 self.begin(seconds)
+            # A start that others began is told from its beginning.
+            self._began = min(self._began, time.monotonic() - seconds)
             self._stages.append((name, seconds))
             self._now = name
             self._draw()
@@ -86,6 +89,7 @@ class TerminalReporter:
             for bar in (self._bar, self._copy):
                 if bar is not None:
                     bar.close()
+                    self._wipe()
             self._bar = self._copy = None
         if ticker is not None and ticker is not threading.current_thread() and not self._holds_lock():
             ticker.join(timeout=1)
@@ -104,6 +108,12 @@ class TerminalReporter:
                 self._copy.bar_format = f"  {name:<10}" + "{bar:24} {n_fmt}B of {total_fmt}B, {rate_fmt}"
             if self._copy is not None:
                 self._copy.update(done - self._copy.n)
+
+    def _wipe(self) -> None:
+        # The terminal may have written ^C behind the bar, where closing it does not reach.
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write("\r" + " " * width + "\r")
+        self._stream.flush()
 
     def _holds_lock(self) -> bool:
         # RLock has no public question for this; end() inside stage() must not wait for a ticker that waits for the lock.
