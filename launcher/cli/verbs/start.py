@@ -40,9 +40,7 @@ def up(
             result = machine.up(chosen, options, reporter)
     except KeyboardInterrupt:
         raise _interrupted(chosen) from None
-    show(app, result)
-    for note in result.notes if before == "running" else []:
-        app.console.story(f"  {note}")
+    show(app, result, was_running=before == "running")
 
 
 @click.command()
@@ -79,13 +77,15 @@ def restart(app: App, name: str | None, force: bool) -> None:
     show(app, result)
 
 
-def show(app: App, result: UpResult) -> None:
+def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
     """How a start went, and what to try next."""
     console = app.console
     console.answer(asdict(result), "")
     facts = f"Docker {result.engine} · {result.accel if result.accel != 'tcg' else 'no hardware acceleration'}"
-    if result.already:
+    if was_running:
         console.story(f"{result.name} is running · {facts}")
+        for note in result.notes:
+            console.story(f"  {note}")
         return
     console.story(f"Ready in {seconds(result.seconds)} · {facts}")
     if result.emulation_hint:
