@@ -56,6 +56,7 @@ class Guest:
         self.sizes: list[tuple[int, int]] = []
         self.sockets: list[bytes] = []
         self.commands: list[str] = []
+        self.exits: list[int] = []
         self.refused: set[str] = set()  # kinds of channels, "exec"
         self.engine = Path("/nonexistent")  # the socket here that stands for those in the guest
         self.tell_exit = True
@@ -260,10 +261,12 @@ def _serve(guest: Guest, channel: paramiko.Channel, process: subprocess.Popen[by
     sends = [channel.sendall, channel.sendall_stderr]
     pumps = [guest.start(_drain, output, send) for output, send in zip(outputs, sends, strict=False)]
     code = process.wait()
-    for pump in pumps:
-        pump.join()
+    # sshd tells the end at once; the channel stays while somebody holds the output.
     if guest.tell_exit:
         channel.send_exit_status(code if code >= 0 else 128 - code)  # as exec.c tells a signal
+        guest.note(guest.exits, code)
+    for pump in pumps:
+        pump.join()
     channel.close()
 
 

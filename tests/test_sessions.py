@@ -104,6 +104,16 @@ def test_a_signal_passes_input_that_nobody_takes(served: Keeper, server: Guest) 
     assert server.signals == ["INT"]
 
 
+def test_a_signal_ends_the_wait_for_what_a_command_left_behind(served: Keeper, server: Guest) -> None:
+    client = Client(served, ["sh", "-c", "sleep 1000 & echo on; exit 3"])
+    client.until(control.STDOUT)
+    server.wait(lambda: server.exits == [3])
+    assert served.connection.ping(30)  # answered after the exit code
+    client.framed.send(control.SIGNAL, b"INT")
+    assert client.end()[0] == {"code": 3}
+    assert server.signals == []
+
+
 def test_unknown_signals_and_frames_are_passed_over(served: Keeper, server: Guest) -> None:
     client = Client(served, ["cat"])
     client.framed.send(control.SIGNAL, b"STOP")

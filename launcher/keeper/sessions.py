@@ -224,7 +224,10 @@ class _Session:
         with self._lock:
             self._signalled = SIGNALS[name]
             channel, place = self._channel, self._place
-        if channel is not None:
+        if channel is not None and channel.exit_status_ready():
+            # The command has ended, what it left behind holds its output: waiting for that is what the user has enough of.
+            close(channel)
+        elif channel is not None:
             with contextlib.suppress(*BROKEN):
                 messages.send_signal(channel, name)
         elif place is not None:
@@ -244,7 +247,7 @@ class _Session:
     @staticmethod
     def _kill(channel: Channel) -> None:
         # Closing a channel ends no process: sshd takes only its pipes away.
-        if not channel.closed:
+        if not channel.exit_status_ready():
             with contextlib.suppress(*BROKEN):
                 messages.send_signal(channel, "KILL")
         close(channel)
