@@ -26,6 +26,7 @@ list="$1/etc/apt/sources.list"
 if [ -n "$SECOND_SUITE" ]; then
     sed -n "s/ $SUITE / $SECOND_SUITE /p" "$list" | head -n 1 >"$1/etc/apt/sources.list.d/second.list"
 fi
+[ -z "$SOURCES" ] || sed -n 's/^deb /deb-src /p' "$list" >"$1/etc/apt/sources.list.d/source.list"
 mkdir -p "$1/wherry/debs"
 """
 
@@ -40,6 +41,7 @@ awk 'NR == FNR { skip[$1] = 1; next }
          file = $2 "_" version "_" arch ".deb"; gsub(/:/, "%3a", file)
          if (!($2 in skip) && !(file in skip)) print $2 ":" arch "=" version }' ../skip ../plan >../wanted
 [ ! -s ../wanted ] || apt-get -y download $(cat ../wanted) >&2
+[ -z "$SOURCES" ] || apt-get -y --download-only --tar-only source $SOURCES >&2
 """
 
 _INST = re.compile(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) (.*) \[(\S+)\]\)")
@@ -55,11 +57,12 @@ class Want:
     skip: frozenset[str]
     second_suite: str = ""
     from_second: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """Tells whether a lock was made for this request."""
-        lists = [sorted(names) for names in (self.names, self.skip, self.from_second)]
+        lists = [sorted(names) for names in (self.names, self.skip, self.from_second, self.sources)]
         return hashlib.sha256(repr((self.suite, self.architecture, self.second_suite, lists)).encode()).hexdigest()[:16]
 
 
@@ -90,10 +93,17 @@ def fetch(want: Want, locked: Sequence[Package]) -> tuple[Package, ...]:
         staging.chmod(0o755)
         _write_request(staging, want, locked, folder)
         _mmdebstrap(staging, want)
-        for fresh in sorted((staging / "debs").glob("*.deb")):
-            _move(fresh, folder / fresh.name)
         plan = _read_plan((staging / "plan").read_text(encoding="utf-8"), want)
+        plan += [_source(path, want) for path in sorted((staging / "debs").glob("*.orig.tar.xz"))]
+        for fresh in sorted((staging / "debs").iterdir()):
+            _move(fresh, folder / fresh.name)
     return tuple(sorted(replace(p, sha256=sha256_of(folder / p.file_name)) for p in plan))
+
+
+def _source(tarball: Path, want: Want) -> Package:
+    """The upstream part of a source package, NAME_VERSION.orig.tar.xz."""
+    name, _, version = tarball.name.removesuffix(".orig.tar.xz").partition("_")
+    return Package(name, version, "source", want.suite)
 
 
 def _move(source: Path, target: Path) -> None:
@@ -114,7 +124,7 @@ def _write_request(staging: Path, want: Want, locked: Sequence[Package], folder:
 
 def _preferences(want: Want, locked: Sequence[Package]) -> str:
     """apt's pins: the locked versions first, then each package's own suite; nothing else comes from the second one."""
-    pins = [(p.name, f"version {p.version}", 1001) for p in locked]
+    pins = [(p.name, f"version {p.version}", 1001) for p in locked if p.architecture != "source"]
     if want.second_suite:
         pins.append((" ".join(want.from_second), f"release a={want.second_suite}", 990))
         pins.append(("*", f"release a={want.second_suite}", -1))
@@ -141,7 +151,7 @@ def _mmdebstrap(staging: Path, want: Want) -> None:
         "/dev/null",
     ]
     try:
-        run(command, env={"SUITE": want.suite, "SECOND_SUITE": want.second_suite})
+        run(command, env={"SUITE": want.suite, "SECOND_SUITE": want.second_suite, "SOURCES": " ".join(want.sources)})
     except BuildError as error:
         lines = [line for line in str(error).splitlines() if not line.strip().startswith(("I:", "W:"))]
         hint = "\nThe engine of Debian stable may still be had: --suite-engine stable" if want.second_suite else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from builder.log import say
 from builder.tools import Tools
 
-_PREFIX = {"amd64": "x86_64-linux-gnu-", "arm64": "aarch64-linux-gnu-"}
+TRIPLET = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 # No build id and no absolute paths: the same source gives the same bytes.
 _FLAGS = [
     "-std=gnu11",
@@ -36,6 +36,6 @@ def compile_helpers(tools: Tools, source: Path, arch: str, work: Path, target: P
     shared = sorted(path.name for path in folder.glob("lib*.c"))
     target.mkdir(parents=True, exist_ok=True)
     for path in programs:
-        tools.run(_PREFIX[arch] + "gcc", *_FLAGS, "-o", path.stem, path.name, *shared, where=folder)
+        tools.run(f"{TRIPLET[arch]}-gcc", *_FLAGS, "-o", path.stem, path.name, *shared, where=folder)
         shutil.copyfile(folder / path.stem, target / path.stem)
         (target / path.stem).chmod(0o755)

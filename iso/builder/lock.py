@@ -24,7 +24,9 @@ class Package:
 
     @property
     def file_name(self) -> str:
-        """The name that apt gives to the file."""
+        """The name that apt gives to the file; of a source package we use the upstream part alone."""
+        if self.architecture == "source":
+            return f"{self.name}_{self.version}.orig.tar.xz"
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.architecture}.deb"
 
     @property

@@ -17,6 +17,7 @@ from builder.apt import Want, all_cached, fetch
 from builder.hello import hello_image
 from builder.helpers import compile_helpers
 from builder.initrd import make_initrd
+from builder.iptables import make_iptables
 from builder.lock import Lock, Package, differences, read_lock, write_lock
 from builder.log import BuildError, say
 from builder.modules import install_modules, read_kernel
@@ -130,6 +131,8 @@ def _build(options: Options, target: Path) -> None:
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or chosen.epoch)
     tools = prepare(options.output, host, tools_chosen.packages, epoch)
     work = tools.work(options.arch)
+    sources = tuple(package for package in tools_chosen.packages if package.architecture == "source")
+    make_iptables(tools, sources, options.arch, work)
     tree = _image_tree(recipe, options, chosen.packages, tools, work)
     image.make_iso(tools, tree, work / "image.iso", f"WHERRY_{options.arch.upper()}")
     manifest = {
@@ -139,7 +142,7 @@ def _build(options: Options, target: Path) -> None:
         "architecture": options.arch,
         "built": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "unlocked": chosen.unlocked or tools_chosen.unlocked,
-        **image.describe(chosen.packages, work / "image.iso", tree / "live/root.squashfs"),
+        **image.describe((*chosen.packages, *sources), work / "image.iso", tree / "live/root.squashfs"),
         "largest": image.largest(work / "root"),
     }
     image.publish(work / "image.iso", target, manifest)
@@ -158,7 +161,7 @@ def _root_want(recipe: Recipe, arch: str, engine_suite: str) -> Want:
 
 def _tools_want(recipe: Recipe, host: str) -> Want:
     cross = [name for arch, names in sorted(recipe.tools_cross.items()) if arch != host for name in names]
-    return Want(recipe.suite, host, (*recipe.tools, *cross), frozenset(recipe.tools_skip))
+    return Want(recipe.suite, host, (*recipe.tools, *cross), frozenset(recipe.tools_skip), sources=tuple(recipe.sources))
 
 
 def _image_tree(recipe: Recipe, options: Options, packages: tuple[Package, ...], tools: Tools, work: Path) -> Path:
@@ -186,6 +189,7 @@ def _furnish(recipe: Recipe, arch: str, busybox: bytes, tools: Tools, work: Path
     """What makes the unpacked packages our root."""
     root = work / "root"
     compile_helpers(tools, ISO / "helpers", arch, work, root / "usr/lib/wherry")
+    rootfs.write(root / "usr/sbin/xtables-legacy-multi", (work / "xtables-legacy-multi").read_bytes(), 0o755)
     rootfs.certificates(root)
     rootfs.own_files(recipe, ISO / "overlay", root)
     applets = rootfs.busybox_links(tools, root)

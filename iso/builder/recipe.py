@@ -30,6 +30,7 @@ class Recipe:
     modules_never: list[str]
     modules_initrd: list[str]
     tools: list[str]
+    sources: list[str]
     tools_cross: dict[str, list[str]]
     tools_skip: list[str]
     hello_applets: list[str]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from builder.lock import Package
 from builder.log import run, say
 
 _PRUNE = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "usr/lib/python3")
+# A user cannot make a device, so the host's /dev/null is laid over a plain file.
+_ENTER = 'mount --bind /dev/null "$0/dev/null" && exec chroot "$0" "$@"'
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Tools:
         words = [self.inside(word) if isinstance(word, Path) else word for word in command]
         enter = ["chroot", str(self.tree)]
         if os.geteuid() != 0:
-            enter = ["unshare", "--map-root-user", *enter]
+            enter = ["unshare", "--map-root-user", "--mount", "sh", "-c", _ENTER, str(self.tree)]
         script = 'cd "$1" && shift && exec "$@"'
         folder = self.inside(where) if where else "/"
         env = {"PATH": "/usr/sbin:/usr/bin", "HOME": "/", "SOURCE_DATE_EPOCH": str(self.epoch)}
@@ -67,7 +70,13 @@ def prepare(build: Path, name: str, packages: Sequence[Package], epoch: int) -> 
         say(f"tools: unpacking {len(packages)} packages")
         if tree.exists():
             shutil.rmtree(tree)
-        unpack(packages, cache_folder(), tree, lambda _package, path: not path.startswith(_PRUNE))
+        binary = [package for package in packages if package.architecture != "source"]
+        unpack(binary, cache_folder(), tree, lambda _package, path: not path.startswith(_PRUNE))
         (tree / "tmp").mkdir(exist_ok=True)
+        (tree / "dev").mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            os.mknod(tree / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        else:
+            (tree / "dev/null").touch()
         stamp.write_text(digest, encoding="ascii")
     return Tools(tree, epoch)
