@@ -63,8 +63,10 @@ def build(options: Options) -> None:
             say(f"{target.name} is up to date")
             return
         stamp.unlink(missing_ok=True)
+        # What the inputs were when they were read: a file that is edited during the build makes the next one work again.
+        inputs = _inputs(options)
         _build(options, target)
-        stamp.write_text(_inputs(options), encoding="ascii")
+        stamp.write_text(_inputs(options) if options.lock_update else inputs, encoding="ascii")
 
 
 def _is_current(stamp: Path, options: Options, target: Path) -> bool:
