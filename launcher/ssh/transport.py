@@ -27,7 +27,8 @@ KEX: Final = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
 CIPHERS: Final = ("aes128-gcm@openssh.com", "aes128-ctr")
 MACS: Final = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-256")
 
-# The window bounds what a channel holds in our memory when its reader stops.
+# The window bounds what a channel holds in our memory when its reader stops. Of 20 MB from an sshd on the loopback 256 KB
+# moved 11-20 MB/s, 2 MB 26-68, 8 MB 39-67; packets of 128 KB gained nothing, nor did aes128-ctr over aes128-gcm.
 WINDOW: Final = 2 << 20
 PACKET: Final = 32 << 10
 CHANNEL_SECONDS: Final = 60.0
@@ -182,7 +183,9 @@ class Connection:
 
         def feed() -> None:
             with contextlib.suppress(*BROKEN):
-                channel.sendall(stdin)
+                # In pieces: sendall copies the whole rest after every packet.
+                for start in range(0, len(stdin), PACKET):
+                    channel.sendall(stdin[start : start + PACKET])
                 channel.shutdown_write()
 
         timer = threading.Timer(timeout, give_up)
