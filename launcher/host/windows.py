@@ -28,11 +28,12 @@ def accelerators(guest_arch: str) -> list[str]:
 def accelerator_hint(guest_arch: str) -> str:
     if guest_arch != native_arch():
         return f"an {guest_arch} machine on an {native_arch()} computer is always emulated"
-    return 'the Windows feature "Windows Hypervisor Platform" may be off: DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All'
+    turn_on = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
+    return f'the Windows feature "Windows Hypervisor Platform" may be off: {turn_on}'
 
 
 def qemu_folders() -> list[Path]:
-    programs = os.environ.get("ProgramFiles", r"C:\Program Files")
+    programs = os.environ.get("PROGRAMFILES", r"C:\Program Files")
     local = os.environ.get("LOCALAPPDATA", "")
     folders = [Path(programs) / "qemu", Path(r"C:\msys64\ucrt64\bin"), Path(r"C:\msys64\mingw64\bin")]
     return [*folders, Path(local) / "Programs" / "qemu"] if local else folders
