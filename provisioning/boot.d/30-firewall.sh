@@ -1,2 +1,9 @@
-# Containers are kept from our sshd before there is one, and from the host until the keeper has told its port.
-/usr/lib/wherry/firewall
+# Containers are kept from our sshd before there is one, and from the host until the keeper has told its port. It loads a dozen
+# modules: sshd and the disk do not wait for it, the engine and ssh-port do.
+run=${WHERRY_RUN:-/run/wherry}
+{
+    /usr/lib/wherry/firewall 2>"$run/log/firewall.log" || {
+        : >"$run/failed"
+        echo "wherry-fail 30-firewall the rules were not taken, see $run/log/firewall.log" >>"${WHERRY_CONSOLE:-/dev/console}"
+    }
+} &

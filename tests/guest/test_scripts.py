@@ -170,7 +170,7 @@ def ssh_port(folder: Path, port: str) -> int:
     firewall = folder / "firewall"
     firewall.write_text(f'#!/bin/sh\necho "$@" >>{folder}/called\n')
     firewall.chmod(0o755)
-    environment = {**os.environ, "WHERRY_RUN": str(folder), "WHERRY_FIREWALL": str(firewall)}
+    environment = {**os.environ, "WHERRY_RUN": str(folder), "WHERRY_FIREWALL": str(firewall), "WHERRY_AWAIT": "true"}
     return subprocess.run([SCRIPTS / "ssh-port", port], env=environment, capture_output=True).returncode
 
 
