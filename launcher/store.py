@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 from launcher import config, host
 from launcher.config import MachineConfig
 from launcher.errors import NoSuchMachine, Refused, Usage, WherryError
+from launcher.state import State
 
-STATE_VERSION: Final = 1
 # A unix socket path must fit sockaddr_un: 104 bytes on macOS, 108 on Linux, the closing NUL included.
 LONGEST_SOCKET: Final = 103
 
@@ -212,56 +212,6 @@ class MachineDir:
             found = file.lstat()
             total += found.st_blocks * 512 if hasattr(found, "st_blocks") else found.st_size
         return total
-
-
-@dataclass(frozen=True)
-class State:
-    """What runs now, for commands that come later. Written before QEMU is started, so that nothing is ever unknown."""
-
-    status: str = "stopped"  # starting, running, stopping, stopped, failed
-    token: str = ""  # also in QEMU's -name: tells ours from a process that got the pid later
-    qemu_pid: int = 0
-    qemu_start: float = 0.0  # process creation time, seconds since the epoch
-    keeper_pid: int = 0
-    ssh_port: int = 0  # on 127.0.0.1
-    accel: str = ""
-    started: float = 0.0  # when the start began, seconds since the epoch
-    timeline: list[list[Any]] = field(default_factory=list)  # [stage, seconds since the start began]
-    engine_version: str = ""
-    restarts: dict[str, int] = field(default_factory=dict)  # named cause -> how often a start was repeated for it
-    last_error: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)  # what the guest or the start wants the user to know
-
-    def to_json(self) -> dict[str, Any]:
-        return {"version": STATE_VERSION, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, data: object) -> Self:
-        if not isinstance(data, dict) or data.pop("version", None) != STATE_VERSION:
-            raise WherryError("state.json is damaged or from a newer wherry.")
-        known = cls.__dataclass_fields__
-        if not set(data) <= set(known):
-            raise WherryError("state.json has keys that this wherry does not know.")
-        return cls(**data)
-
-
-def new_token() -> str:
-    import secrets
-
-    return secrets.token_hex(8)
-
-
-def process_is(pid: int, start: float, token: str) -> bool:
-    """Whether `pid` is still the process that we started: same pid, same creation time, our token in its command line."""
-    if pid <= 0:
-        return False
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - start) < 2 and any(token in word for word in process.cmdline())
-    except psutil.Error:
-        return False
 
 
 def machine(name: str) -> MachineDir:

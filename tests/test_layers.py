@@ -27,8 +27,8 @@ LAYERS = (
     {"errors", "report"},
     {"__init__"},
 )
-# Halves of one thing: the reporter for a terminal, the reading of ISO files.
-PARTS = {"bars": "console", "isofile": "images"}
+# Parts of one thing: the reporter for a terminal, the reading of ISO files, what state.json holds.
+PARTS = {"bars": "console", "isofile": "images", "state": "store"}
 
 
 def unit(module: str) -> str:

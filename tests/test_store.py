@@ -9,10 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher import host, store
+from launcher import host, state, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoSuchMachine, Refused, WherryError
-from launcher.store import MachineDir, State
+from launcher.state import State
+from launcher.store import MachineDir
 
 
 @pytest.fixture(autouse=True)
@@ -143,15 +144,15 @@ def test_a_process_is_ours_by_pid_start_and_token() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "token-1"], stdin=subprocess.PIPE)
     try:
         start = psutil.Process(child.pid).create_time()
-        assert store.process_is(child.pid, start, "token-1")
-        assert not store.process_is(child.pid, start, "token-2")
-        assert not store.process_is(child.pid, start - 60, "token-1")
-        assert not store.process_is(0, start, "token-1")
+        assert state.process_is(child.pid, start, "token-1")
+        assert not state.process_is(child.pid, start, "token-2")
+        assert not state.process_is(child.pid, start - 60, "token-1")
+        assert not state.process_is(0, start, "token-1")
     finally:
         assert child.stdin is not None
         child.stdin.close()
         child.wait()
-    assert not store.process_is(child.pid, start, "token-1")
+    assert not state.process_is(child.pid, start, "token-1")
 
 
 def test_qemu_runs_while_its_lock_is_held_by_anybody() -> None:

@@ -19,9 +19,12 @@ from launcher.errors import Interrupted, Usage, WherryError
 LOST: Final = {"run": 125, "docker": 125, "compose": 125, "ssh": 255}
 
 # What belongs to this computer and would mislead a program in the machine.
-_BLOCKED: Final = frozenset({"PATH", "HOME", "SHELL", "TMPDIR", "PWD", "OLDPWD", "_", "SHLVL", "TERM"})
+# SSL_CERT_* and BUILDX_CONFIG name files of this computer, and Go programs, which all docker clients are, fail without them.
+_BLOCKED: Final = frozenset(
+    {"PATH", "HOME", "SHELL", "TMPDIR", "PWD", "OLDPWD", "_", "SHLVL", "TERM", "SSL_CERT_FILE", "SSL_CERT_DIR", "BUILDX_CONFIG"}
+)
 # bash's exported functions and Windows' "=C:" are no names that a program could want.
-_BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "BASH_FUNC_", "=")
+_BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "XDG_", "BASH_FUNC_", "=")
 
 # A word that is a program's name and cannot be a line for the shell.
 _PLAIN: Final = re.compile(r"[\w./+-]+")
@@ -95,7 +98,9 @@ def _ssh(machine: Machine, words: list[str]) -> int:
     if len(words) == 1 and not _PLAIN.fullmatch(words[0]):
         argv = ["sh", "-c", words[0]]
     tty = _all_ends() or (_both_ends() and not words)
-    return machine.command(argv, client=False, create=False, tty=tty)
+    # As ssh does by default: the guest's shell is not this computer's.
+    spoken = {name: value for name, value in os.environ.items() if name == "LANG" or name.startswith("LC_")}
+    return machine.command(argv, client=False, create=False, tty=tty, env=spoken)
 
 
 def _both_ends() -> bool:

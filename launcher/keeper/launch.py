@@ -23,7 +23,8 @@ from launcher.qemu.command import Boot, UnixListener, arguments
 from launcher.qemu.probe import Qemu
 from launcher.qemu.process import QemuProcess
 from launcher.qemu.qmp import Qmp
-from launcher.store import MachineDir, State, process_is
+from launcher.state import State, process_is
+from launcher.store import MachineDir
 
 _QUIT_SECONDS: Final = 10
 

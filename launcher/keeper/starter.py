@@ -14,7 +14,7 @@ from launcher.keeper.console import tail
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
 from launcher.qemu import probe, qmp
-from launcher.store import State, new_token
+from launcher.state import State, new_token
 
 if TYPE_CHECKING:
     from launcher.images import Iso
@@ -113,10 +113,7 @@ def _finish(keeper: Supervisor) -> None:
 def died(keeper: Supervisor) -> LaunchFailed:
     """QEMU ended though nobody asked it to."""
     code, panic = keeper.watch.exit_code, keeper.watch.panic
-    if panic is not None:
-        message = f"the guest's kernel failed: {panic}"
-    else:
-        message = f"QEMU ended by itself with exit code {code}."
+    message = f"the guest's kernel failed: {panic}" if panic else f"QEMU ended by itself with exit code {code}."
     lines = tail(keeper.directory.serial_log) + "\n" + tail(keeper.directory.qemu_log, 5)
     return LaunchFailed(message, hint=f"wherry up {keeper.directory.name}", detail=lines.strip() or None)
 

@@ -1,4 +1,4 @@
-"""One machine's life: start, watch, stop. The main thread of the keeper runs `Supervisor.run`; other threads ask and request."""
+"""One machine's life: start, watch, stop. The keeper's main thread runs `Supervisor.run`; other threads ask and request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from launcher.keeper.launch import Guest, adopt
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.readiness import Line
 from launcher.ssh.transport import Connection
-from launcher.store import MachineDir, State
+from launcher.state import State
+from launcher.store import MachineDir
 
 log = logging.getLogger("wherry.keeper")
 

@@ -89,7 +89,7 @@ class Watch:
         return self.exit_code is not None
 
     def wait_stage(self, name: str, patience: Patience) -> None:
-        """Until the guest reached that stage. Raises Ended, Cancelled, Stalled; returns early when the guest reports a failure."""
+        """Until the guest reached that stage, or reported a failure. Raises Ended, Cancelled, Stalled."""
 
         def limit() -> float:
             return patience.later if self.stages else patience.first

@@ -9,7 +9,8 @@ from typing import Any
 
 from launcher import control, store
 from launcher.errors import EngineFailed, NoSuchMachine, NotRunning, Usage, WherryError
-from launcher.store import MachineDir, State
+from launcher.state import State
+from launcher.store import MachineDir
 
 
 def status(name: str) -> dict[str, Any]:

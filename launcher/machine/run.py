@@ -41,8 +41,9 @@ def up(name: str, options: UpOptions, report: Reporter) -> UpResult:
     started = ensure_keeper(directory)
     result = follow_start(directory, report)
     return UpResult(
-        name=name, created=created, already=not started, seconds=result["seconds"], accel=result["accel"], engine=result["engine"],
-        emulation_hint=_emulation_hint(directory, result["accel"]), notes=result["notes"], timeline=result["timeline"],
+        name=name, created=created, already=not started, seconds=result["seconds"], accel=result["accel"],
+        engine=result["engine"], emulation_hint=_emulation_hint(directory, result["accel"]), notes=result["notes"],
+        timeline=result["timeline"],
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Builds the guest's C helpers with the host's compiler, the flags being those of the image's build but for the static linking."""
+"""Builds the guest's C helpers with the host's compiler: the flags of the image's build, but for the static linking."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.images.add("wherry.internal/hello:latest")
             self.answer(200, b'{"stream":"Loaded image"}')
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name for it
         pass
 
 

@@ -1,4 +1,4 @@
-"""The helper that runs commands for the keeper: codes, signals, bytes, environment, directory, and that it dies with its parent."""
+"""The helper that runs commands for the keeper: codes, signals, bytes, environment, directory, its end with its parent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def test_exit_code_is_the_commands_own(code: int) -> None:
     assert run("sh", "-c", f"exit {code}").returncode == code
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGPIPE, signal.SIGUSR1, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGPIPE, signal.SIGUSR1, signal.SIGSEGV]
+)
 def test_signal_becomes_128_plus_its_number(number: signal.Signals) -> None:
     assert run("sh", "-c", f"kill -{int(number)} $$").returncode == 128 + number
 
@@ -142,7 +144,9 @@ def test_a_request_that_is_none_is_refused(text: str) -> None:
 
 def test_a_signal_to_the_group_reaches_the_command_and_the_wrapper_waits() -> None:
     script = "trap 'echo caught; exit 3' TERM; echo up; while :; do sleep 0.05; done"
-    with subprocess.Popen([helper("exec"), request("sh", "-c", script)], stdout=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(
+        [helper("exec"), request("sh", "-c", script)], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         os.killpg(process.pid, signal.SIGTERM)

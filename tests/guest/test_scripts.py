@@ -84,7 +84,12 @@ class Boot:
     def run(self, shell: list[str]) -> tuple[int, str]:
         console = self.folder / "console"
         console.write_text("")
-        environment = {**os.environ, "WHERRY_CONSOLE": str(console), "WHERRY_SEED": str(self.folder / "seed"), "WHERRY_RUN": str(self.folder)}
+        environment = {
+            **os.environ,
+            "WHERRY_CONSOLE": str(console),
+            "WHERRY_SEED": str(self.folder / "seed"),
+            "WHERRY_RUN": str(self.folder),
+        }
         result = subprocess.run([*shell, self.folder / "provision" / "boot.sh"], env=environment, cwd=self.folder)
         return result.returncode, console.read_text()
 
