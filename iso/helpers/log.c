@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int open_log(const char *name, off_t *size)
@@ -62,6 +63,10 @@ int main(int argc, char **argv)
     if (child < 0)
         die(1, "log: %s", strerror(errno));
     if (child == 0) {
+        /* init's child: the command knows nothing of it and would not reap it. */
+        pid_t second = fork();
+        if (second != 0)
+            _exit(second < 0);
         /* It ends when the last writer does, and not before: the last words matter most. */
         (void)signal(SIGTERM, SIG_IGN);
         (void)signal(SIGINT, SIG_IGN);
@@ -70,6 +75,7 @@ int main(int argc, char **argv)
         close(STDIN_FILENO);
         keep_log(ends[0], argv[1], (off_t)limit);
     }
+    (void)waitpid(child, NULL, 0);
     if (dup2(ends[1], STDOUT_FILENO) < 0 || dup2(ends[1], STDERR_FILENO) < 0)
         die(1, "log: %s", strerror(errno));
     close(ends[0]);
