@@ -46,6 +46,20 @@ def is_panic(line: str) -> bool:
     return _PANIC.search(line) is not None
 
 
+# Notes of the guest that the user should act on, and what they are about in the user's words.
+WARNINGS: Final = {
+    "engine-config": "[engine] in machine.toml",
+    "disk": "the data disk",
+    "hello": "the hello image",
+    "stop": "while stopping",
+}
+
+
+def note(line: Line) -> str:
+    """A note of the guest as a sentence for the user."""
+    return f"{WARNINGS.get(line.name, line.name)}: {line.text}"
+
+
 @dataclass(frozen=True)
 class Patience:
     """Seconds without a word after which a start is given up: until the first stage, and between later ones."""

@@ -51,8 +51,9 @@ def main() -> int:
     os.umask(0o077)
     directory = store.machine(sys.argv[1])
     _log_to(directory)
-    # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine.py starts one at a time.
-    lock = host.current().lock(directory.lock_file, wait=True)
+    # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine/run.py starts one at a time.
+    # Nobody gives it back: it goes with the process, so that whoever gets it next finds nothing of us left.
+    host.current().lock(directory.lock_file, wait=True)
     try:
         keeper = Supervisor(directory)
         server = Server(keeper)
@@ -67,8 +68,6 @@ def main() -> int:
         return keeper.run()
     finally:
         server.close()
-        if lock is not None:
-            os.close(lock)
 
 
 if __name__ == "__main__":

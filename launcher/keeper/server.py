@@ -125,10 +125,12 @@ class Server:
 
     def _stop(self, framed: Framed, *, force: bool) -> dict[str, Any]:
         self._keeper.request_stop(force=force)
+        begun = False
         for event in self._keeper.journal.follow():
             if event["event"] == "stopped":
                 return {"forced": event["forced"]}
-            if event["event"] in ("stop", "note"):
+            begun = begun or event["event"] == "stop"  # what came before belongs to the start
+            if begun and event["event"] in ("stop", "note", "warning"):
                 framed.send_json(event)
         raise AssertionError("a journal never ends")
 

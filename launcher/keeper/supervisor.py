@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from launcher import readiness
 from launcher.errors import NotRunning, WherryError
 from launcher.keeper import starter, stopper
 from launcher.keeper.journal import Journal
@@ -168,13 +169,14 @@ class Supervisor:
             self.update(timeline=[*self.state.timeline, [line.name, elapsed]])
             self.journal.add({"event": "stage", "name": line.name, "seconds": elapsed})
         elif line.kind == "note":
-            self.note(f"{line.name}: {line.text}")
+            self.note(readiness.note(line), warning=line.name in readiness.WARNINGS)
         elif line.kind == "stop":
             self.journal.add({"event": "stop", "step": line.name, "seconds": elapsed})
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, *, warning: bool = False) -> None:
+        """Something that is kept for `status`; a warning is said even where notes are not."""
         self.update(notes=[*self.state.notes, text][-20:])
-        self.journal.add({"event": "note", "text": text})
+        self.journal.add({"event": "warning" if warning else "note", "text": text})
 
     def on_qmp_event(self, name: str, data: dict[str, Any]) -> None:
         log.info("qemu: %s %s", name, data)

@@ -39,7 +39,11 @@ def up(name: str, options: UpOptions, report: Reporter) -> UpResult:
     if not created:
         create.change(directory, options, report)
     started = ensure_keeper(directory)
-    result = follow_start(directory, report)
+    try:
+        result = follow_start(directory, report)
+    except WherryError:
+        directory.wait_for_keeper()  # it is about to end; what the user tries next must not meet it
+        raise
     return UpResult(
         name=name, created=created, already=not started, seconds=result["seconds"], accel=result["accel"],
         engine=result["engine"], emulation_hint=_emulation_hint(directory, result["accel"]), notes=result["notes"],
@@ -75,6 +79,8 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
                 report.stage(event["name"], event["seconds"])
             elif event.get("event") == "note":
                 report.note(event["text"])
+            elif event.get("event") == "warning":
+                report.warn(event["text"])
         data: dict[str, Any] = event["data"]
         return data
     finally:

@@ -49,6 +49,8 @@ def _report(event: dict[str, Any], report: Reporter) -> None:
         report.step("stop", event["step"])
     elif event.get("event") == "note":
         report.note(event["text"])
+    elif event.get("event") == "warning":
+        report.warn(event["text"])
 
 
 def _existing(name: str) -> MachineDir:
