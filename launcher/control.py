@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher import __version__
-from launcher.errors import ConnectionLost, NotRunning, WherryError, from_json
+from launcher.errors import ConnectionLost, NoProgress, NotRunning, WherryError, from_json
 
 PROTOCOL: Final = 1
 LARGEST_FRAME: Final = 16 << 20
 CHUNK: Final = 64 << 10
 STDIN_WINDOW: Final = 1 << 20
+_ANSWERS_WITHIN: Final = 20.0  # seconds; a keeper that is stopped or hangs must not hang every command
 _HEAD: Final = struct.Struct(">cI")
 
 JSON: Final = b"J"
@@ -176,6 +177,25 @@ def ask(path: Path, verb: str, /, **arguments: Any) -> Any:
     try:
         *_, result = events(framed)
         return result.get("data")
+    finally:
+        framed.close()
+
+
+def status(path: Path) -> dict[str, Any]:
+    """The keeper's state, which it gives at once. Raises NotRunning when there is none, NoProgress when it does not answer."""
+    framed = connect(path)
+    framed.stream.settimeout(_ANSWERS_WITHIN)
+    try:
+        framed.send_json({"protocol": PROTOCOL, "wherry": __version__, "verb": "status"})
+        *_, result = events(framed)
+        data: dict[str, Any] = result["data"]
+        return data
+    except TimeoutError as error:
+        raise NoProgress(
+            f"the machine's keeper gives no answer within {_ANSWERS_WITHIN:g} s.", hint="wherry logs keeper"
+        ) from error
+    except (OSError, ConnectionLost) as error:
+        raise NotRunning("the machine's keeper ended while it was asked.", hint="wherry up") from error
     finally:
         framed.close()
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from launcher import control, store
+from launcher import control, host, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoProgress, NotRunning, Usage, WherryError
+from launcher.keeper import starter
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
+from launcher.keeper.watch import Cancelled, Watch
+from launcher.machine import inspect
 from launcher.store import MachineDir
 
 
@@ -139,3 +142,26 @@ def test_a_start_without_a_data_disk_fails_and_says_so(keeper: Supervisor) -> No
     assert "data.qcow2 is gone" in keeper.directory.read_state().last_error["message"]
     with pytest.raises(WherryError, match="is gone"):
         keeper.wait_ready()
+
+
+def test_a_keeper_that_hangs_does_not_hang_every_command(directory: MachineDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_ANSWERS_WITHIN", 0.05)
+    directory.data_disk.touch()
+    host.current().make_private(directory.run_dir)
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(directory.control_socket))
+        deaf.listen(1)
+        with pytest.raises(NoProgress, match="no answer"):
+            control.status(directory.control_socket)
+        found = inspect.status("default")
+    assert found["status"] == "broken"
+    assert "no answer" in found["problem"]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_stop_that_comes_before_qemu_is_there_is_not_lost(keeper: Supervisor) -> None:
+    keeper.request_stop(force=False)
+    keeper.watch = Watch(keeper.on_message)  # the start put a new one in the place of the one that was told
+    with pytest.raises(Cancelled):
+        starter._boot(keeper, None, None, "tcg", ())  # type: ignore[arg-type]  # it must not come as far as using them
+    assert keeper.guest is None

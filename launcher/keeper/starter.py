@@ -76,6 +76,8 @@ def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tupl
     if keeper.watch.cancelled:
         raise Cancelled
     keeper.watch = Watch(keeper.on_message)
+    if keeper.stop_wanted:  # a request that still saw the watch before
+        raise Cancelled
     # The token is on disk before QEMU is there, so that a keeper killed now leaves nothing unknown.
     keeper.update(token=new_token(), accel=rung, timeline=[])
     token = keeper.state.token

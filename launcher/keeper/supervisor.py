@@ -50,6 +50,10 @@ class Supervisor:
     def status(self) -> str:
         return self.state.status
 
+    @property
+    def stop_wanted(self) -> bool:
+        return self._stop_wanted.is_set()
+
     def request_stop(self, *, force: bool) -> None:
         """Ask the main thread to stop the machine; a later force overtakes a polite stop that is under way."""
         self.stop_force = self.stop_force or force

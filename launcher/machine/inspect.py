@@ -33,30 +33,28 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         data |= {"arch": wanted.arch, "cpus": wanted.cpus, "memory": wanted.memory, "disk": wanted.disk, "iso": wanted.iso}
         if not directory.data_disk.exists():
             raise WherryError("its data disk data.qcow2 is gone")
-        state = _state(directory)
-        data |= _running_values(directory, state)
+        data |= _running_values(*_state(directory))
     except (WherryError, OSError) as error:
         data["problem"] = error.message if isinstance(error, WherryError) else str(error)
     data["disk_used"] = directory.disk_used()
     return data
 
 
-def _state(directory: MachineDir) -> State:
-    """The truth: the keeper's own word when there is one, else what is on disk less what only a living keeper makes true."""
+def _state(directory: MachineDir) -> tuple[State, bool]:
+    """The keeper's own word when there is one, else what it left on disk; and whether there is one."""
     try:
-        data = control.ask(directory.control_socket, "status")
+        data = control.status(directory.control_socket)
         data.pop("pid", None)
-        return State.from_json(data)
+        return State.from_json(data), True
     except NotRunning:
         state = directory.read_state()
     if directory.qemu_runs():
         raise WherryError("its keeper ended, QEMU and the containers go on; the next wherry up takes them over")
-    return state
+    return state, False
 
 
-def _running_values(directory: MachineDir, state: State) -> dict[str, Any]:
+def _running_values(state: State, alive: bool) -> dict[str, Any]:
     # A state file that says "running" with neither keeper nor QEMU is left over from a crash of the whole computer.
-    alive = state.keeper_pid != 0 and _keeper_answers(directory)
     status_now = state.status if alive else "stopped"
     return {
         "status": status_now,
@@ -69,14 +67,6 @@ def _running_values(directory: MachineDir, state: State) -> dict[str, Any]:
         "restarts": state.restarts,
         "last_error": state.last_error or None,
     }
-
-
-def _keeper_answers(directory: MachineDir) -> bool:
-    try:
-        control.connect(directory.control_socket).close()
-    except NotRunning:
-        return False
-    return True
 
 
 def logs_path(name: str, which: str) -> Path:

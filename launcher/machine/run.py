@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from launcher import control, host, store
 from launcher.errors import NoSuchMachine, NotRunning, WherryError
@@ -15,6 +15,8 @@ from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
 from launcher.report import Reporter
 from launcher.store import MachineDir
+
+_BEGINS_WITHIN: Final = 60.0  # seconds until a new keeper listens
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,8 @@ def restart(name: str, force: bool, report: Reporter) -> UpResult:
 def control_path(name: str, report: Reporter, create: bool) -> Path:
     """The control socket of a machine that runs or is starting; starts it, and with `create` makes it, when needed."""
     directory = store.machine(name)
-    try:
-        if control.ask(directory.control_socket, "status")["status"] in ("starting", "running"):
-            return directory.control_socket
-    except (NotRunning, WherryError):
-        pass
+    if _status(directory) == "running":
+        return directory.control_socket
     if not directory.exists() and not create:
         raise NoSuchMachine(f"there is no machine {name!r}.", hint=f"wherry up{'' if name == 'default' else ' ' + name}")
     up(name, UpOptions(), report)
@@ -104,23 +103,31 @@ def ensure_keeper(directory: MachineDir) -> bool:
 
 def _keeper_serves(directory: MachineDir) -> bool:
     """Whether a keeper is there that is not about to end; waits for the end of one that is."""
-    try:
-        status = control.ask(directory.control_socket, "status")["status"]
-    except (NotRunning, WherryError):
-        return False
+    status = _status(directory)
     if status in ("starting", "running"):
         return True
-    directory.wait_for_keeper()
+    if status is not None:
+        directory.wait_for_keeper()
     return False
 
 
+def _status(directory: MachineDir) -> str | None:
+    """The keeper's word, or None when there is no keeper. Raises WherryError for one that does not answer, or not to us."""
+    try:
+        return str(control.status(directory.control_socket)["status"])
+    except NotRunning:
+        return None
+
+
 def _start_keeper(directory: MachineDir) -> None:
+    import threading
+
     from launcher import proc
 
     host.current().make_private(directory.run_dir.parent)
     with directory.keeper_log.open("ab") as log:
         keeper = proc.spawn(
-            [sys.executable, "-m", "launcher.keeper", directory.name],
+            [sys.executable, "-P", "-m", "launcher.keeper", directory.name],
             cwd=directory.path,
             env=_keeper_environment(),
             stdout=proc.PIPE,
@@ -128,8 +135,12 @@ def _start_keeper(directory: MachineDir) -> None:
             detach=host.current().detach_options(),
         )
     assert keeper.stdout is not None
+    # It waits for the end of the one before; should that one hang, nobody waits for ever.
+    guard = threading.Timer(_BEGINS_WITHIN, keeper.kill)
+    guard.start()
     with keeper.stdout:
         word = keeper.stdout.readline().decode().strip()
+    guard.cancel()
     if word != "ready":
         message = word.removeprefix("error ") or "it ended before it began"
         raise WherryError(f"the machine's keeper did not start: {message}", hint=f"wherry logs keeper {directory.name}")
