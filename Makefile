@@ -44,7 +44,7 @@ vm: iso
 soak: setup
 	$(PYTHON) iso/build.py --arch amd64
 	$(PYTHON) iso/build.py --arch arm64
-	WHERRY_SOAK=1 $(PYTEST) -m vm
+	WHERRY_SOAK=1 $(PYTEST) -m vm -rP --durations=0
 
 lint: setup
 	$(PYTEST) tests/test_linters.py tests/test_layers.py

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import signal
+import statistics
 import subprocess
 import tarfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.vm.driver import START_SECONDS, Driver, Home, in_turn
+from tests.vm.driver import SOAK, START_SECONDS, Driver, Home, in_turn
 
 pytestmark = pytest.mark.vm
 
@@ -83,6 +84,21 @@ def test_everything_survives_a_restart(driver: Driver, tmp_path: Path) -> None:
     done = driver.wherry("compose", "down", cwd=project, env={"TAG": "1"}, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
     assert driver.ssh("ls /var/lib/wherry/work").split() == []
+
+
+def test_starts_and_stops_in_a_row(driver: Driver) -> None:
+    """No start needs a second try, no stop is a forced one, the disk is clean each time."""
+    count = 20 if SOAK else 2
+    seconds = []
+    for _ in range(count):
+        driver.up()
+        status = driver.status()
+        seconds.append(status["timeline"][-1][1])
+        assert status["restarts"] == {}
+        assert driver.wherry("stop", timeout=180).returncode == 0
+        assert b"wherry-stop off" in driver.wherry("logs", "serial", "-n", "3").stdout
+        assert driver.processes() == []
+    print(f"{count} starts: median {statistics.median(seconds):.1f} s, slowest {max(seconds):.1f} s")
 
 
 def test_stopping_while_it_starts(driver: Driver) -> None:
