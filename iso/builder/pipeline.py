@@ -25,7 +25,8 @@ from builder.recipe import Recipe, read_recipe
 from builder.tools import Tools, prepare
 
 ISO = Path(__file__).resolve().parent.parent
-BLOCK = "1M"
+# Of 7 alternating boots each, sshd was up 0.5-1 s sooner with 256 KB than with 1 MB in 6; 128 KB gained no more.
+BLOCK = "256K"
 
 
 @dataclass(frozen=True)
