@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import io
 import json
 import re
@@ -9,6 +11,7 @@ import signal
 import statistics
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 
 import psutil
@@ -196,6 +199,44 @@ def test_engine_settings_and_a_rejected_one(driver: Driver) -> None:
     done = driver.up()
     assert b"no-such-key" in done.stderr
     assert "a=b" in driver.docker("info", "--format", "{{.Labels}}")
+
+
+class Registry(http.server.BaseHTTPRequestHandler):
+    """As much of a registry as a login asks for: /v2/ behind a user name and a password."""
+
+    def do_GET(self) -> None:
+        right = self.headers.get("Authorization") == "Basic " + base64.b64encode(b"ana:secret").decode()
+        self.send_response(200 if right else 401)
+        if not right:
+            self.send_header("WWW-Authenticate", 'Basic realm="test"')
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name for it
+        pass
+
+
+def test_a_login_is_private_and_kept(driver: Driver) -> None:
+    assert driver.wherry("init", timeout=300).returncode == 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            place = f"10.0.2.2:{server.server_port}"
+            config = driver.path / "home" / "machines" / "default" / "machine.toml"
+            config.write_text(config.read_text().replace("[engine]\n", "") + f'\n[engine]\ninsecure-registries = ["{place}"]\n')
+            driver.up()
+            login = ["docker", "login", "-u", "ana", "--password-stdin", place]
+            assert driver.wherry(*login, input=b"wrong").returncode == 1
+            done = driver.wherry(*login, input=b"secret")
+            assert done.returncode == 0, done.stderr.decode()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert driver.ssh("stat -c %a /root/.docker/config.json") == "600\n"
+    assert driver.wherry("restart", timeout=START_SECONDS).returncode == 0
+    assert place in json.loads(driver.ssh("cat /root/.docker/config.json"))["auths"]
 
 
 def test_a_disk_that_is_not_ours_is_left_alone(driver: Driver) -> None:
