@@ -155,8 +155,10 @@ def test_a_signal_to_the_group_reaches_the_command_and_the_wrapper_waits() -> No
 
 
 def test_a_signal_to_the_group_that_ends_the_command_is_told() -> None:
-    with subprocess.Popen([helper("exec"), request("sleep", "60")], start_new_session=True) as process:
-        time.sleep(0.3)
+    words = request("sh", "-c", "echo up; exec sleep 60")
+    with subprocess.Popen([helper("exec"), words], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(10) == 130
 
