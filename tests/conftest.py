@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,13 @@ from tests.fakes import FakeKeeper
 ROOT = Path(__file__).parent.parent
 SOAK = os.environ.get("WHERRY_SOAK") == "1"
 _ORDER = {"vm": 2, "install": 1}
+
+
+def pytest_configure() -> None:
+    """What our starter ignores (nohup, a shell's background job) our children would ignore too: signals could not be tested."""
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", None), getattr(signal, "SIGQUIT", None), signal.SIGTERM):
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -207,4 +207,6 @@ def test_ignored_signals_are_not_inherited() -> None:
     # A wrapper started with SIGPIPE and SIGCHLD ignored (Python does the first itself) must not hand that on.
     command = [helper("exec"), request("sh", "-c", "grep -E 'SigIgn|SigBlk' /proc/self/status")]
     result = subprocess.run(command, capture_output=True, check=True, restore_signals=False)
-    assert {line.split()[1] for line in result.stdout.decode().splitlines()} == {"0000000000000000"}
+    # 32 and 33 are the C library's own (nptl(7)): no program can change them, and whoever started the tests may have left one.
+    own = 3 << 31
+    assert [int(line.split()[1], 16) & ~own for line in result.stdout.decode().splitlines()] == [0, 0]
