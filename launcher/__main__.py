@@ -7,8 +7,20 @@ import sys
 from collections.abc import Sequence
 
 
+def _have_streams() -> None:
+    """Cron and daemons start programs with closed streams; the next file or socket would take their place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", encoding="utf-8", closefd=False))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. What is imported here is what every call pays for."""
+    _have_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if words in (["--version"], ["-V"]):
         from launcher import __version__

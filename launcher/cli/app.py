@@ -37,10 +37,13 @@ class App:
     def add(self, *, machine: str | None, as_json: bool, quiet: bool, debug: bool) -> None:
         """Options given behind the verb. Raises Usage when two machines are named."""
         now = self.settings
-        if machine and now.machine and machine != now.machine:
+        if machine is not None and now.machine is not None and machine != now.machine:
             raise Usage(f"two machines are named: {now.machine} and {machine}.")
         self.settings = now._replace(
-            machine=machine or now.machine, json=as_json or now.json, quiet=quiet or now.quiet, debug=debug or now.debug
+            machine=now.machine if machine is None else machine,
+            json=as_json or now.json,
+            quiet=quiet or now.quiet,
+            debug=debug or now.debug,
         )
         if self.settings.debug:
             logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(relativeCreated)6d ms %(name)s: %(message)s")
@@ -48,9 +51,11 @@ class App:
     def name(self, argument: str | None = None) -> str:
         """The machine that is meant. Raises Usage when the argument and --machine disagree."""
         chosen = self.settings.machine
-        if argument and chosen and argument != chosen:
+        if argument is not None and chosen is not None and argument != chosen:
             raise Usage(f"two machines are named: {chosen} and {argument}.")
-        return argument or chosen or os.environ.get("WHERRY_MACHINE") or "default"
+        # An empty name is a mistake (a script's unset variable), never the default machine: `delete --yes "$NAME"`.
+        given = chosen if argument is None else argument
+        return (os.environ.get("WHERRY_MACHINE") or "default") if given is None else given
 
 
 class Verbs(click.Group):

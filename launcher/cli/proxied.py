@@ -6,6 +6,7 @@ Imported on the path of every `wherry run` and `wherry docker`: nothing that is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from typing import Final
 
 from launcher import control, host
 from launcher.control import Framed, Input
-from launcher.errors import ConnectionLost, from_json
+from launcher.errors import ConnectionLost, WherryError, from_json
 from launcher.host import Terminal
 
 # What a shell shows for a program that SIGPIPE ended: nobody reads our output.
@@ -92,7 +93,9 @@ def _write(terminal: Terminal, descriptor: int, data: bytes) -> None:
         terminal.write(descriptor, data)
     except OSError as error:
         # A terminal that was closed answers EIO, Windows EINVAL: all the same to us, nobody reads.
-        raise BrokenPipeError from error
+        if error.errno in (errno.EPIPE, errno.EIO, errno.EINVAL):
+            raise BrokenPipeError from error
+        raise WherryError(f"the output cannot be written: {error.strerror}.") from error
 
 
 def _pump_input(terminal: Terminal | None, source: Input) -> None:

@@ -44,7 +44,8 @@ def main(leading: Leading) -> int:
 
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format="%(relativeCreated)6d ms %(name)s: %(message)s")
     try:
-        name = settings.machine or os.environ.get("WHERRY_MACHINE") or "default"
+        # As in App.name: an empty --machine is a mistake, not the default.
+        name = (os.environ.get("WHERRY_MACHINE") or "default") if settings.machine is None else settings.machine
         return _dispatch(leading.verb, name, leading.rest, console)
     except KeyboardInterrupt:
         return 130

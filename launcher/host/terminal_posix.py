@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -51,27 +52,38 @@ class PosixTerminal:
         wanted = _raw(before)
 
         def stop(_number: int, _frame: object) -> None:
-            termios.tcsetattr(_STDIN, termios.TCSADRAIN, before)
+            _set(before)
             signal.raise_signal(signal.SIGSTOP)
 
         def resume(_number: int, _frame: object) -> None:
             # In the background this stops us again (SIGTTOU), as it should.
-            termios.tcsetattr(_STDIN, termios.TCSADRAIN, wanted)
+            _set(wanted)
 
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTSTP, signal.SIGCONT)}
         try:
             signal.signal(signal.SIGTSTP, stop)
             signal.signal(signal.SIGCONT, resume)
-            termios.tcsetattr(_STDIN, termios.TCSADRAIN, wanted)
+            _set(wanted)
             yield
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            termios.tcsetattr(_STDIN, termios.TCSADRAIN, before)
+            _set(before)
 
     def signals(self) -> dict[int, str]:
         names = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2")
         return {getattr(signal, f"SIG{name}"): name for name in names}
+
+
+def _set(mode: list[Any]) -> None:
+    """Set the terminal's mode; a job that is stopped for it while in the background (SIGTTOU) tries again in the foreground."""
+    while True:
+        try:
+            termios.tcsetattr(_STDIN, termios.TCSADRAIN, mode)
+            return
+        except termios.error as error:
+            if error.args[0] != errno.EINTR:
+                raise
 
 
 def _raw(mode: list[Any]) -> list[Any]:

@@ -116,22 +116,27 @@ class Supervisor:
             return 1
 
     def _begin(self) -> None:
-        if self.directory.qemu_runs():
-            self._adopt()
-        else:
+        if not (self.directory.qemu_runs() and self._adopt()):
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
             starter.start(self)
         self.update(status="running")
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)
 
-    def _adopt(self) -> None:
+    def _adopt(self) -> bool:
+        """Take over the QEMU that a dead keeper left. False when its start was cut short: it is ended, to be started anew."""
         state = self.directory.read_state()
         self.guest = adopt(self.directory, state, self.watch, self.on_qmp_event)
+        if state.status != "running":
+            self.guest.quit()
+            self.guest, self.watch = None, Watch(self.on_message)
+            self.note(f"the machine's keeper ended while it was {state.status}; started anew")
+            return False
         self.state = state
         self.update(keeper_pid=os.getpid())
         self.connection()
         self.note("the machine's keeper had ended; a new one took over, containers went on")
+        return True
 
     def _finish(self) -> int:
         if self.guest is None:  # cancelled before QEMU was started

@@ -59,6 +59,7 @@ def _make(name: str, options: UpOptions, report: Reporter) -> None:
     from launcher.qemu import probe
     from launcher.ssh import keys
 
+    check_memory(options.memory)
     arch = options.arch or host.native_arch()
     if arch not in config.ARCHES:
         raise Usage(f"--arch {arch}: {' or '.join(config.ARCHES)}.")
@@ -96,8 +97,23 @@ def default_memory() -> int:
     return max(_LEAST_MEMORY, min(_MOST_MEMORY, quarter // (512 * MIB) * (512 * MIB)))
 
 
+def check_memory(wanted: int | None) -> None:
+    """Raises Usage for more memory than this computer has, before it is written down and every start fails."""
+    if wanted is None:
+        return
+    import psutil
+
+    total: int = psutil.virtual_memory().total
+    if wanted > total:
+        raise Usage(
+            f"{format_size(wanted)} of memory is more than this computer has ({total / GIB:.1f}G).",
+            hint="wherry up --memory 4G",
+        )
+
+
 def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
     """Take over what the options say for a machine that is there. Raises Usage for what cannot change."""
+    check_memory(options.memory)
     now = directory.read_config()
     if options.arch not in (None, now.arch):
         raise Usage(
@@ -117,4 +133,4 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
     wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory)
     if wanted != now:
         directory.write_config(wanted)
-        report.note(f"{directory.name}: {describe(wanted)} from the next start on")
+        report.note(f"{directory.name}: {describe(wanted)} from its next start on")
