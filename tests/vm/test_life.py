@@ -148,6 +148,18 @@ def test_a_dead_keeper_is_replaced_and_containers_go_on(driver: Driver) -> None:
     assert driver.processes() == []
 
 
+def test_a_keeper_that_dies_in_a_start_costs_one_more_start(driver: Driver) -> None:
+    with driver.popen("up", stderr=subprocess.DEVNULL) as starting:
+        driver.wait_until(lambda: bool(driver.status_or_none().get("timeline")), "the guest speaks")
+        keeper = keeper_of(driver)
+        keeper.kill()
+        keeper.wait(10)
+        assert starting.wait(60) != 0
+    driver.up()
+    assert driver.wherry("run", "wherry/hello", "true").returncode == 0
+    assert len([process for process in driver.processes() if process.name().startswith("qemu-system")]) == 1
+
+
 def test_a_dead_qemu_is_told_and_the_next_start_works(driver: Driver) -> None:
     driver.up()
     driver.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "sh", "-c", "echo precious > /data/file; sync")
