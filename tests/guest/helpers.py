@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import functools
 import shutil
@@ -23,7 +24,9 @@ def helper(name: str) -> Path:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or not Path("/proc/self").exists():
         pytest.skip("needs Linux and a C compiler")
-    program = Path(tempfile.mkdtemp(prefix="wherry-helper-")) / name
+    folder = tempfile.mkdtemp(prefix="wherry-helper-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = Path(folder) / name
     libraries = sorted(SOURCES.glob("lib*.c"))
     command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, SOURCES / f"{name}.c", *libraries]
     subprocess.run(command, check=True)
