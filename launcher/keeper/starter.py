@@ -115,7 +115,8 @@ def _finish(keeper: Supervisor) -> None:
 def died(keeper: Supervisor) -> LaunchFailed:
     """QEMU ended though nobody asked it to."""
     code, panic = keeper.watch.exit_code, keeper.watch.panic
-    message = f"the guest's kernel failed: {panic}" if panic else f"QEMU ended by itself with exit code {code}."
+    ended = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended by itself with exit code {code}"
+    message = f"the guest's kernel failed: {panic}" if panic else f"QEMU {ended}."
     lines = tail(keeper.directory.serial_log) + "\n" + tail(keeper.directory.qemu_log, 5)
     return LaunchFailed(message, hint=f"wherry up {keeper.directory.name}", detail=lines.strip() or None)
 
