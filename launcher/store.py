@@ -106,6 +106,16 @@ class MachineDir:
         return self.path / "state.json"
 
     @property
+    def rollback_file(self) -> Path:
+        """What `upgrade --rollback` goes back to: {"iso": sha256}."""
+        return self.path / "rollback.json"
+
+    @property
+    def suspend_file(self) -> Path:
+        """What a suspended machine resumes with: {"iso": sha256}."""
+        return self.path / "suspend.json"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the keeper for as long as it lives."""
         return self.path / "lock"
@@ -232,6 +242,19 @@ def machines() -> list[MachineDir]:
         except Usage:
             continue
     return found
+
+
+def isos_needed(directory: MachineDir) -> set[str]:
+    """SHA-256 of every ISO that the machine, its way back or its suspended state needs. Raises WherryError when that is not known."""
+    needed = {directory.read_config().iso}
+    for file in (directory.rollback_file, directory.suspend_file):
+        try:
+            needed.add(str(json.loads(file.read_text(encoding="utf-8"))["iso"]))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WherryError(f"{file} cannot be read: {error!r}") from error
+    return needed
 
 
 def create(name: str, wanted: MachineConfig, fill: Callable[[MachineDir], None]) -> MachineDir:

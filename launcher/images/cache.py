@@ -1,0 +1,128 @@
+"""The ISOs in the cache: kept by SHA-256, taken apart once.
+
+Layout, one folder for each ISO, which appears whole or not at all:
+
+    <cache>/iso/<sha256>/wherry.iso      the ISO
+                         manifest.json   what the build says of it
+                         vmlinuz initrd  taken out of it, for QEMU's -kernel and -initrd
+                         extent.json     where its root squashfs lies
+                         origin.json     where it came from
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from launcher import isofile, store
+from launcher.errors import IsoProblem
+
+MANIFEST_FORMAT: Final = 1
+
+Origin = Literal["file", "checkout"]
+
+ISO: Final = "wherry.iso"
+MANIFEST: Final = "manifest.json"
+EXTENT: Final = "extent.json"
+ORIGIN: Final = "origin.json"
+
+
+@dataclass(frozen=True)
+class Iso:
+    """An ISO in the cache."""
+
+    sha256: str
+    arch: str
+    version: str  # of wherry; "unknown" when it came without a manifest
+    path: Path
+    manifest: dict[str, Any]
+
+    def kernel(self) -> Path:
+        return self._part("vmlinuz", isofile.KERNEL)
+
+    def initrd(self) -> Path:
+        return self._part("initrd", isofile.INITRD)
+
+    def root_extent(self) -> tuple[int, int]:
+        """Offset and size in bytes of the root squashfs in the ISO."""
+        file = self.path.with_name(EXTENT)
+        if not file.exists():
+            note_extent(self.path)
+        extent = read_json(file)
+        return int(extent["offset"]), int(extent["size"])
+
+    def _part(self, name: str, inside: str) -> Path:
+        file = self.path.with_name(name)
+        if not file.exists():  # made at the import; somebody tidied up since
+            isofile.extract(self.path, inside, file)
+        return file
+
+
+def by_sha(sha256: str) -> Iso:
+    """The ISO in the cache. Raises IsoProblem when it is not there or not whole."""
+    home = folder() / sha256
+    if not home.is_dir():
+        raise IsoProblem(
+            f"the ISO of this machine ({sha256[:12]}) is not in the cache.",
+            hint="wherry up --iso FILE, with the ISO that it was made with",
+        )
+    try:
+        manifest = read_json(home / MANIFEST)
+        size = (home / ISO).stat().st_size
+        if size != manifest["size"]:
+            raise ValueError(f"{size} bytes instead of {manifest['size']}")
+        return Iso(sha256, manifest["architecture"], manifest["version"], home / ISO, manifest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IsoProblem(f"the ISO in {home} is damaged: {error}.", hint=f"Remove {home}, then wherry up again.") from error
+
+
+def settle(temporary: Path, home: Path, source: dict[str, Any]) -> None:
+    """Give the import its place. When the same ISO is there already it stays, unless it is damaged; what came last is noted."""
+    if home.exists():
+        try:
+            by_sha(home.name)
+        except IsoProblem:
+            shutil.rmtree(home)
+        else:
+            write_json(home / ORIGIN, source)
+            return
+    try:
+        os.rename(temporary, home)
+    except OSError:
+        if not home.exists():
+            raise  # else another command imported the same bytes at the same time
+
+
+def everything() -> list[tuple[Iso, dict[str, Any]]]:
+    """The whole ISOs in the cache, each with its origin; damaged ones are passed over."""
+    found = []
+    for home in folder().glob("[0-9a-f]*"):
+        try:
+            found.append((by_sha(home.name), read_json(home / ORIGIN)))
+        except (IsoProblem, OSError, ValueError):
+            continue
+    return found
+
+
+def note_extent(iso: Path) -> None:
+    offset, size = isofile.root_extent(iso)
+    write_json(iso.with_name(EXTENT), {"offset": offset, "size": size})
+
+
+def folder() -> Path:
+    return store.cache_dir() / "iso"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    data = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError(f"{file.name} is no JSON object")
+    return data
+
+
+def write_json(file: Path, value: dict[str, Any]) -> None:
+    store.write_private(file, json.dumps(value, indent=1).encode())
