@@ -245,7 +245,7 @@ def machines() -> list[MachineDir]:
 
 
 def isos_needed(directory: MachineDir) -> set[str]:
-    """SHA-256 of every ISO that the machine, its way back or its suspended state needs. Raises WherryError when that is not known."""
+    """SHA-256 of every ISO that the machine, its way back or its suspended state needs. Raises WherryError when unknown."""
     needed = {directory.read_config().iso}
     for file in (directory.rollback_file, directory.suspend_file):
         try:
