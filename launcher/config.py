@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from launcher import __version__, release
 from launcher.errors import Usage, WherryError
 
 CONFIG_VERSION: Final = 1
@@ -89,7 +90,7 @@ _SIZES: Final = ("memory", "disk")
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:
     """Plain values in the order they are written; sizes as text."""
-    values: dict[str, Any] = {"version": CONFIG_VERSION}
+    values: dict[str, Any] = {"version": CONFIG_VERSION, "wherry": __version__}
     for item in fields(config):
         value = getattr(config, item.name)
         values[item.name] = format_size(value) if item.name in _SIZES else value
@@ -97,15 +98,18 @@ def to_toml_values(config: MachineConfig) -> dict[str, Any]:
 
 
 def from_toml_values(values: dict[str, Any]) -> MachineConfig:
-    """The config in a parsed machine.toml; WherryError when it is from a newer wherry or a value has the wrong type."""
+    """The config in a parsed machine.toml. Raises Refused when a newer wherry wrote it, WherryError when a value is wrong.
+
+    Keys that are missing have their defaults: the file may be an older wherry's.
+    """
     values = dict(values)
-    version = values.pop("version", None)
-    if version != CONFIG_VERSION:
-        raise WherryError(
-            f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.",
-            hint="Use the newer wherry that wrote it.",
-        )
+    version, wherry = values.pop("version", None), values.pop("wherry", None)
     known = {item.name: item for item in fields(MachineConfig)}
+    newer = isinstance(version, int) and version > CONFIG_VERSION
+    if newer or (not set(values) <= set(known) and release.is_newer(str(wherry or ""))):
+        raise release.refused("machine.toml", wherry)
+    if version != CONFIG_VERSION:
+        raise WherryError(f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.")
     for key in values:
         if key not in known:
             raise WherryError(f"machine.toml: unknown key {key!r}.")

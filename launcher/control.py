@@ -12,7 +12,11 @@ A connection carries one request. Every frame is one type byte, a big-endian 32-
 A client may send STDIN_WINDOW bytes of I before the first C: the keeper never stops reading, so that a signal is not stuck
 behind input that the command does not take.
 
-A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, watch, stop, exec, engine.
+A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, handover, watch, stop, exec, engine.
+
+`status` and `handover` are answered whatever protocol the request names, so that wherrys of different age can tell each other
+apart: status has "keeper": {"pid", "start", "wherry", "protocol", "sessions"} beside the state, handover answers {"released",
+"sessions"}.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ PROTOCOL: Final = 1
 LARGEST_FRAME: Final = 16 << 20
 CHUNK: Final = 64 << 10
 STDIN_WINDOW: Final = 1 << 20
+AGELESS: Final = ("status", "handover")  # verbs that any wherry may ask any keeper
 _ANSWERS_WITHIN: Final = 20.0  # seconds; a keeper that is stopped or hangs must not hang every command
 _HEAD: Final = struct.Struct(">cI")
 
@@ -183,10 +188,22 @@ def ask(path: Path, verb: str, /, **arguments: Any) -> Any:
 
 def status(path: Path) -> dict[str, Any]:
     """The keeper's state, which it gives at once. Raises NotRunning when there is none, NoProgress when it does not answer."""
+    return _ask_soon(path, "status")
+
+
+def handover(path: Path) -> dict[str, Any]:
+    """Ask the keeper to let go of the machine and end, QEMU goes on; not "released" when it has sessions open.
+
+    Raises as `status` does, and Usage at a keeper that does not know the verb.
+    """
+    return _ask_soon(path, "handover")
+
+
+def _ask_soon(path: Path, verb: str) -> dict[str, Any]:
     framed = connect(path)
     framed.stream.settimeout(_ANSWERS_WITHIN)
     try:
-        framed.send_json({"protocol": PROTOCOL, "wherry": __version__, "verb": "status"})
+        framed.send_json({"protocol": PROTOCOL, "wherry": __version__, "verb": verb})
         *_, result = events(framed)
         data: dict[str, Any] = result["data"]
         return data
@@ -202,7 +219,7 @@ def status(path: Path) -> dict[str, Any]:
 
 def check_request(value: dict[str, Any]) -> None:
     """The keeper's check of a request. Raises WherryError for another protocol."""
-    if value.get("protocol") != PROTOCOL:
+    if value.get("protocol") != PROTOCOL and value.get("verb") not in AGELESS:
         raise WherryError(
             f"this keeper speaks protocol {PROTOCOL}, wherry {value.get('wherry')} speaks {value.get('protocol')}.",
             hint="Stop the machine with the wherry that started it: wherry stop",

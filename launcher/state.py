@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
+from launcher import __version__, release
 from launcher.errors import WherryError
 
 STATE_VERSION: Final = 1
@@ -27,18 +28,27 @@ class State:
     restarts: dict[str, int] = field(default_factory=dict)  # named cause -> how often a start was repeated for it
     last_error: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what the guest or the start wants the user to know
+    wherry: str = ""  # the version that wrote this; empty before 0.1.0 told it
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": STATE_VERSION, **asdict(self)}
+        return {"version": STATE_VERSION, **asdict(self), "wherry": __version__}
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        if not isinstance(data, dict) or data.pop("version", None) != STATE_VERSION:
-            raise WherryError("state.json is damaged or from a newer wherry.")
-        known = cls.__dataclass_fields__
-        if not set(data) <= set(known):
+        """Keys that are missing have their defaults: the file may be an older wherry's. Raises Refused for a newer one's."""
+        if not isinstance(data, dict):
+            raise WherryError("state.json is damaged.")
+        values = dict(data)
+        version, wherry = values.pop("version", None), values.get("wherry")
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        newer = isinstance(version, int) and version > STATE_VERSION
+        if newer or (unknown and release.is_newer(str(wherry or ""))):
+            raise release.refused("state.json", wherry)
+        if version != STATE_VERSION:
+            raise WherryError("state.json is damaged.")
+        if unknown:
             raise WherryError("state.json has keys that this wherry does not know.")
-        return cls(**data)
+        return cls(**values)
 
 
 def new_token() -> str:

@@ -159,7 +159,7 @@ class MachineDir:
         return self.path.is_dir()
 
     def read_config(self) -> MachineConfig:
-        """Raises NoSuchMachine when there is none, WherryError when machine.toml is damaged."""
+        """Raises NoSuchMachine when there is none, Refused when a newer wherry wrote it, WherryError when it is damaged."""
         import tomllib
 
         try:
@@ -195,6 +195,15 @@ class MachineDir:
         except (OSError, ValueError) as error:
             raise WherryError(f"{self.state_file} cannot be read: {error}") from error
         return State.from_json(data)
+
+    def check_state(self) -> None:
+        """Raises Refused when a newer wherry wrote state.json; any other damage is for who reads it."""
+        try:
+            self.read_state()
+        except Refused:
+            raise
+        except WherryError:
+            return
 
     def write_state(self, state: State) -> None:
         write_private(self.state_file, json.dumps(state.to_json(), indent=1).encode())

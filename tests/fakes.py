@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launcher import control, store
+from launcher import __version__, control, store
 from launcher.config import GIB, MachineConfig
 from launcher.control import Framed
 
@@ -42,6 +42,8 @@ class FakeKeeper:
         self.containers: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.status = "running"
+        self.wherry = __version__
+        self.sessions = 0  # what keeps it from a handover
         self.client: Client = lambda request, folder: (0, b"", b"")
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._threads: list[threading.Thread] = []
@@ -111,10 +113,12 @@ class FakeKeeper:
                 "engine_version": "28.5.2",
                 "accel": "kvm",
                 "started": time.time() - 3.2 * 3600,
+                "keeper": {"pid": os.getpid(), "wherry": self.wherry, "protocol": control.PROTOCOL, "sessions": self.sessions},
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
             "engine": {"status": 200, "body": json.dumps(self.containers)},
             "stop": {"forced": False},
+            "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]
         framed.send_json({"ok": True, "data": data})
 

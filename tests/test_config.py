@@ -74,7 +74,8 @@ def test_values_that_cannot_be(values: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "version 2"),
+        ({"version": 2}, "made by a newer wherry"),
+        ({"version": 0}, "version 0"),
         ({"colour": "red"}, "unknown key 'colour'"),
         ({"cpus": "2"}, "wrong type"),
         ({"cpus": True}, "wrong type"),

@@ -23,7 +23,7 @@ LAYERS = (
     {"control"},
     {"store"},
     {"config", "guestfiles", "host"},
-    {"proc"},
+    {"proc", "release"},
     {"errors", "report"},
     {"__init__"},
 )

@@ -11,7 +11,7 @@ import pytest
 
 from launcher import control, host, store
 from launcher.config import GIB, MachineConfig
-from launcher.errors import NoProgress, NotRunning, Usage, WherryError
+from launcher.errors import NoProgress, NotRunning, Refused, Usage, WherryError
 from launcher.keeper import starter
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
@@ -165,3 +165,58 @@ def test_a_stop_that_comes_before_qemu_is_there_is_not_lost(keeper: Supervisor) 
     with pytest.raises(Cancelled):
         starter._boot(keeper, None, None, "tcg", ())  # type: ignore[arg-type]  # it must not come as far as using them
     assert keeper.guest is None
+
+
+def test_a_keeper_lets_go_and_leaves_the_machine_as_it_is(keeper: Supervisor, server: Server) -> None:
+    keeper.update(status="running", qemu_pid=7, token="t")
+    assert control.handover(keeper.directory.control_socket) == {"released": True, "sessions": 0}
+    keeper.watch.wait_end_or_cancel()  # where its main thread waits
+    # From now on it begins nothing that it could not end.
+    with pytest.raises(NotRunning, match="being replaced"):
+        ask(keeper, "stop")
+    assert control.handover(keeper.directory.control_socket)["released"] is False
+    assert not keeper.stop_wanted
+    left = keeper.directory.read_state()
+    assert (left.status, left.qemu_pid, left.token) == ("running", 7, "t")
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("status", ["starting", "stopping", "stopped", "failed"])
+def test_a_keeper_lets_go_of_a_running_machine_only(keeper: Supervisor, status: str) -> None:
+    keeper.update(status=status)
+    assert control.handover(keeper.directory.control_socket)["released"] is False
+
+
+@pytest.mark.usefixtures("server")
+def test_a_handover_cuts_no_session(keeper: Supervisor) -> None:
+    keeper.update(status="running")
+    # An exec waits here for a start that is not told to be over; the reader of a session is the same thread.
+    session = control.request(keeper.directory.control_socket, "exec", argv=["true"])
+    while not control.status(keeper.directory.control_socket)["keeper"]["sessions"]:
+        pass
+    assert control.handover(keeper.directory.control_socket) == {"released": False, "sessions": 1}
+    keeper.journal.add({"event": "failed", "error": NoProgress("over").to_json()})
+    with pytest.raises(NoProgress, match="over"):
+        list(control.events(session))
+    session.close()
+    while control.status(keeper.directory.control_socket)["keeper"]["sessions"]:
+        pass
+    assert control.handover(keeper.directory.control_socket)["released"] is True
+
+
+@pytest.mark.usefixtures("server")
+def test_only_ageless_words_are_answered_in_another_protocol(keeper: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = control.check_request
+    monkeypatch.setattr(control, "check_request", lambda value: real({**value, "protocol": 99}))
+    assert control.status(keeper.directory.control_socket)["keeper"]["protocol"] == control.PROTOCOL
+    assert control.handover(keeper.directory.control_socket)["released"] is False
+    with pytest.raises(WherryError, match="speaks 99"):
+        ask(keeper, "stop")
+
+
+def test_a_keeper_does_not_begin_over_a_newer_state(directory: MachineDir) -> None:
+    newer = b'{"version": 2, "wherry": "99.0"}'
+    directory.state_file.write_bytes(newer)
+    with pytest.raises(Refused, match=r"wherry 99\.0"):
+        Supervisor(directory)
+    assert directory.state_file.read_bytes() == newer

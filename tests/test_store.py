@@ -4,12 +4,13 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from launcher import host, state, store
+from launcher import __version__, host, state, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoSuchMachine, Refused, WherryError
 from launcher.state import State
@@ -86,8 +87,8 @@ def test_state_round_trip_and_damage() -> None:
     assert directory.read_state() == State()
     state = State(status="running", token="t", qemu_pid=7, timeline=[["kernel", 1.5]], restarts={"panic": 1})
     directory.write_state(state)
-    assert directory.read_state() == state
-    for damaged in ("", "{", "[]", '{"version": 2}', '{"version": 1, "colour": 1}'):
+    assert directory.read_state() == replace(state, wherry=__version__)
+    for damaged in ("", "{", "[]", '{"version": 0}', '{"version": 1, "colour": 1}'):
         directory.state_file.write_text(damaged)
         with pytest.raises(WherryError):
             directory.read_state()

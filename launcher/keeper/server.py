@@ -8,11 +8,14 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
-from launcher import control, host
+import psutil
+
+from launcher import __version__, control, host
 from launcher.control import Framed
-from launcher.errors import Usage, WherryError, from_json
+from launcher.errors import NotRunning, Usage, WherryError, from_json
 from launcher.keeper import engine, sessions, starter
 from launcher.keeper.slots import StartSlots
 from launcher.keeper.supervisor import Supervisor
@@ -20,6 +23,7 @@ from launcher.store import LONGEST_SOCKET
 
 log = logging.getLogger("wherry.keeper.server")
 
+_LOOKS: Final = ("status", "handover", "watch")  # may be cut at any time: the client sees it, and asks the next keeper
 _LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
 _BACKLOG: Final = 256  # many commands at once are normal: compose, IDEs, scripts
 
@@ -33,8 +37,12 @@ class Server:
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
         self._slots = StartSlots(max(2, keeper.config.cpus))
+        self._started = psutil.Process().create_time()
         self._listening: socket.socket | None = None
         self._waiting: set[threading.Thread] = set()
+        self._working = 0  # requests that a handover would cut short
+        self._leaving = False
+        self._counting = threading.Lock()  # for the two above
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
@@ -74,7 +82,11 @@ class Server:
                 return
             request: dict[str, Any] = json.loads(frame[1])
             control.check_request(request)
-            self._answer(framed, request)
+            if request.get("verb") in _LOOKS:
+                self._answer(framed, request)
+                return
+            with self._work():
+                self._answer(framed, request)
         except WherryError as error:
             self._send(framed, {"ok": False, "error": error.to_json()})
         except OSError as error:
@@ -85,6 +97,19 @@ class Server:
         finally:
             framed.close()
             self._waiting.discard(threading.current_thread())
+
+    @contextlib.contextmanager
+    def _work(self) -> Iterator[None]:
+        """Keeps a handover waiting. Raises NotRunning when one is under way: nothing was begun, the next keeper does it."""
+        with self._counting:
+            if self._leaving:
+                raise NotRunning("the machine's keeper is being replaced.", hint="Try again.")
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._working -= 1
 
     @staticmethod
     def _send(framed: Framed, value: dict[str, Any]) -> None:
@@ -104,11 +129,37 @@ class Server:
         elif verb == "stop":
             framed.send_json({"ok": True, "data": self._stop(framed, force=request.get("force") is True)})
         elif verb == "status":
-            framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "pid": os.getpid()}})
+            framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "keeper": self._about()}})
+        elif verb == "handover":
+            self._hand_over(framed, request)
         elif verb == "engine":
             framed.send_json({"ok": True, "data": self._engine(request)})
         else:
             raise Usage(f"the keeper does not know {verb!r}.")
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "start": self._started,
+            "wherry": __version__,
+            "protocol": control.PROTOCOL,
+            "sessions": self._working,
+        }
+
+    def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:
+        """Let a newer keeper take the machine. The answer is out before this process begins to end."""
+        with self._counting:
+            released = not self._working and not self._leaving and self._keeper.may_leave
+            self._leaving = self._leaving or released
+        try:
+            framed.send_json({"ok": True, "data": {"released": released, "sessions": self._working}})
+        except OSError:  # who asked is gone: nobody would take over
+            with self._counting:
+                self._leaving = self._leaving and not released
+            raise
+        if released:
+            log.info("wherry %s takes the machine over", request.get("wherry"))
+            self._keeper.leave()
 
     def _watch(self, framed: Framed) -> dict[str, Any]:
         """The start's events from its beginning, then its result."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from launcher import readiness
+from launcher import __version__, host, readiness, release
 from launcher.errors import NotRunning, WherryError
 from launcher.keeper import starter, stopper
 from launcher.keeper.journal import Journal
@@ -33,6 +33,7 @@ class Supervisor:
     def __init__(self, directory: MachineDir) -> None:
         self.directory = directory
         self.config = directory.read_config()
+        directory.check_state()  # what a newer wherry wrote is not written over
         self.journal = Journal()
         self.watch = Watch(self.on_message)
         self.guest: Guest | None = None
@@ -40,6 +41,7 @@ class Supervisor:
         self.began = time.monotonic()
         self.stop_force = False
         self._stop_wanted = threading.Event()
+        self._leave_wanted = threading.Event()
         self._state_lock = threading.Lock()
         self._connection: Connection | None = None
         self._connection_lock = threading.Lock()
@@ -61,6 +63,18 @@ class Supervisor:
         self.watch.cancel()
         if force and self.status == "stopping" and self.guest is not None:
             threading.Thread(target=self.guest.quit, name="force", daemon=True).start()
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether the machine could be left to the next keeper as it is."""
+        # Pipes, which is how QEMU is reached where there are no such sockets, end with this process.
+        reachable = host.current().ENDPOINT == "unix"
+        return reachable and self.status == "running" and not self.stop_wanted and not self.watch.ended
+
+    def leave(self) -> None:
+        """Ask the main thread to end this keeper and leave QEMU, and state.json, to the next one."""
+        self._leave_wanted.set()
+        self.watch.cancel()
 
     def wait_ready(self) -> None:
         """Until the start is done. Raises the error of a failed start, NotRunning when a stop came first."""
@@ -105,7 +119,7 @@ class Supervisor:
                 log.info("stopped while starting")
             else:
                 self.watch.wait_end_or_cancel()
-            return self._finish()
+            return self._let_go() if self._leave_wanted.is_set() else self._finish()
         except WherryError as error:
             log.error("%s", error.message, exc_info=True)
             self._fail(error)
@@ -135,8 +149,22 @@ class Supervisor:
         self.state = state
         self.update(keeper_pid=os.getpid())
         self.connection()
-        self.note("the machine's keeper had ended; a new one took over, containers went on")
+        if release.is_newer(__version__, state.wherry or "0"):
+            made = f"wherry {state.wherry}" if state.wherry else "an older wherry"
+            self.note(f"wherry {__version__} took the machine over from {made}; containers went on", warning=True)
+        else:
+            self.note("the machine's keeper had ended; a new one took over, containers went on")
         return True
+
+    def _let_go(self) -> int:
+        """End, and touch neither QEMU nor state.json: the next keeper adopts what they name."""
+        assert self.guest is not None
+        with self._connection_lock:
+            if self._connection is not None:
+                self._connection.close()
+        self.guest.close()
+        log.info("left to the next keeper")
+        return 0
 
     def _finish(self) -> int:
         if self.guest is None:  # cancelled before QEMU was started

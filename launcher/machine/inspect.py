@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import control, store
-from launcher.errors import EngineFailed, NoSuchMachine, NotRunning, Usage, WherryError
+from launcher.errors import EngineFailed, NoSuchMachine, NotRunning, Refused, Usage, WherryError
 from launcher.state import State
 from launcher.store import MachineDir
 
@@ -33,24 +33,29 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         data |= {"arch": wanted.arch, "cpus": wanted.cpus, "memory": wanted.memory, "disk": wanted.disk, "iso": wanted.iso}
         if not directory.data_disk.exists():
             raise WherryError("its data disk data.qcow2 is gone")
-        data |= _running_values(*_state(directory))
+        state, keeper = _state(directory)
+        data |= _running_values(state, alive=keeper is not None)
+        data["keeper_wherry"] = (keeper or {}).get("wherry")
+    except Refused as error:
+        data |= {"status": "newer", "problem": error.message}
     except (WherryError, OSError) as error:
         data["problem"] = error.message if isinstance(error, WherryError) else str(error)
     data["disk_used"] = directory.disk_used()
     return data
 
 
-def _state(directory: MachineDir) -> tuple[State, bool]:
-    """The keeper's own word when there is one, else what it left on disk; and whether there is one."""
+def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
+    """The keeper's own word when there is one, else what it left on disk; and what the keeper says of itself."""
     try:
         data = control.status(directory.control_socket)
-        data.pop("pid", None)
-        return State.from_json(data), True
+        keeper = data.pop("keeper", {})
+        data.pop("pid", None)  # 0.1.0 before it told more
+        return State.from_json(data), keeper
     except NotRunning:
         state = directory.read_state()
     if directory.qemu_runs():
         raise WherryError("its keeper ended, QEMU and the containers go on; the next wherry up takes them over")
-    return state, False
+    return state, None
 
 
 def _running_values(state: State, alive: bool) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import control, host, store
+from launcher import __version__, control, host, store
 from launcher.errors import NoSuchMachine, NotRunning, WherryError
-from launcher.machine import create
+from launcher.machine import create, succession
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
-from launcher.report import Reporter
+from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
 
 _BEGINS_WITHIN: Final = 60.0  # seconds until a new keeper listens
@@ -40,14 +40,15 @@ def up(name: str, options: UpOptions, report: Reporter) -> UpResult:
     created = not directory.exists() and create.make(name, options, report)
     if not created:
         create.change(directory, options, report)
-    started = ensure_keeper(directory)
+    found = ensure_keeper(directory, report)
     try:
-        result = follow_start(directory, report)
+        # The start of a machine that ran before is told again from its beginning, and is no news.
+        result = follow_start(directory, SilentReporter() if found == "running" else report)
     except WherryError:
         directory.wait_for_keeper()  # it is about to end; what the user tries next must not meet it
         raise
     return UpResult(
-        name=name, created=created, already=not started, seconds=result["seconds"], accel=result["accel"],
+        name=name, created=created, already=found is not None, seconds=result["seconds"], accel=result["accel"],
         engine=result["engine"], emulation_hint=_emulation_hint(directory, result["accel"]), notes=result["notes"],
         timeline=result["timeline"],
     )  # fmt: skip
@@ -61,7 +62,7 @@ def restart(name: str, force: bool, report: Reporter) -> UpResult:
 def control_path(name: str, report: Reporter, create: bool) -> Path:
     """The control socket of a machine that runs or is starting; starts it, and with `create` makes it, when needed."""
     directory = store.machine(name)
-    if _status(directory) == "running":
+    if _runs_for_us(directory):
         return directory.control_socket
     if not directory.exists() and not create:
         raise NoSuchMachine(f"there is no machine {name!r}.", hint=f"wherry up{'' if name == 'default' else ' ' + name}")
@@ -86,40 +87,38 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
         framed.close()
 
 
-def ensure_keeper(directory: MachineDir) -> bool:
-    """Have a keeper that starts or runs the machine; True when it was started here. One command at a time does this."""
-    if _keeper_serves(directory):
-        return False
+def ensure_keeper(directory: MachineDir, report: Reporter) -> str | None:
+    """Have a keeper that starts or runs the machine. One command at a time does this.
+
+    Returns what the one that was there does, starting or running, None when it was started here. An older wherry's keeper is
+    replaced. Raises Refused for a newer one's, and for files that a newer wherry wrote.
+    """
     lock = host.current().lock(directory.start_lock_file, wait=True)
     try:
-        if _keeper_serves(directory):
-            return False
-        _start_keeper(directory)
+        found = succession.serving(directory, report)
+        if found is None:
+            start_keeper(directory)
+        return found
     finally:
         if lock is not None:
             os.close(lock)
-    return True
 
 
-def _keeper_serves(directory: MachineDir) -> bool:
-    """Whether a keeper is there that is not about to end; waits for the end of one that is."""
-    status = _status(directory)
-    if status in ("starting", "running"):
-        return True
-    if status is not None:
-        directory.wait_for_keeper()
-    return False
-
-
-def _status(directory: MachineDir) -> str | None:
-    """The keeper's word, or None when there is no keeper. Raises WherryError for one that does not answer, or not to us."""
+def _runs_for_us(directory: MachineDir) -> bool:
+    """Whether a keeper of this very wherry runs the machine. On the way of every proxied command: nothing slow here."""
     try:
-        return str(control.status(directory.control_socket)["status"])
+        answer = control.status(directory.control_socket)
     except NotRunning:
-        return None
+        return False
+    except WherryError:
+        if directory.read_state().wherry == __version__:
+            raise
+        return False  # an older one's, for `succession` to look into
+    return succession.ours(answer) and answer["status"] == "running"
 
 
-def _start_keeper(directory: MachineDir) -> None:
+def start_keeper(directory: MachineDir) -> None:
+    """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none."""
     import threading
 
     from launcher import proc

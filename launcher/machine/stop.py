@@ -21,7 +21,7 @@ def stop(name: str, force: bool, report: Reporter) -> bool:
         # Its keeper is gone, QEMU is not: a new keeper takes over and stops it in the usual way.
         from launcher.machine.run import ensure_keeper
 
-        ensure_keeper(directory)
+        ensure_keeper(directory, report)
         _stop_keeper(directory, force, report)
     directory.wait_for_keeper()
     return True

@@ -10,7 +10,7 @@ import click
 
 from launcher.cli.app import App
 from launcher.cli.options import last_start, machine_name, machine_options, verb
-from launcher.console import Console, seconds
+from launcher.console import seconds
 from launcher.errors import Interrupted, NoSuchMachine
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ def up(
     chosen, console = app.name(name), app.console
     options = machine.UpOptions(cpus=cpus, memory=memory, disk=disk, arch=arch, iso=iso)
     before = _status(chosen)
-    if before == "running":
-        console = Console(quiet=True)  # its start is told again from the beginning, and is no news
     try:
         with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "starting")) as reporter:
             result = machine.up(chosen, options, reporter)
@@ -84,7 +82,7 @@ def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
     facts = f"Docker {result.engine} · {result.accel if result.accel != 'tcg' else 'no hardware acceleration'}"
     if was_running:
         console.story(f"{result.name} is running · {facts}")
-        for note in result.notes:
+        for note in result.notes if result.already else []:  # else they were told as they came
             console.story(f"  {note}")
         return
     console.story(f"Ready in {seconds(result.seconds)} · {facts}")

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import click
 
+from launcher import __version__
 from launcher.bars import proportion
 from launcher.cli.app import App
 from launcher.cli.options import machine_name, verb
 from launcher.console import memory, seconds, size, table
 
-# Exit codes of status; whatever is neither running nor broken does not run.
-_CODES: Final = {"running": 0, "broken": 1}
+# Exit codes of status; what is none of these does not run.
+_CODES: Final = {"running": 0, "broken": 1, "newer": 6}
 _NOT_RUNNING: Final = 3
 
 
@@ -22,7 +23,7 @@ _NOT_RUNNING: Final = 3
 @click.option("--timeline", is_flag=True, help="How long each part of the last start took.")
 @verb
 def status(app: App, name: str | None, timeline: bool) -> int:
-    """One machine. Exit code 0: it runs, 3: it is stopped, 1: it is broken."""
+    """One machine. Exit code 0: it runs, 3: it is stopped, 1: it is broken, 6: a newer wherry made it."""
     from launcher import machine
 
     found = machine.status(app.name(name))
@@ -76,6 +77,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"{'ssh':<10}127.0.0.1:{found['ssh_port']}")
     lines += [f"{'restarts':<10}{cause}: {count}" for cause, count in (found.get("restarts") or {}).items()]
     lines += [f"{'note':<10}{note}" for note in found.get("notes") or []]
+    if found.get("keeper_wherry") not in (None, __version__):
+        lines.append(f"{'keeper':<10}of wherry {found['keeper_wherry']}; this is {__version__}")
     if found.get("problem"):
         lines.append(f"{'problem':<10}{found['problem']}")
     elif found.get("last_error") and found["status"] == "stopped":
