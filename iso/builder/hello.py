@@ -9,6 +9,7 @@ import tarfile
 from datetime import UTC, datetime
 
 _FORMAT = tarfile.USTAR_FORMAT
+NAME = "wherry.internal/hello:latest"
 
 
 class _Tar:
@@ -45,7 +46,9 @@ def _layer(busybox: bytes, applets: list[str], files: dict[str, bytes], epoch: i
     return tar.content()
 
 
-def hello_image(architecture: str, busybox: bytes, applets: list[str], files: dict[str, bytes], epoch: int) -> bytes:
+def hello_image(
+    architecture: str, busybox: bytes, applets: list[str], files: dict[str, bytes], epoch: int, name: str = NAME
+) -> bytes:
     """The whole archive, as `docker load` and POST /images/load take it."""
     layer = _layer(busybox, applets, files, epoch)
     config = {
@@ -58,7 +61,7 @@ def hello_image(architecture: str, busybox: bytes, applets: list[str], files: di
     }
     config_bytes = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
     config_name = hashlib.sha256(config_bytes).hexdigest() + ".json"
-    manifest = [{"Config": config_name, "Layers": ["layer.tar"], "RepoTags": ["wherry.internal/hello:latest"]}]
+    manifest = [{"Config": config_name, "Layers": ["layer.tar"], "RepoTags": [name]}]
     tar = _Tar(epoch)
     tar.add(config_name, config_bytes)
     tar.add("layer.tar", layer)

@@ -38,15 +38,15 @@ def make_squashfs(tools: Tools, root: Path, target: Path, *, fast: bool, block: 
     )  # fmt: skip
 
 
-def make_iso(tools: Tools, tree: Path, target: Path, volume: str) -> None:
-    """An ISO 9660 with Rock Ridge names; SOURCE_DATE_EPOCH fixes its dates and its id."""
+def make_iso(tools: Tools, tree: Path, target: Path, volume: str, loader: Sequence[str | Path]) -> None:
+    """An ISO 9660 with Rock Ridge names that BIOS and UEFI boot; SOURCE_DATE_EPOCH fixes its dates and its id."""
     moment = datetime.fromtimestamp(tools.epoch, UTC).strftime("%Y%m%d%H%M%S00")
     for path in [tree, *sorted(tree.rglob("*"))]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (tools.epoch, tools.epoch))
     tools.run(
         "xorriso", "-as", "mkisofs", "-quiet", "-r", "-V", volume, "-appid", "WHERRY", "-preparer", "",
-        f"--modification-date={moment}", "-o", target, tree,
+        f"--modification-date={moment}", *loader, "-o", target, tree,
     )  # fmt: skip
 
 

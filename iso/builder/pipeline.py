@@ -14,10 +14,12 @@ from pathlib import Path
 
 from builder import image, rootfs
 from builder.apt import Want, all_cached, fetch
+from builder.emulators import measure
 from builder.hello import hello_image
 from builder.helpers import compile_helpers
-from builder.initrd import make_initrd
+from builder.initrd import make_drivers, make_initrd
 from builder.iptables import make_iptables
+from builder.loader import make_loader, take_modules
 from builder.lock import Lock, Package, differences, read_lock, write_lock
 from builder.log import BuildError, say
 from builder.modules import install_modules, read_kernel
@@ -137,7 +139,8 @@ def _build(options: Options, target: Path) -> None:
     sources = tuple(package for package in tools_chosen.packages if package.architecture == "source")
     make_iptables(tools, sources, options.arch, work)
     tree = _image_tree(recipe, options, chosen.packages, tools, work)
-    image.make_iso(tools, tree, work / "image.iso", f"WHERRY_{options.arch.upper()}")
+    loader = make_loader(tools, work / "grub", options.arch, _volume(options.arch), tree, work)
+    image.make_iso(tools, tree, work / "image.iso", _volume(options.arch), loader)
     manifest = {
         "format": 1,
         "name": "wherry",
@@ -146,6 +149,7 @@ def _build(options: Options, target: Path) -> None:
         "built": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "unlocked": chosen.unlocked or tools_chosen.unlocked,
         **image.describe((*chosen.packages, *sources), work / "image.iso", tree / "live/root.squashfs"),
+        "emulators": measure(tools, recipe.emulators[options.arch], work / "root", work),
         "largest": image.largest(work / "root"),
     }
     image.publish(work / "image.iso", target, manifest)
@@ -153,12 +157,17 @@ def _build(options: Options, target: Path) -> None:
     say(f"{target.name}: {manifest['size']:,} bytes, squashfs {manifest['root']['size']:,}")
 
 
+def _volume(arch: str) -> str:
+    """The ISO's name, by which the loader and the initrd find it."""
+    return f"WHERRY_{arch.upper()}"
+
+
 def _root_want(recipe: Recipe, arch: str, engine_suite: str) -> Want:
     engine = recipe.engine.get(engine_suite)
     if engine is None:
         raise BuildError(f"the recipe knows no engine from {engine_suite}")
     second, ours = ("", ()) if engine_suite == "stable" else (engine_suite, tuple(engine))
-    names = (*recipe.packages, *engine, recipe.kernel[arch])
+    names = (*recipe.packages, *engine, *recipe.loader[arch], recipe.kernel[arch])
     return Want(recipe.suite, arch, names, frozenset(recipe.skip), second, ours)
 
 
@@ -173,7 +182,8 @@ def _image_tree(recipe: Recipe, options: Options, packages: tuple[Package, ...],
     (tree / "boot").mkdir(parents=True)
     (tree / "live").mkdir()
     say(f"root: unpacking {len(packages)} packages")
-    rootfs.unpack_root(recipe, packages, root)
+    rootfs.unpack_root(recipe, options.arch, packages, root)
+    take_modules(root, work)
     image.make_kernel(tools, rootfs.take_kernel(root, work), tree / "boot/vmlinuz")
     kernel = read_kernel(tools, work / "kernel")
     names = [name for group in recipe.modules.values() for name in group]
@@ -183,6 +193,8 @@ def _image_tree(recipe: Recipe, options: Options, packages: tuple[Package, ...],
     level = "-3" if options.fast else "-19"
     initrd = make_initrd(tools, kernel, early, busybox, (ISO / "initrd/init").read_bytes(), work, level)
     initrd.replace(tree / "boot/initrd")
+    later = [name for name in kernel.closure(recipe.modules_firmware, recipe.modules_never) if name not in early]
+    make_drivers(tools, kernel, later, _volume(options.arch), work, level).replace(tree / "boot/drivers")
     _furnish(recipe, options.arch, busybox, tools, work)
     image.make_squashfs(tools, root, tree / "live/root.squashfs", fast=options.fast, block=BLOCK)
     return tree
@@ -193,6 +205,7 @@ def _furnish(recipe: Recipe, arch: str, busybox: bytes, tools: Tools, work: Path
     root = work / "root"
     compile_helpers(tools, ISO / "helpers", arch, work, root / "usr/lib/wherry")
     rootfs.write(root / "usr/sbin/xtables-legacy-multi", (work / "xtables-legacy-multi").read_bytes(), 0o755)
+    rootfs.write(root / "usr/share/wherry/version", f"{version()}\n".encode(), 0o644)
     rootfs.certificates(root)
     rootfs.own_files(recipe, ISO / "overlay", root)
     applets = rootfs.busybox_links(tools, root)

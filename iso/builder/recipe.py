@@ -18,6 +18,8 @@ class Recipe:
     engine_suite: str
     packages: list[str]
     engine: dict[str, list[str]]
+    emulators: dict[str, list[str]]
+    loader: dict[str, list[str]]
     kernel: dict[str, str]
     skip: list[str]
     keep: dict[str, list[str]]
@@ -29,6 +31,7 @@ class Recipe:
     modules: dict[str, list[str]]
     modules_never: list[str]
     modules_initrd: list[str]
+    modules_firmware: list[str]
     tools: list[str]
     sources: list[str]
     tools_cross: dict[str, list[str]]

@@ -18,12 +18,13 @@ from builder.tools import Tools
 _PROGRAM_FOLDERS = ("usr/lib/wherry/", "etc/wherry/", "etc/init.d/")
 
 
-def unpack_root(recipe: Recipe, packages: Sequence[Package], root: Path) -> None:
+def unpack_root(recipe: Recipe, arch: str, packages: Sequence[Package], root: Path) -> None:
     """Unpacks what the recipe keeps."""
+    keep = {**recipe.keep, "qemu-user": [f"usr/bin/{name}" for name in recipe.emulators[arch]]}
     pruned = re.compile("|".join(translate(pattern) for pattern in recipe.prune))
 
     def wanted(package: str, path: str) -> bool:
-        kept = recipe.keep.get(package)
+        kept = keep.get(package)
         if kept is not None:
             return any(fnmatchcase(path, pattern) for pattern in kept) and not pruned.match(path)
         return not pruned.match(path)
