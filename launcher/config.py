@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Final
 
 from launcher import __version__, release
@@ -11,6 +12,7 @@ from launcher.errors import Usage, WherryError
 
 CONFIG_VERSION: Final = 1
 ARCHES: Final = ("amd64", "arm64")
+ACCELS: Final = ("auto", "kvm", "hvf", "whpx", "tcg")
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
@@ -24,6 +26,17 @@ ENGINE_REFUSED: Final = {
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt])(?:i?b)?", re.IGNORECASE)
 _UNITS: Final = {"k": 1 << 10, "m": MIB, "g": GIB, "t": 1 << 40}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+# QEMU's own network between the computer and the machine.
+_LINK: Final = "10.0.2.0/24"
+_PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")  # RFC 1918
+
+
+class BadValue(Usage):
+    """A key or a value that cannot be; `key` is its dotted name, for the line in the file."""
+
+    def __init__(self, key: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.key = key
 
 
 def parse_size(text: str) -> int:
@@ -51,6 +64,50 @@ def check_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class Network:
+    """Reserved: checked and kept, not used yet. Empty is our default."""
+
+    proxy: str = ""  # URL
+    ca: str = ""  # path of a PEM file on this computer
+    subnet: str = ""  # CIDR
+
+    def __post_init__(self) -> None:
+        if self.proxy:
+            _check_proxy(self.proxy)
+        if self.subnet:
+            _check_subnet(self.subnet)
+
+
+def _check_proxy(text: str) -> None:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or any(character.isspace() or not character.isprintable() for character in text):
+        # The value is not repeated: it may hold a password.
+        raise BadValue("network.proxy", "network.proxy is no proxy's address: http://HOST:PORT or https://HOST:PORT.")
+
+
+def _check_subnet(text: str) -> None:
+    import ipaddress
+
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise BadValue("network.subnet", f"network.subnet = {text!r}: {error}.", hint="for example 10.77.0.0/16") from None
+    private = any(
+        network.subnet_of(ipaddress.IPv4Network(block)) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
+    )
+    if not private or not 8 <= network.prefixlen <= 24:
+        raise BadValue("network.subnet", f"network.subnet = {text!r}: a private network of /8 to /24 is wanted.")
+    if network.overlaps(ipaddress.IPv4Network(_LINK)):
+        raise BadValue("network.subnet", f"network.subnet = {text!r} holds {_LINK}, which links the machine to this computer.")
+
+
+@dataclass(frozen=True)
 class MachineConfig:
     """What was decided for one machine; the content of its machine.toml."""
 
@@ -62,65 +119,138 @@ class MachineConfig:
     stop_seconds: int = 30  # what containers get to stop at power off
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
+    network: Network = field(default_factory=Network)
     engine: dict[str, Any] = field(default_factory=dict)  # daemon.json keys over our defaults
 
     def __post_init__(self) -> None:
         if self.arch not in ARCHES:
-            raise Usage(f"{self.arch!r} is no architecture of the machine: {' or '.join(ARCHES)}.")
+            raise BadValue("arch", f"{self.arch!r} is no architecture of the machine: {' or '.join(ARCHES)}.")
         if not 1 <= self.cpus <= 255:
-            raise Usage(f"cpus = {self.cpus}: 1 to 255.")
+            raise BadValue("cpus", f"cpus = {self.cpus}: 1 to 255.")
         if self.memory < 512 * MIB:
-            raise Usage(f"memory = {format_size(self.memory)}: the engine needs 512M at least.")
+            raise BadValue("memory", f"memory = {format_size(self.memory)}: the engine needs 512M at least.")
         if self.disk < GIB:
-            raise Usage(f"disk = {format_size(self.disk)}: 1G at least.")
+            raise BadValue("disk", f"disk = {format_size(self.disk)}: 1G at least.")
         if not 1 <= self.stop_seconds <= 3600:
-            raise Usage(f"stop_seconds = {self.stop_seconds}: 1 to 3600.")
-        if self.accel not in ("auto", "kvm", "hvf", "whpx", "tcg"):
-            raise Usage(f"accel = {self.accel!r}: auto, kvm, hvf, whpx or tcg.")
+            raise BadValue("stop_seconds", f"stop_seconds = {self.stop_seconds}: 1 to 3600.")
+        if self.accel not in ACCELS:
+            raise BadValue("accel", f"accel = {self.accel!r}: {', '.join(ACCELS[:-1])} or {ACCELS[-1]}.")
         for key in self.engine:
             if key in ENGINE_REFUSED:
-                raise Usage(f"[engine] {key} cannot be set: {ENGINE_REFUSED[key]}.")
+                raise BadValue(f"engine.{key}", f"[engine] {key} cannot be set: {ENGINE_REFUSED[key]}.")
 
     def changed(self, **values: Any) -> MachineConfig:
         return replace(self, **values)
 
 
 _SIZES: Final = ("memory", "disk")
+_KINDS: Final = {"cpus": int, "stop_seconds": int, "engine": dict, "network": dict}
 
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:
-    """Plain values in the order they are written; sizes as text."""
+    """Plain values in the order they are written, less those that are our default anyway; sizes as text."""
     values: dict[str, Any] = {"version": CONFIG_VERSION, "wherry": __version__}
     for item in fields(config):
         value = getattr(config, item.name)
+        if value == _default(item):
+            continue
+        if isinstance(value, Network):
+            value = {part.name: getattr(value, part.name) for part in fields(value) if getattr(value, part.name)}
         values[item.name] = format_size(value) if item.name in _SIZES else value
     return values
 
 
+def _default(item: Any) -> Any:
+    return item.default_factory() if item.default_factory is not MISSING else item.default
+
+
 def from_toml_values(values: dict[str, Any]) -> MachineConfig:
-    """The config in a parsed machine.toml. Raises Refused when a newer wherry wrote it, WherryError when a value is wrong.
+    """The config in a parsed machine.toml. Raises Refused when a newer wherry wrote it, WherryError when it is incomplete, BadValue
+    for a key that is not known or a value that cannot be.
 
     Keys that are missing have their defaults: the file may be an older wherry's.
     """
     values = dict(values)
     version, wherry = values.pop("version", None), values.pop("wherry", None)
-    known = {item.name: item for item in fields(MachineConfig)}
+    known = [item.name for item in fields(MachineConfig)]
     newer = isinstance(version, int) and version > CONFIG_VERSION
     if newer or (not set(values) <= set(known) and release.is_newer(str(wherry or ""))):
         raise release.refused("machine.toml", wherry)
     if version != CONFIG_VERSION:
-        raise WherryError(f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.")
-    for key in values:
-        if key not in known:
-            raise WherryError(f"machine.toml: unknown key {key!r}.")
-    kinds = {"cpus": int, "stop_seconds": int, "engine": dict}
+        raise BadValue("version", f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.")
     for key, value in values.items():
-        if not isinstance(value, kinds.get(key, str)) or isinstance(value, bool):
-            raise WherryError(f"machine.toml: {key} = {value!r} has the wrong type.")
+        if key not in known:
+            raise unknown_key(key, known)
+        _check_kind(key, value, _KINDS.get(key, str))
     for key in _SIZES:
         if key in values:
-            values[key] = parse_size(values[key])
+            values[key] = _size(key, values[key])
+    if "network" in values:
+        values["network"] = _network(values["network"])
+    missing = [key for key in ("arch", "cpus", "memory", "iso") if key not in values]
+    if missing:
+        raise WherryError(f"machine.toml is incomplete: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.")
+    return MachineConfig(**values)
+
+
+def _check_kind(key: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        # A proxy's address may hold a password.
+        shown = key if key == "network.proxy" else f"{key} = {value!r}"
+        raise BadValue(key, f"{shown} has the wrong type.")
+
+
+def _size(key: str, text: str) -> int:
     try:
-        return MachineConfig(**values)
-    except TypeError as error:
-        raise WherryError(f"machine.toml is incomplete: {error}.") from error
+        return parse_size(text)
+    except Usage as error:
+        raise BadValue(key, f"{key}: {error.message}") from None
+
+
+def _network(values: dict[str, Any]) -> Network:
+    known = [item.name for item in fields(Network)]
+    for key, value in values.items():
+        if key not in known:
+            raise unknown_key(f"network.{key}", [f"network.{name}" for name in known])
+        _check_kind(f"network.{key}", value, str)
+    return Network(**values)
+
+
+def unknown_key(key: str, known: list[str]) -> BadValue:
+    """The error for a key that there is not, with the nearest one that there is."""
+    import difflib
+
+    near = difflib.get_close_matches(key, known, n=1)
+    return BadValue(key, f"unknown key {key!r}{f', {near[0]} is the nearest' if near else ''}.", hint="wherry config --help")
+
+
+def read(text: str, file: Path, name: str) -> MachineConfig:
+    """The config in the text of machine `name`'s machine.toml; an error names the file, and the line where there is one."""
+    import tomllib
+
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise WherryError(f"{file} cannot be read: {error}.", hint=f"wherry config edit {name}") from error
+    try:
+        return from_toml_values(values)
+    except BadValue as error:
+        line = line_of(text, error.key)
+        place = f"{file}, line {line}" if line else str(file)
+        raise WherryError(f"{place}: {error.message}", hint=f"wherry config edit {name}") from error
+
+
+def line_of(text: str, key: str) -> int | None:
+    """The line, from 1, on which a dotted key stands in a TOML text; None when it is written in some rarer way."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        heading = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        if heading:
+            table = heading[1].replace('"', "")
+            found = table
+        else:
+            name = line.partition("=")[0].strip().replace('"', "").replace("'", "")
+            found = f"{table}.{name}" if table else name
+        if found == key:
+            return number
+    return None

@@ -48,6 +48,16 @@ def run(argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, 
     return done.stdout.decode(errors="replace")
 
 
+def interactive(argv: Sequence[str | Path]) -> int:
+    """Run on our own terminal, to the end; the exit code. Raises MissingOnHost when the program is not there."""
+    words = [os.fspath(word) for word in argv]
+    log.debug("+ %s", shlex.join(words))
+    try:
+        return subprocess.run(words, check=False).returncode
+    except OSError as error:
+        raise missing(words[0]) from error
+
+
 def spawn(
     argv: Sequence[str | Path],
     *,

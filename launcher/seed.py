@@ -74,11 +74,20 @@ def render_env(values: dict[str, str | int]) -> bytes:
 
 def render_daemon(defaults: dict[str, Any], config: MachineConfig) -> bytes:
     """dockerd's daemon.json: our defaults, over them the machine's [engine]. The same values give the same bytes."""
-    laid = overlaid(with_cache_bound(defaults, config.disk), config.engine)
+    laid = laid_over(defaults, config)
     try:
         return json.dumps(laid, indent=1, sort_keys=True).encode() + b"\n"
     except TypeError as error:  # TOML has dates, JSON has none
         raise WherryError(f"[engine] holds a value that daemon.json cannot: {error}.") from error
+
+
+def engine_values(config: MachineConfig) -> dict[str, Any]:
+    """What daemon.json will hold."""
+    return laid_over(_default_daemon(), config)
+
+
+def laid_over(defaults: dict[str, Any], config: MachineConfig) -> dict[str, Any]:
+    return overlaid(with_cache_bound(defaults, config.disk), config.engine)
 
 
 def with_cache_bound(defaults: dict[str, Any], disk: int) -> dict[str, Any]:

@@ -131,6 +131,11 @@ class MachineDir:
         return self.path / "lock.start"
 
     @property
+    def config_lock_file(self) -> Path:
+        """Held by a command from the look at machine.toml to its change."""
+        return self.path / "lock.config"
+
+    @property
     def emulation_told(self) -> Path:
         """There once the user was told that this machine runs without hardware acceleration."""
         return self.path / "emulation-told"
@@ -160,31 +165,34 @@ class MachineDir:
 
     def read_config(self) -> MachineConfig:
         """Raises NoSuchMachine when there is none, Refused when a newer wherry wrote it, WherryError when it is damaged."""
-        import tomllib
-
         try:
-            values = tomllib.loads(self.config_file.read_text(encoding="utf-8"))
+            text = self.config_file.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             if not self.exists():
                 raise NoSuchMachine(
                     f"there is no machine {self.name!r}.", hint=f"wherry up{'' if self.name == 'default' else ' ' + self.name}"
                 ) from error
             raise WherryError(f"machine {self.name!r} has no machine.toml.", hint=f"wherry delete {self.name}") from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise WherryError(f"{self.config_file} cannot be read: {error}") from error
-        return config.from_toml_values(values)
+        return config.read(text, self.config_file, self.name)
 
     def write_config(self, wanted: MachineConfig) -> None:
-        """Write machine.toml; comments and order of an existing file stay."""
+        """Write what differs from machine.toml as it is; comments and order of an existing file stay."""
         import tomlkit
 
-        document = tomlkit.document()
+        document, now = tomlkit.document(), None
         if self.config_file.exists():
             document = tomlkit.parse(self.config_file.read_text(encoding="utf-8"))
-        for key, value in config.to_toml_values(wanted).items():
-            if document.get(key) != value:
+            now = config.from_toml_values(document.unwrap())
+        values = config.to_toml_values(wanted)
+        before = config.to_toml_values(now) if now else {}
+        for key in before.keys() - values.keys():
+            document.pop(key, None)  # our default again
+        for key, value in values.items():
+            if value != before.get(key):
                 document[key] = value
-        write_private(self.config_file, tomlkit.dumps(document).encode())
+        write_private(self.config_file, (tomlkit.dumps(document).rstrip() + "\n").encode())
 
     def read_state(self) -> State:
         """What was last written; the empty state when there is none. Raises WherryError for a damaged or newer file."""

@@ -28,7 +28,7 @@ LAYERS = (
     {"__init__"},
 )
 # Parts of one thing: the reporter for a terminal, the reading of ISO files, what state.json holds.
-PARTS = {"bars": "console", "isofile": "images", "state": "store"}
+PARTS = {"bars": "console", "isofile": "images", "state": "store", "config_keys": "config"}
 
 
 def unit(module: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launcher import errors
 from launcher.cli import proxy, registry
+from launcher.config_keys import KEYS
 from tests.conftest import Said
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -45,6 +46,15 @@ def test_exit_codes() -> None:
     assert {int(cell) for cell in first_cells(section("Exit codes"))} == own
     for code in set(proxy.LOST.values()):
         assert str(code) in section("Exit codes").split("|", 1)[0]
+
+
+def test_the_table_of_keys() -> None:
+    rows = [line.split("|")[1:-1] for line in section("Settings").splitlines() if line.startswith("|")]
+    table = [[cell.strip().strip("`") for cell in row] for row in rows if len(row) == 4][2:]
+    assert table == [
+        [key.name, key.default, "later" if key.later else "yes" if not key.changed_by else "-", key.what.rstrip(".")]
+        for key in KEYS
+    ]
 
 
 def test_the_block_list_is_written_down() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from launcher.cli.app import App
 from launcher.config import parse_size
+from launcher.errors import Usage
 
 P = ParamSpec("P")
 
@@ -30,6 +32,28 @@ def verb(function: Callable[Concatenate[App, P], int | None]) -> Callable[..., i
         return cast(Callable[..., int | None], function)(app, **values)
 
     return cast(Callable[..., int | None], wrapped)
+
+
+class Words(click.Group):
+    """A verb with words of its own: `config show`. Alone it tells them; another word is told the nearest."""
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **{"invoke_without_command": True, "subcommand_metavar": "WORD [ARGS]...", **values})
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if not ctx._protected_args and not ctx.args:
+            click.echo(ctx.get_help())
+            return 0
+        return super().invoke(ctx)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            raise Usage(
+                f"{self.name} knows no {args[0]!r}: {', '.join(self.commands)}.",
+                hint=f"wherry {self.name} {near[0]}" if near else f"wherry {self.name} --help",
+            )
+        return super().resolve_command(ctx, args)
 
 
 machine_name = click.argument("name", required=False, metavar="[NAME]")

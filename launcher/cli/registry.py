@@ -19,6 +19,7 @@ VERBS: Final = {
     "ssh": ("proxied", "A shell or a command in the machine."),
     "cp": ("cp", "Copy files: SRC DST, with NAME:path on one side."),
     "logs": ("logs", "The machine's logs: serial, engine, keeper or qemu."),
+    "config": ("config", "Settings: show, get, set, unset, edit, path."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -40,7 +41,7 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save", "repair", "env", "shellinit", "context", "link", "unlink", "port", "share", "config", "iso",
+        "suspend", "save", "repair", "env", "shellinit", "context", "link", "unlink", "port", "share", "iso",
         "download", "upgrade", "disk", "autostart", "uninstall", "doctor",
     }
 )  # fmt: skip

@@ -62,6 +62,9 @@ class HostModule(Protocol):
     def terminal(self) -> Terminal:
         """Our own standard streams."""
 
+    def editor(self) -> list[str]:
+        """The text editor of the system, as words, for a user who has chosen none."""
+
     def make_private(self, folder: Path) -> None:
         """Make the folder, closed to other users; raises Refused when it is there and belongs to somebody else."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ __all__ = [
     "accelerator_hint",
     "accelerators",
     "detach_options",
+    "editor",
     "lock",
     "make_private",
     "qemu_folders",
@@ -48,6 +50,11 @@ def qemu_folders() -> list[Path]:
 
 def qemu_hint() -> str:
     return "Debian, Ubuntu: sudo apt-get install qemu-system-x86 qemu-utils; Fedora: sudo dnf install qemu-kvm qemu-img"
+
+
+def editor() -> list[str]:
+    # Debian's sensible-editor follows the user's and the system's choice; vi is on every system.
+    return next(([name] for name in ("sensible-editor", "nano", "vi") if shutil.which(name)), ["vi"])
 
 
 def run_base() -> Path:

@@ -15,6 +15,7 @@ __all__ = [
     "accelerator_hint",
     "accelerators",
     "detach_options",
+    "editor",
     "lock",
     "make_private",
     "qemu_folders",
@@ -43,6 +44,10 @@ def qemu_folders() -> list[Path]:
 
 def qemu_hint() -> str:
     return "brew install qemu"
+
+
+def editor() -> list[str]:
+    return ["vi"]
 
 
 def run_base() -> Path:

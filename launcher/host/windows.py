@@ -43,6 +43,10 @@ def qemu_hint() -> str:
     return "winget install SoftwareFreedomConservancy.QEMU"
 
 
+def editor() -> list[str]:
+    return ["notepad"]
+
+
 def run_base() -> Path:
     return Path(tempfile.gettempdir()) / "wherry"
 

@@ -1,0 +1,143 @@
+"""The keys of machine.toml, once: `config show`, `config --help` and README's table are made from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from launcher import config
+from launcher.config import ACCELS, BadValue, format_size
+from launcher.errors import Usage
+
+Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "table", "fixed"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its dotted name, what its value is, what it is without being set, and in one line what it does."""
+
+    name: str
+    kind: Kind
+    default: str  # as one says it; what cpus and memory are without being set depends on the computer
+    what: str
+    restart: bool = True  # a machine that runs must be started again for it
+    later: bool = False  # kept, not used by this release
+    changed_by: str = ""  # for what is decided once: the command that changes it all the same
+
+
+KEYS: Final = (
+    Key("cpus", "number", "this computer's, at most 8", "Number of CPUs."),
+    Key("memory", "size", "a quarter of this computer's, 1G to 4G", "Memory."),
+    Key("stop_seconds", "number", "30", "Seconds that containers get to stop when the machine is shut down."),
+    Key("accel", "accel", "auto", f"Accelerator: {', '.join(ACCELS)}."),
+    Key("qemu", "program", "found", "Path of the QEMU to use."),
+    Key("network.proxy", "url", "none", "Proxy that the machine is to use.", restart=False, later=True),
+    Key("network.ca", "file", "none", "File of certificates that the machine is to trust.", restart=False, later=True),
+    Key("network.subnet", "subnet", "the engine's", "Private network for containers.", restart=False, later=True),
+    Key("engine.KEY", "table", "see config show", "A key of dockerd's daemon.json; not hosts, data-root, containerd."),
+    Key("arch", "fixed", "this computer's", "Architecture.", changed_by="Make another machine: wherry init NAME --arch ARCH"),
+    Key("disk", "fixed", "100G", "What the disk may grow to.", changed_by="Make another machine: wherry init NAME --disk SIZE"),
+    Key("iso", "fixed", "this release's", "SHA-256 of the ISO that the machine runs.", changed_by="wherry upgrade"),
+    Key("version", "fixed", "1", "Version of the file.", changed_by="It is wherry's own."),
+)
+
+ENGINE: Final = "engine."
+
+# daemon.json of dockerd 28 (docs.docker.com/reference/cli/dockerd, "Daemon configuration file"). Another key is passed on,
+# since an engine may know more; but one that differs by a letter or two is a slip.
+ENGINE_KEYS: Final = (
+    "allow-direct-routing", "authorization-plugins", "bip", "bip6", "bridge", "builder", "cdi-spec-dirs", "cgroup-parent",
+    "containerd-namespace", "containerd-plugins-namespace", "debug", "default-address-pools", "default-cgroupns-mode",
+    "default-gateway", "default-gateway-v6", "default-network-opts", "default-runtime", "default-shm-size",
+    "default-ulimits", "dns", "dns-opts", "dns-search", "exec-opts", "exec-root", "experimental", "features",
+    "firewall-backend", "fixed-cidr", "fixed-cidr-v6", "group", "host-gateway-ip", "host-gateway-ips", "http-proxy",
+    "https-proxy", "icc", "init", "init-path", "insecure-registries", "ip", "ip-forward", "ip-forward-no-drop", "ip-masq",
+    "ip6tables", "iptables", "ipv6", "labels", "live-restore", "log-driver", "log-format", "log-level", "log-opts",
+    "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "metrics-addr", "mtu",
+    "no-new-privileges", "no-proxy", "node-generic-resources", "oom-score-adjust", "pidfile", "proxies", "raw-logs",
+    "registry-mirrors", "rootless", "runtimes", "seccomp-profile", "selinux-enabled", "shutdown-timeout", "storage-driver",
+    "storage-opts", "swarm-default-advertise-addr", "tls", "tlscacert", "tlscert", "tlskey", "tlsverify", "userland-proxy",
+    "userland-proxy-path", "userns-remap",
+)  # fmt: skip
+_LISTS: Final = frozenset({
+    "authorization-plugins", "cdi-spec-dirs", "default-address-pools", "dns", "dns-opts", "dns-search", "exec-opts",
+    "host-gateway-ips", "insecure-registries", "labels", "node-generic-resources", "registry-mirrors", "storage-opts",
+})  # fmt: skip
+# Its values are text, numbers too: dockerd refuses {"max-file": 3}.
+_TEXTS: Final = frozenset({"log-opts"})
+
+
+def find(name: str) -> Key:
+    """The key of that dotted name. Raises BadValue, with the nearest, when there is none."""
+    for key in KEYS:
+        if key.name == name or (key.kind == "table" and name.startswith(ENGINE) and name != ENGINE):
+            return key
+    raise config.unknown_key(name, [key.name for key in KEYS])
+
+
+def path(name: str) -> list[str]:
+    """The parts of a dotted key, by TOML's own rules: engine.runtimes."io.containerd.x". Raises BadValue for what is no key."""
+    import tomllib
+
+    try:
+        inner: Any = tomllib.loads(f"{name}=0")
+    except tomllib.TOMLDecodeError:
+        inner = None
+    parts: list[str] = []
+    while isinstance(inner, dict) and len(inner) == 1:
+        part, inner = next(iter(inner.items()))
+        parts.append(part)
+    if inner != 0 or "\n" in name or "=" in name:
+        raise BadValue(name, f"{name!r} is no key.", hint="wherry config show")
+    return parts
+
+
+def parse(name: str, text: str) -> Any:
+    """The value, as machine.toml holds it, from the words of a command line. Raises BadValue."""
+    key = find(name)
+    if key.kind == "fixed":
+        raise BadValue(name, f"{name} cannot be set.", hint=key.changed_by)
+    if key.kind == "table":
+        return _engine_value(name, text)
+    if key.kind == "number":
+        try:
+            return int(text)
+        except ValueError:
+            raise BadValue(name, f"{name} = {text!r}: a number is wanted.") from None
+    if key.kind == "size":
+        try:
+            return format_size(config.parse_size(text))
+        except Usage as error:
+            raise BadValue(name, f"{name}: {error.message}") from None
+    return text
+
+
+def _engine_value(name: str, text: str) -> Any:
+    """TOML where the text is some, else the text itself, so that 5m needs no quotes."""
+    import tomllib
+
+    parts = path(name)[1:]
+    _check_engine_key(parts[0])
+    try:
+        values = tomllib.loads(f"value = {text}\n")
+    except tomllib.TOMLDecodeError:
+        values = {}
+    value = values["value"] if list(values) == ["value"] else text
+    if parts[0] in _LISTS and not isinstance(value, list):
+        raise BadValue(name, f"{name} is a list.", hint=f"""wherry config set {name} '["{text}"]'""")
+    if parts[0] in _TEXTS and len(parts) == 2 and not isinstance(value, str):
+        return text
+    return value
+
+
+def _check_engine_key(part: str) -> None:
+    import difflib
+
+    if part in config.ENGINE_REFUSED or part in ENGINE_KEYS:
+        return
+    near = difflib.get_close_matches(part, ENGINE_KEYS, n=1, cutoff=0.8)
+    if near:
+        raise BadValue(
+            ENGINE + part, f"unknown key {ENGINE + part!r}, {ENGINE + near[0]} is the nearest.",
+            hint="A key that only your engine knows can be written by hand: wherry config edit",
+        )  # fmt: skip
