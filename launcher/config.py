@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Final
 
 from launcher import __version__, release
@@ -222,35 +221,3 @@ def unknown_key(key: str, known: list[str]) -> BadValue:
 
     near = difflib.get_close_matches(key, known, n=1)
     return BadValue(key, f"unknown key {key!r}{f', {near[0]} is the nearest' if near else ''}.", hint="wherry config --help")
-
-
-def read(text: str, file: Path, name: str) -> MachineConfig:
-    """The config in the text of machine `name`'s machine.toml; an error names the file, and the line where there is one."""
-    import tomllib
-
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise WherryError(f"{file} cannot be read: {error}.", hint=f"wherry config edit {name}") from error
-    try:
-        return from_toml_values(values)
-    except BadValue as error:
-        line = line_of(text, error.key)
-        place = f"{file}, line {line}" if line else str(file)
-        raise WherryError(f"{place}: {error.message}", hint=f"wherry config edit {name}") from error
-
-
-def line_of(text: str, key: str) -> int | None:
-    """The line, from 1, on which a dotted key stands in a TOML text; None when it is written in some rarer way."""
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        heading = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
-        if heading:
-            table = heading[1].replace('"', "")
-            found = table
-        else:
-            name = line.partition("=")[0].strip().replace('"', "").replace("'", "")
-            found = f"{table}.{name}" if table else name
-        if found == key:
-            return number
-    return None

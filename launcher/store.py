@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from launcher import config, host
+from launcher import config, configfile, host
 from launcher.config import MachineConfig
 from launcher.errors import NoSuchMachine, Refused, Usage, WherryError
 from launcher.state import State
@@ -175,24 +175,12 @@ class MachineDir:
             raise WherryError(f"machine {self.name!r} has no machine.toml.", hint=f"wherry delete {self.name}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise WherryError(f"{self.config_file} cannot be read: {error}") from error
-        return config.read(text, self.config_file, self.name)
+        return configfile.read(text, self.config_file, self.name)
 
     def write_config(self, wanted: MachineConfig) -> None:
         """Write what differs from machine.toml as it is; comments and order of an existing file stay."""
-        import tomlkit
-
-        document, now = tomlkit.document(), None
-        if self.config_file.exists():
-            document = tomlkit.parse(self.config_file.read_text(encoding="utf-8"))
-            now = config.from_toml_values(document.unwrap())
-        values = config.to_toml_values(wanted)
-        before = config.to_toml_values(now) if now else {}
-        for key in before.keys() - values.keys():
-            document.pop(key, None)  # our default again
-        for key, value in values.items():
-            if value != before.get(key):
-                document[key] = value
-        write_private(self.config_file, (tomlkit.dumps(document).rstrip() + "\n").encode())
+        text = self.config_file.read_text(encoding="utf-8") if self.config_file.exists() else None
+        write_private(self.config_file, configfile.rewritten(text, wanted).encode())
 
     def read_state(self) -> State:
         """What was last written; the empty state when there is none. Raises WherryError for a damaged or newer file."""

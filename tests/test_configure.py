@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from launcher import store
-from launcher.config import GIB, MachineConfig, line_of
+from launcher.config import GIB, MachineConfig
 from launcher.config_keys import KEYS
+from launcher.configfile import line_of
 from launcher.errors import Refused
 from launcher.machine import configure, create
 from tests.conftest import Said

@@ -27,8 +27,8 @@ LAYERS = (
     {"errors", "report"},
     {"__init__"},
 )
-# Parts of one thing: the reporter for a terminal, the reading of ISO files, what state.json holds.
-PARTS = {"bars": "console", "isofile": "images", "state": "store", "config_keys": "config"}
+# Parts of one thing: the reporter for a terminal, the reading of ISO files, what state.json holds, the keys and text of config.
+PARTS = {"bars": "console", "isofile": "images", "state": "store", "config_keys": "config", "configfile": "config"}
 
 
 def unit(module: str) -> str:

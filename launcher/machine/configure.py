@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import config, config_keys, host, proc, seed, store
+from launcher import config, config_keys, configfile, host, proc, seed, store
 from launcher.config import BadValue, MachineConfig
 from launcher.config_keys import KEYS
 from launcher.errors import Refused, Usage, WherryError
@@ -194,19 +194,19 @@ class Draft:
         """What the text does. Raises WherryError, with its line, for one that cannot be."""
         try:
             text = self.file.read_text(encoding="utf-8")
-            wanted = config.read(text, self.file, self.directory.name)
+            wanted = configfile.read(text, self.file, self.directory.name)
             _check_engine(wanted)
             return _plan(self.directory, self._now(), wanted)
         except UnicodeDecodeError as error:
             raise WherryError(f"{self.file} cannot be read: {error}") from error
         except BadValue as error:
             raise Usage(
-                f"{self.file}, line {config.line_of(text, error.key) or 1}: {error.message}", hint=error.hint
+                f"{self.file}, line {configfile.line_of(text, error.key) or 1}: {error.message}", hint=error.hint
             ) from error
 
     def _now(self) -> MachineConfig | None:
         try:
-            return config.read(self.before.decode(), self.directory.config_file, self.directory.name)
+            return configfile.read(self.before.decode(), self.directory.config_file, self.directory.name)
         except (WherryError, UnicodeDecodeError):
             return None  # it is being mended
 
