@@ -164,22 +164,22 @@ def _default(item: Any) -> Any:
 
 
 def from_toml_values(values: dict[str, Any]) -> MachineConfig:
-    """The config in a parsed machine.toml. Raises Refused when a newer wherry wrote it, WherryError when it is incomplete, BadValue
-    for a key that is not known or a value that cannot be.
+    """The config in a parsed machine.toml. Raises Refused when a newer wherry wrote it, WherryError when it is incomplete,
+    BadValue for a key that is not known or a value that cannot be.
 
     Keys that are missing have their defaults: the file may be an older wherry's.
     """
     values = dict(values)
     version, wherry = values.pop("version", None), values.pop("wherry", None)
-    known = [item.name for item in fields(MachineConfig)]
+    unknown = _unknown(values)
     newer = isinstance(version, int) and version > CONFIG_VERSION
-    if newer or (not set(values) <= set(known) and release.is_newer(str(wherry or ""))):
+    if newer or (unknown and release.is_newer(str(wherry or ""))):
         raise release.refused("machine.toml", wherry)
     if version != CONFIG_VERSION:
         raise BadValue("version", f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.")
+    if unknown:
+        raise unknown
     for key, value in values.items():
-        if key not in known:
-            raise unknown_key(key, known)
         _check_kind(key, value, _KINDS.get(key, str))
     for key in _SIZES:
         if key in values:
@@ -207,12 +207,18 @@ def _size(key: str, text: str) -> int:
 
 
 def _network(values: dict[str, Any]) -> Network:
-    known = [item.name for item in fields(Network)]
     for key, value in values.items():
-        if key not in known:
-            raise unknown_key(f"network.{key}", [f"network.{name}" for name in known])
         _check_kind(f"network.{key}", value, str)
     return Network(**values)
+
+
+def _unknown(values: dict[str, Any]) -> BadValue | None:
+    """The error for the first key that this wherry does not know."""
+    known = [item.name for item in fields(MachineConfig)]
+    known += [f"network.{item.name}" for item in fields(Network)]
+    network = values.get("network")
+    given = [*values, *(f"network.{key}" for key in network or () if isinstance(network, dict))]
+    return next((unknown_key(key, known) for key in given if key not in known), None)
 
 
 def unknown_key(key: str, known: list[str]) -> BadValue:

@@ -49,6 +49,7 @@ def rewritten(text: str | None, wanted: MachineConfig) -> str:
     document = tomlkit.document() if text is None else tomlkit.parse(text)
     values = to_toml_values(wanted)
     before = {} if text is None else to_toml_values(from_toml_values(document.unwrap()))
+    before["wherry"] = document.get("wherry")
     for key in before.keys() - values.keys():
         document.pop(key, None)  # our default again
     for key, value in values.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from launcher import store
+from launcher import __version__, store
 from launcher.config import GIB, MachineConfig
 from launcher.config_keys import KEYS
 from launcher.configfile import line_of
@@ -26,6 +26,7 @@ Wherry = Callable[..., Said]
 WRITTEN = """\
 # Mine.
 version = 1
+wherry = "{wherry}"
 memory = "2G"   # enough
 arch = "amd64"
 iso = "{iso}"
@@ -38,7 +39,7 @@ debug = true
 labels = [
   "a=b",
 ]
-""".format(iso="a" * 64)
+""".format(iso="a" * 64, wherry=__version__)
 
 
 @pytest.fixture
@@ -254,14 +255,22 @@ def test_a_hand_edited_file_is_told_by_line(line: str, message: str, wherry: Whe
     assert message in wherry("status").out
 
 
+def test_which_wherry_wrote_it_is_kept_up(wherry: Wherry, file: Path) -> None:
+    file.write_text(WRITTEN.replace(__version__, "0.0.1"))
+    assert wherry("config", "set", "cpus", "2").code == 0
+    assert file.read_text() == WRITTEN.replace("cpus = 1", "cpus = 2")
+    file.write_text(WRITTEN.replace(__version__, "0.0.1"))
+    directory = store.machine("default")
+    directory.write_config(directory.read_config().changed(cpus=2))
+    assert file.read_text() == WRITTEN.replace("cpus = 1", "cpus = 2")
+    file.write_text(WRITTEN.replace(__version__, "99.0") + '[network]\nnew = "x"\n')
+    said = wherry("config", "set", "cpus", "2")
+    assert said.code == 6 and "wherry 99.0" in said.err
+
+
 def test_lines_of_keys() -> None:
-    assert [line_of(WRITTEN, key) for key in ("version", "cpus", "engine.debug", "engine.labels", "debug")] == [
-        2,
-        7,
-        11,
-        12,
-        None,
-    ]
+    keys = ("version", "cpus", "engine.debug", "engine.labels", "debug")
+    assert [line_of(WRITTEN, key) for key in keys] == [2, 8, 12, 13, None]
 
 
 def editor(tmp_path: Path, body: str) -> str:
@@ -288,10 +297,10 @@ def test_edit(wherry: Wherry, file: Path, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("'cpus = 1', 'cpus = 0'", "line 7: cpus = 0"),
-        ("'cpus = 1', 'cpsu = 1'", "line 7: unknown key 'cpsu', cpus is the nearest"),
-        ("'cpus = 1', 'cpus = '", "line 7"),
-        ("'amd64', 'arm64'", "line 4: arch cannot be changed"),
+        ("'cpus = 1', 'cpus = 0'", "line 8: cpus = 0"),
+        ("'cpus = 1', 'cpsu = 1'", "line 8: unknown key 'cpsu', cpus is the nearest"),
+        ("'cpus = 1', 'cpus = '", "line 8"),
+        ("'amd64', 'arm64'", "line 5: arch cannot be changed"),
         ("'2G', '900T'", "more than this computer has"),
         ("'debug = true', 'debug = 2026-01-01'", "daemon.json"),
         ("'cpus = 1', ''", "cpus is missing"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import config, config_keys, configfile, host, proc, seed, store
+from launcher import __version__, config, config_keys, configfile, host, proc, seed, store
 from launcher.config import BadValue, MachineConfig
 from launcher.config_keys import KEYS
 from launcher.errors import Refused, Usage, WherryError
@@ -70,6 +70,7 @@ def change(name: str, wanted: Mapping[str, str | None], told: Told) -> Plan:
         plan = _plan(directory, now, _checked(document.as_string()))
         told(plan)
         if plan.changes:
+            document["wherry"] = __version__
             store.write_private(directory.config_file, document.as_string().encode())
     return plan
 
