@@ -20,14 +20,20 @@ _SQUASHFS_MAGIC: Final = b"hsqs"
 
 def arch_of_volume(file: Path) -> str:
     """The architecture that an ISO tells in its volume id. Raises IsoProblem for one that is not ours."""
+    arch = volume_arch(file)
+    if arch is None:
+        raise IsoProblem(f"{file} is no ISO of wherry (there is no {file.with_suffix('.json').name} beside it either).")
+    return arch
+
+
+def volume_arch(file: Path) -> str | None:
+    """The same; None for a file that is not ours."""
     with file.open("rb") as source:
         source.seek(16 * SECTOR)  # the primary volume descriptor, ECMA-119 8.4
         descriptor = source.read(SECTOR)
     names = {f"WHERRY_{arch.upper()}": arch for arch in ARCHES}
     volume = descriptor[40:72].decode("ascii", "replace").strip()
-    if descriptor[1:6] != b"CD001" or volume not in names:
-        raise IsoProblem(f"{file} is no ISO of wherry (there is no {file.with_suffix('.json').name} beside it either).")
-    return names[volume]
+    return names.get(volume) if descriptor[1:6] == b"CD001" else None
 
 
 def extract(iso: Path, inside: str, target: Path) -> None:

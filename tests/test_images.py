@@ -280,7 +280,7 @@ def test_the_newest_import_of_this_version_is_taken(make_iso: MakeIso, monkeypat
 def test_none_anywhere_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(IsoProblem) as caught:
         resolve("amd64", None, SILENT)
-    assert caught.value.hint == "wherry up --iso FILE"
+    assert caught.value.hint == "wherry iso import FILE"
     monkeypatch.setattr(guestfiles, "checkout", lambda: tmp_path)
     for arch, hint in (("amd64", "make iso"), ("arm64", "make iso ARCH=arm64")):
         with pytest.raises(IsoProblem) as caught:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 import click
 
 from launcher.cli.app import App
 from launcher.config import parse_size
 from launcher.errors import Usage
+
+if TYPE_CHECKING:
+    from launcher.images import IsoSource
 
 P = ParamSpec("P")
 
@@ -68,10 +70,24 @@ class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return value if isinstance(value, int) else parse_size(str(value))
 
 
+class IsoParam(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A file, or an address with its hash; becomes an images.IsoSource."""
+
+    name = "iso"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> IsoSource:
+        from launcher.images import parse_source
+
+        source = parse_source(str(value))
+        if source.file is not None and not source.file.is_file():
+            raise Usage(f"there is no file {value}.", hint="FILE, or URL#sha256=…")
+        return source
+
+
 def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What may be decided for a machine."""
     for option in (
-        click.option("--iso", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Use this ISO file."),
+        click.option("--iso", type=IsoParam(), metavar="FILE|URL#sha256=…", help="Use this ISO; an address needs its hash."),
         click.option("--arch", type=click.Choice(["amd64", "arm64"]), help="Its architecture; by default this computer's."),
         click.option("--disk", type=Size(), metavar="SIZE", help="What its disk may grow to, e.g. 100G."),
         click.option("--memory", type=Size(), metavar="SIZE", help="Memory, e.g. 8G."),

@@ -7,6 +7,9 @@ Layout, one folder for each ISO, which appears whole or not at all:
                          vmlinuz initrd  taken out of it, for QEMU's -kernel and -initrd
                          extent.json     where its root squashfs lies
                          origin.json     where it came from
+                         sbom.cdx.json   what is in it, where that came along
+
+Whoever changes the cache holds <cache>/iso.lock. What a killed command leaves begins with a dot and is no ISO.
 """
 
 from __future__ import annotations
@@ -14,21 +17,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from launcher import isofile, store
+from launcher import host, isofile, store
 from launcher.errors import IsoProblem
+from launcher.report import Reporter
 
 MANIFEST_FORMAT: Final = 1
 
-Origin = Literal["file", "checkout"]
+Origin = Literal["file", "url", "release", "checkout"]
 
 ISO: Final = "wherry.iso"
 MANIFEST: Final = "manifest.json"
 EXTENT: Final = "extent.json"
 ORIGIN: Final = "origin.json"
+SBOM: Final = "sbom.cdx.json"
+IMPORT_PREFIX: Final = ".import-"
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,51 @@ def by_sha(sha256: str) -> Iso:
         raise IsoProblem(f"the ISO in {home} is damaged: {error}.", hint=f"Remove {home}, then wherry up again.") from error
 
 
-def settle(temporary: Path, home: Path, source: dict[str, Any]) -> None:
-    """Give the import its place. When the same ISO is there already it stays, unless it is damaged; what came last is noted."""
+@contextmanager
+def locked(report: Reporter) -> Iterator[None]:
+    """The right to change the cache, for one command at a time; what a killed one left of an import goes first."""
+    folder().mkdir(parents=True, exist_ok=True)
+    lock_file = folder().with_suffix(".lock")
+    lock = host.current().lock(lock_file, wait=False)
+    if lock is None:
+        report.note("another command fetches or imports an ISO; waiting for it")
+        lock = host.current().lock(lock_file, wait=True)
+    try:
+        for left in folder().glob(f"{IMPORT_PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+@contextmanager
+def new() -> Iterator[Path]:
+    """A folder for an ISO that is about to be taken in; the caller holds the lock."""
+    temporary = Path(tempfile.mkdtemp(prefix=IMPORT_PREFIX, dir=folder()))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_in(temporary: Path, manifest: dict[str, Any], source: dict[str, Any], sbom: bytes | None = None) -> Iso:
+    """Take the ISO in the folder apart and give it its place. Its hash has been compared with the manifest's by the caller."""
+    iso = temporary / ISO
+    iso.chmod(0o444)
+    write_json(temporary / MANIFEST, manifest)
+    write_json(temporary / ORIGIN, source)
+    if sbom is not None:
+        store.write_private(temporary / SBOM, sbom)
+    isofile.extract(iso, isofile.KERNEL, temporary / "vmlinuz")
+    isofile.extract(iso, isofile.INITRD, temporary / "initrd")
+    note_extent(iso)
+    _settle(temporary, folder() / manifest["sha256"], source)
+    return by_sha(manifest["sha256"])
+
+
+def _settle(temporary: Path, home: Path, source: dict[str, Any]) -> None:
+    """When the same ISO is there already it stays, unless it is damaged; what came last is noted."""
     if home.exists():
         try:
             by_sha(home.name)
@@ -90,11 +142,7 @@ def settle(temporary: Path, home: Path, source: dict[str, Any]) -> None:
         else:
             write_json(home / ORIGIN, source)
             return
-    try:
-        os.rename(temporary, home)
-    except OSError:
-        if not home.exists():
-            raise  # else another command imported the same bytes at the same time
+    os.rename(temporary, home)
 
 
 def everything() -> list[tuple[Iso, dict[str, Any]]]:

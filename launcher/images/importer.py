@@ -4,72 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
 from launcher import isofile
-from launcher.config import ARCHES
 from launcher.errors import IsoProblem
-from launcher.images import cache
+from launcher.images import cache, manifest
 from launcher.images.cache import Iso, Origin
 from launcher.report import Reporter
 
 _CHUNK: Final = 1 << 20
 
 
-def import_file(file: Path, arch: str, origin: Origin, report: Reporter) -> Iso:
-    """Copy an ISO into the cache, or find it there. Raises IsoProblem when it is no ISO of ours for `arch` or does not verify.
+def import_file(file: Path, arch: str | None, origin: Origin, report: Reporter) -> Iso:
+    """Copy an ISO into the cache, or find it there. Raises IsoProblem when it is no ISO of ours for `arch` (None: for any) or
+    does not verify.
 
-    It is checked against the manifest `FILE.json` beside it, where there is one.
+    It is checked against the manifest `FILE.json` beside it, where there is one. No network is used.
     """
     try:
         known = _seen_before(file, origin)
-        if known is not None and known.arch == arch:
+        if known is not None and arch in (None, known.arch):
             # Asked for again, it is the newest import.
             cache.write_json(known.path.with_name(cache.ORIGIN), _source(file, origin))
             return known
-        return _import(file, arch, origin, report)
+        with cache.locked(report):
+            return _import(file, arch, origin, report)
     except OSError as error:
         raise IsoProblem(f"{file} cannot be imported: {error}.") from error
 
 
-def _import(file: Path, arch: str, origin: Origin, report: Reporter) -> Iso:
-    manifest_file = file.with_suffix(".json")
-    manifest = _checked_manifest(manifest_file) if manifest_file.exists() else None
-    found = manifest["architecture"] if manifest else isofile.arch_of_volume(file)
-    if found != arch:
+def _import(file: Path, arch: str | None, origin: Origin, report: Reporter) -> Iso:
+    beside = file.with_suffix(".json")
+    said = manifest.read(beside) if beside.exists() else None
+    found = said["architecture"] if said else isofile.arch_of_volume(file)
+    if arch not in (None, found):
         raise IsoProblem(f"{file} is for {found}, not for {arch}.", hint=f"--arch {found}")
-    cache.folder().mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".import-", dir=cache.folder()))
-    try:
+    with cache.new() as temporary:
         source = _source(file, origin)
         sha256 = _copy(file, temporary / cache.ISO, report)
         size = (temporary / cache.ISO).stat().st_size
-        if manifest is None:
-            manifest = {
-                "format": cache.MANIFEST_FORMAT,
-                "version": "unknown",
-                "architecture": arch,
-                "sha256": sha256,
-                "size": size,
-            }
-        if (sha256, size) != (manifest["sha256"], manifest["size"]):
+        if said is None:
+            said = manifest.minimal(found, "unknown", sha256, size)
+        if (sha256, size) != (said["sha256"], said["size"]):
             raise IsoProblem(
-                f"{file} does not verify: its SHA-256 is {sha256}, {manifest_file.name} says {manifest['sha256']}.",
+                f"{file} does not verify: its SHA-256 is {sha256}, {beside.name} says {said['sha256']}.",
                 hint="Build or fetch it again.",
             )
-        cache.write_json(temporary / cache.MANIFEST, manifest)
-        cache.write_json(temporary / cache.ORIGIN, source)
-        isofile.extract(temporary / cache.ISO, isofile.KERNEL, temporary / "vmlinuz")
-        isofile.extract(temporary / cache.ISO, isofile.INITRD, temporary / "initrd")
-        cache.note_extent(temporary / cache.ISO)
-        cache.settle(temporary, cache.folder() / sha256, source)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return cache.by_sha(sha256)
+        return cache.take_in(temporary, said, source, _sbom(file, said))
+
+
+def _sbom(file: Path, said: dict[str, Any]) -> bytes | None:
+    beside = file.with_suffix(".cdx.json")
+    data = beside.read_bytes() if beside.exists() else b""
+    return data if manifest.sbom_fits(said, data) else None
 
 
 def _seen_before(file: Path, origin: Origin) -> Iso | None:
@@ -92,20 +81,6 @@ def _source(file: Path, origin: Origin) -> dict[str, Any]:
     }
 
 
-def _checked_manifest(file: Path) -> dict[str, Any]:
-    try:
-        manifest = cache.read_json(file)
-    except (OSError, ValueError) as error:
-        raise IsoProblem(f"{file} cannot be read: {error}.") from error
-    if manifest.get("format") != cache.MANIFEST_FORMAT:
-        raise IsoProblem(f"{file} has format {manifest.get('format')!r}; this wherry reads {cache.MANIFEST_FORMAT}.")
-    kinds = {"version": str, "architecture": str, "sha256": str, "size": int}
-    wrong = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
-    if wrong or manifest["architecture"] not in ARCHES:
-        raise IsoProblem(f"{file} is no manifest of an ISO: {', '.join(wrong) or 'architecture'} is missing or wrong.")
-    return manifest
-
-
 def _copy(file: Path, target: Path, report: Reporter) -> str:
     """Copy with progress and return the SHA-256 of what was copied. Never a link: a build may write over its output."""
     digest = hashlib.sha256()
@@ -118,5 +93,4 @@ def _copy(file: Path, target: Path, report: Reporter) -> str:
             report.progress("iso", done, max(total, done))
         copy.flush()
         os.fsync(copy.fileno())
-    target.chmod(0o444)
     return digest.hexdigest()

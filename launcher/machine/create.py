@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from launcher import config, host, store
 from launcher.config import GIB, MIB, MachineConfig, format_size
 from launcher.errors import Refused, Usage
 from launcher.report import Reporter
 from launcher.store import MachineDir
+
+if TYPE_CHECKING:
+    from launcher.images import IsoSource
 
 _MOST_CPUS: Final = 8
 _MOST_MEMORY: Final = 4 * GIB
@@ -26,7 +28,7 @@ class UpOptions:
     memory: int | None = None
     disk: int | None = None
     arch: str | None = None
-    iso: Path | None = None
+    iso: IsoSource | None = None
 
 
 def init(name: str, options: UpOptions, report: Reporter) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ from launcher.console import seconds
 from launcher.errors import Interrupted, NoSuchMachine
 
 if TYPE_CHECKING:
+    from launcher.images import IsoSource
     from launcher.machine import UpResult
 
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @machine_options
 @verb
 def up(
-    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: Path | None
+    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: IsoSource | None
 ) -> None:
     """Start the machine, make it if there is none, and wait until its engine answers.
 
@@ -46,7 +46,7 @@ def up(
 @machine_options
 @verb
 def init(
-    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: Path | None
+    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: IsoSource | None
 ) -> None:
     """Make a machine without starting it."""
     from launcher import machine
