@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -14,39 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pycdlib
 import pytest
 
 from launcher import __version__, guestfiles, images, isofile
-from launcher.errors import IsoProblem
+from launcher.errors import IsoProblem, Usage
 from launcher.images import Iso, by_sha, resolve
 from launcher.report import SilentReporter
-
-KERNEL = b"the kernel " * 1000
-INITRD = b"the initrd " * 500
-ROOT = b"hsqs" + b"the root" * 4000 + b"odd"
+from tests.tinyiso import INITRD, KERNEL, ROOT, iso_bytes
 
 SILENT = SilentReporter()
 MakeIso = Callable[..., Path]
-
-
-def iso_bytes(volume: str = "WHERRY_AMD64", kernel: bytes | None = KERNEL, root: bytes = ROOT) -> bytes:
-    iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=3, rock_ridge="1.09", vol_ident=volume)
-    for folder in ("boot", "live"):
-        iso.add_directory(f"/{folder.upper()}", rr_name=folder)
-    files = [
-        ("/BOOT/VMLINUZ.;1", "vmlinuz", kernel),
-        ("/BOOT/INITRD.;1", "initrd", INITRD),
-        ("/LIVE/ROOT.SQU;1", "root.squashfs", root),
-    ]
-    for name, rock_ridge, data in files:
-        if data is not None:
-            iso.add_fp(io.BytesIO(data), len(data), name, rr_name=rock_ridge)
-    output = io.BytesIO()
-    iso.write_fp(output)
-    iso.close()
-    return output.getvalue()
 
 
 @pytest.fixture(autouse=True)
@@ -316,3 +292,53 @@ def test_a_warm_cache_needs_no_pycdlib(make_iso: MakeIso) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [iso.sha256, "False"]
     assert "pycdlib" not in vars(images)
+
+
+def test_what_speaks_http_is_not_imported_without_need(make_iso: MakeIso) -> None:
+    resolve("amd64", make_iso(), SILENT)
+    code = (
+        "import sys; from launcher import images; from launcher.report import SilentReporter\n"
+        "images.resolve('amd64', None, SilentReporter())\n"
+        "print([name for name in ('requests', 'urllib3', 'truststore', 'cryptography', 'ssl') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("https://x/a.iso", "needs the SHA-256", "https://x/a.iso#sha256="),
+        ("http://x/a.iso#sha256=12", "is no SHA-256", "http://x/a.iso#sha256="),
+        ("ftp://x/a.iso#sha256=" + "a" * 64, "by https or http", ""),
+        ("file:///a.iso", "by https or http", ""),
+    ],
+)
+def test_an_address_needs_its_hash(text: str, says: str, hint: str) -> None:
+    with pytest.raises(Usage, match=says) as caught:
+        resolve("amd64", text, SILENT)
+    assert hint in (caught.value.hint or "")
+
+
+def test_a_killed_import_is_cleaned_up_by_the_next(make_iso: MakeIso, home: Path) -> None:
+    left = home / "cache" / "iso" / ".import-left"
+    left.mkdir(parents=True)
+    (left / "wherry.iso").write_bytes(b"half")
+    iso = resolve("amd64", make_iso(), SILENT)
+    assert cached(home) == [iso.sha256]
+
+
+def test_the_list_of_contents_is_kept_when_it_is_the_manifests(make_iso: MakeIso) -> None:
+    sbom = b'{"bomFormat": "CycloneDX"}'
+    file = make_iso(manifest={"sbom": {"sha256": hashlib.sha256(sbom).hexdigest()}})
+    file.with_suffix(".cdx.json").write_bytes(sbom)
+    assert resolve("amd64", file, SILENT).path.with_name("sbom.cdx.json").read_bytes() == sbom
+    other = make_iso("other", root=ROOT + b"x" * 4096, manifest={"sbom": {"sha256": "0" * 64}})
+    other.with_suffix(".cdx.json").write_bytes(sbom)
+    assert not resolve("amd64", other, SILENT).path.with_name("sbom.cdx.json").exists()
+
+
+def test_the_architecture_of_the_volume_has_to_be_the_manifests(make_iso: MakeIso, home: Path) -> None:
+    with pytest.raises(IsoProblem, match="its volume says arm64"):
+        resolve("amd64", make_iso(volume="WHERRY_ARM64"), SILENT)
+    assert cached(home) == []

@@ -80,7 +80,7 @@ class _Download:
 
     def _verified(self) -> bool:
         """What does not verify is thrown away, and fetched once more if it was pieced together."""
-        found, pieced = self._partial.sha256, self._partial.pieces > 1
+        found, pieced = self._partial.sha256, self._partial.pieced
         if found == self._wanted.sha256:
             return True
         self._partial.restart()

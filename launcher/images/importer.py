@@ -52,6 +52,9 @@ def _import(file: Path, arch: str | None, origin: Origin, report: Reporter) -> I
                 f"{file} does not verify: its SHA-256 is {sha256}, {beside.name} says {said['sha256']}.",
                 hint="Build or fetch it again.",
             )
+        volume = isofile.volume_arch(temporary / cache.ISO)
+        if volume != found:
+            raise IsoProblem(f"{file} is no ISO for {found}: its volume says {volume or 'nothing of wherry'}.")
         return cache.take_in(temporary, said, source, _sbom(file, said))
 
 

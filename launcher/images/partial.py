@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -26,7 +27,7 @@ class Partial:
         self._note = self.path.with_name(f"{self.path.name}.json")
         self._file: IO[bytes] = self.path.open("a+b")
         self.size = 0
-        self.pieces = 0  # answers that the bytes came from; more than one may not fit together
+        self.pieced = False  # whether the bytes come from more than one answer, which may not fit together
         self._digest = hashlib.sha256()
         self._read()
 
@@ -34,14 +35,15 @@ class Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
     def _read(self) -> None:
         self._file.seek(0)
         while data := self._file.read(_CHUNK):
             self._digest.update(data)
             self.size += len(data)
-        self.pieces = 1 if self.size else 0
+        self.pieced = self.size > 0  # who knows what the command before met
 
     @property
     def sha256(self) -> str:
@@ -55,7 +57,7 @@ class Partial:
     def restart(self) -> None:
         """From the first byte."""
         self._file.truncate(0)
-        self.size = self.pieces = 0
+        self.size, self.pieced = 0, False
         self._digest = hashlib.sha256()
 
     def validator(self, url: str) -> str | None:
@@ -68,7 +70,7 @@ class Partial:
 
     def begin_piece(self, url: str, validator: str) -> None:
         """What follows comes from that answer."""
-        self.pieces += 1
+        self.pieced = self.size > 0
         store.write_private(self._note, json.dumps({"url": url, "validator": validator}).encode())
 
     def sync(self) -> None:
@@ -83,6 +85,7 @@ class Partial:
         self._note.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk: the last bytes have no place
+            self._file.close()
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)

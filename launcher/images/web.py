@@ -22,6 +22,8 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 10
 _TRY_AGAIN: Final = (408, 429, 500, 502, 503, 504)
 _CHUNK: Final = 64 * 1024
+_BROKEN_OFF: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_LOOK: Final = "Check the address in a browser."
 
 
 class Unavailable(IsoProblem):
@@ -66,7 +68,7 @@ class Web:
                     yield response
                     return
                 seen = _redirected(seen, response.headers.get("Location", ""))
-        raise Unavailable(f"{host(url)} redirects in circles.", hint="Check the address in a browser.")
+        raise Unavailable(f"{host(url)} redirects in circles.", hint=_LOOK)
 
     def chunks(self, response: requests.Response, url: str) -> Iterator[bytes]:
         """The body as it comes. Raises Hiccup when it does not come, or not whole."""
@@ -84,7 +86,7 @@ class Web:
         try:
             return self._session.get(
                 url, headers=headers, stream=True, allow_redirects=False, proxies=self._proxies(url),
-                timeout=(self._network.connect, self._network.stall),
+                timeout=self._network.stall,
             )  # fmt: skip
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
             raise self._translated(error, url) from error
@@ -102,7 +104,7 @@ class Web:
             404: "Check the address.",
             407: "The proxy wants a login: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
         }
-        raise Unavailable(f"{said} for {without_password(url)}.", hint=hints.get(status, "Check the address in a browser."))
+        raise Unavailable(f"{said} for {without_password(url)}.", hint=hints.get(status, _LOOK))
 
     def _proxies(self, url: str) -> dict[str, str]:
         """Ours where it was set and NO_PROXY does not name the host; else requests looks in the environment and the system."""
@@ -120,6 +122,8 @@ class Web:
             return self._proxy_problem(url, causes)
         if trust.is_name_failure(error):
             return Unavailable(f"the name {host(url)} is not known here.", hint="Check the address and the network.")
+        if any(isinstance(cause, ssl.SSLError) and not isinstance(cause, _BROKEN_OFF) for cause in causes):
+            return Unavailable(f"{host(url)} and this computer do not agree on TLS: {_innermost(causes)}.", hint=_LOOK)
         return _hiccup(host(url), causes, self._network) or Unavailable(f"{host(url)} cannot be asked: {_innermost(causes)}.")
 
     def _proxy_problem(self, url: str, causes: list[BaseException]) -> Unavailable:
@@ -138,7 +142,7 @@ class Web:
             session.mount("https://", _Adapter(peek.context))
             try:
                 session.get(
-                    url, verify=False, timeout=self._network.connect, proxies=self._proxies(url), allow_redirects=False
+                    url, verify=False, timeout=self._network.stall, proxies=self._proxies(url), allow_redirects=False
                 ).close()  # fmt: skip
             except (requests.RequestException, OSError):
                 pass
@@ -186,8 +190,8 @@ def _hiccup(name: str, causes: list[BaseException], network: Network) -> Hiccup 
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    if has(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
-        return Hiccup(f"{name} does not answer within {network.connect:g} s")
+    if has(requests.ConnectTimeout):
+        return Hiccup(f"{name} does not answer within {network.stall:g} s")
     if has(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
         return Hiccup(f"{name} sent nothing for {network.stall:g} s")
     if has(ConnectionRefusedError):
@@ -196,7 +200,7 @@ def _hiccup(name: str, causes: list[BaseException], network: Network) -> Hiccup 
         return Hiccup(f"{name} reset the connection")
     if has(urllib3.exceptions.ProtocolError):
         return Hiccup(f"{name} ended the transfer early")
-    if has(ssl.SSLError, OSError, requests.ConnectionError):
+    if has(OSError, requests.ConnectionError):
         return Hiccup(f"{name} cannot be reached: {_innermost(causes)}")
     return None
 
