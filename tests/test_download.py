@@ -20,7 +20,7 @@ import trustme
 
 from launcher import __version__, guestfiles, images
 from launcher.errors import IsoProblem
-from launcher.images import Iso, Network, parse_source
+from launcher.images import Iso, Transport, parse_source
 from launcher.images.partial import PREFIX
 from launcher.report import SilentReporter
 from tests.isoserver import ETAG, Behaviour, Connection, IsoServer, Request, first, well
@@ -70,21 +70,21 @@ class Bench:
 
     server: IsoServer
     authority: trustme.CA
-    network: Network
+    transport: Transport
     cache: Path
     release: Path
     told: Told
     more: list[IsoServer]
 
     def up(self) -> Iso:
-        return images.resolve("amd64", None, self.told, self.network)
+        return images.resolve("amd64", None, self.told, self.transport)
 
     def impatient(self, really: bool = True) -> None:
         """For servers that stall; others must not be taken for one on a busy computer."""
-        self.network = replace(self.network, stall=0.3 if really else 20)
+        self.transport = replace(self.transport, stall=0.3 if really else 20)
 
     def from_url(self, path: str = PATH, sha: str = SHA, arch: str = "amd64") -> Iso:
-        return images.resolve(arch, parse_source(f"{self.server.url(path)}#sha256={sha}"), self.told, self.network)
+        return images.resolve(arch, parse_source(f"{self.server.url(path)}#sha256={sha}"), self.told, self.transport)
 
     def serve(self, behave: Behaviour, path: str = PATH) -> None:
         self.server.paths[path] = behave
@@ -124,8 +124,8 @@ def bench(
     monkeypatch.setenv("WHERRY_MIRRORS", server.url("/r"))
     told = Told()
     server.arrived = lambda: told.progressed[-1][1] if told.progressed else 0
-    network = Network(stall=20, attempts=3, first_wait=0.01, longest_wait=0.02)
-    made = Bench(server, ca, network, home / "cache" / "iso", release, told, [])
+    transport = Transport(stall=20, attempts=3, first_wait=0.01, longest_wait=0.02)
+    made = Bench(server, ca, transport, home / "cache" / "iso", release, told, [])
     yield made
     for one in [server, *made.more]:
         one.close()
@@ -466,7 +466,7 @@ def test_a_proxy_that_is_not_there(bench: Bench, monkeypatch: pytest.MonkeyPatch
     if set_by == "environment":
         monkeypatch.setenv("HTTPS_PROXY", proxy)
     else:
-        bench.network = replace(bench.network, proxy=proxy)
+        bench.transport = replace(bench.transport, proxy=proxy)
     bench.serve(GOOD)
     with pytest.raises(IsoProblem, match=f"the proxy http://localhost:{port} does not connect to localhost") as caught:
         bench.up()
@@ -626,9 +626,10 @@ import sys
 from launcher import images
 from launcher.errors import WherryError
 from launcher.report import SilentReporter
-network = images.Network(stall=20)
+transport = images.Transport(stall=20)
+wanted = images.parse_source(sys.argv[1]) if sys.argv[1:] else None
 try:
-    print(images.resolve("amd64", images.parse_source(sys.argv[1]) if sys.argv[1:] else None, SilentReporter(), network).sha256)
+    print(images.resolve("amd64", wanted, SilentReporter(), transport).sha256)
 except WherryError as error:
     print(error.exit_code, error.message)
 """

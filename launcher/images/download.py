@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from launcher.errors import IsoProblem
-from launcher.images.network import Network
 from launcher.images.partial import Partial
+from launcher.images.transport import Transport
 from launcher.images.web import Hiccup, Unavailable, Web, host, without_password
 from launcher.report import Reporter
 
@@ -37,14 +37,14 @@ class Wanted:
         return MOST if self.size is None else self.size
 
 
-def download(urls: Sequence[str], wanted: Wanted, partial: Partial, network: Network, report: Reporter) -> str:
+def download(urls: Sequence[str], wanted: Wanted, partial: Partial, transport: Transport, report: Reporter) -> str:
     """Make `partial` the wanted file and return the address that it came from. Raises IsoProblem when no address gives it;
     `partial` then holds what may be gone on with, or nothing."""
     problems: list[tuple[str, IsoProblem]] = []
-    with Web(network) as web:
+    with Web(transport) as web:
         for url in urls:
             try:
-                _Download(web, url, wanted, partial, network, report).run()
+                _Download(web, url, wanted, partial, transport, report).run()
                 return url
             except Unavailable as error:
                 problems.append((url, error))
@@ -63,9 +63,9 @@ def _no_address(problems: list[tuple[str, IsoProblem]]) -> IsoProblem:
 class _Download:
     """One address."""
 
-    def __init__(self, web: Web, url: str, wanted: Wanted, partial: Partial, network: Network, report: Reporter) -> None:
+    def __init__(self, web: Web, url: str, wanted: Wanted, partial: Partial, transport: Transport, report: Reporter) -> None:
         self._web, self._url, self._wanted, self._partial = web, url, wanted, partial
-        self._network, self._report = network, report
+        self._transport, self._report = transport, report
         self._host = host(url)
         self._ranges = True  # whether to ask for the rest only
         self._anew = False  # whether all was fetched a second time
@@ -101,11 +101,11 @@ class _Download:
                 return
             except Hiccup as trouble:
                 failures = 1 if self._partial.size > before else failures + 1
-                if failures >= self._network.attempts or attempt == _MOST_ATTEMPTS:
+                if failures >= self._transport.attempts or attempt == _MOST_ATTEMPTS:
                     tried = f", also at attempt {attempt}" if attempt > 1 else ""
                     raise Unavailable(f"{trouble.message}{tried}.", hint="Try again later.") from trouble
-                wait = self._network.first_wait * 2 ** (failures - 1) if trouble.wait is None else trouble.wait
-                time.sleep(min(wait, self._network.longest_wait))
+                wait = self._transport.first_wait * 2 ** (failures - 1) if trouble.wait is None else trouble.wait
+                time.sleep(min(wait, self._transport.longest_wait))
 
     def _attempt(self) -> None:
         """One request, to the end of its answer. Raises Hiccup, Unavailable."""

@@ -17,8 +17,8 @@ from launcher.errors import Interrupted, IsoProblem
 from launcher.images import cache, manifest
 from launcher.images.cache import Iso, Origin
 from launcher.images.download import Wanted, download
-from launcher.images.network import Network
 from launcher.images.partial import Partial
+from launcher.images.transport import Transport
 from launcher.images.web import Hiccup, Unavailable, Web
 from launcher.report import Reporter
 
@@ -40,7 +40,7 @@ class Order:
     manifest: str = ""  # SHA-256 of the manifest, when it is known
 
 
-def fetch(order: Order, network: Network, report: Reporter) -> Iso:
+def fetch(order: Order, transport: Transport, report: Reporter) -> Iso:
     """The ISO, in the cache when this returns. Raises IsoProblem; Interrupted by Ctrl-C, with what came so far kept."""
     with cache.locked(report):
         try:
@@ -49,7 +49,7 @@ def fetch(order: Order, network: Network, report: Reporter) -> Iso:
             pass
         with _opened(order) as partial:
             try:
-                return _fetch(order, partial, network, report)
+                return _fetch(order, partial, transport, report)
             except KeyboardInterrupt:
                 if partial.size == 0:
                     raise
@@ -72,9 +72,9 @@ def _opened(order: Order) -> Partial:
         raise IsoProblem(f"nothing can be kept in {cache.folder()}: {error}.") from error
 
 
-def _fetch(order: Order, partial: Partial, network: Network, report: Reporter) -> Iso:
+def _fetch(order: Order, partial: Partial, transport: Transport, report: Reporter) -> Iso:
     _check_space(order.wanted, partial)
-    url = download(order.urls, order.wanted, partial, network, report)
+    url = download(order.urls, order.wanted, partial, transport, report)
     partial.sync()
     found = isofile.volume_arch(partial.path)
     if found is None or order.arch not in (None, found):
@@ -82,7 +82,7 @@ def _fetch(order: Order, partial: Partial, network: Network, report: Reporter) -
         what = "no ISO of wherry" if found is None else f"for {found}, not for {order.arch}"
         raise IsoProblem(f"what {url} has is {what}.", hint=None if found is None else f"--arch {found}")
     beside = [url, *(other for other in order.urls if other != url)]
-    said, sbom = _beside(beside, order, partial.size, found, network, report)
+    said, sbom = _beside(beside, order, partial.size, found, transport, report)
     with cache.new() as temporary:
         partial.take(temporary / cache.ISO)
         source = {"origin": order.origin, "url": url, "imported": time.time()}
@@ -90,10 +90,10 @@ def _fetch(order: Order, partial: Partial, network: Network, report: Reporter) -
 
 
 def _beside(
-    urls: Sequence[str], order: Order, size: int, arch: str, network: Network, report: Reporter
+    urls: Sequence[str], order: Order, size: int, arch: str, transport: Transport, report: Reporter
 ) -> tuple[dict[str, Any], bytes | None]:
     """The manifest that lies beside the ISO, a minimal one when none fits; and the list of contents that it names."""
-    with Web(network) as web:
+    with Web(transport) as web:
         for url in urls:
             data = _small(web, url, ".json")
             if data is None:

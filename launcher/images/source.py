@@ -11,8 +11,8 @@ from launcher.errors import IsoProblem, Usage
 from launcher.images import cache, pins
 from launcher.images.cache import Iso
 from launcher.images.importer import import_file
-from launcher.images.network import Network
 from launcher.images.pins import Pin, Release
+from launcher.images.transport import Transport
 from launcher.report import Reporter
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -45,26 +45,26 @@ def parse_source(text: str) -> IsoSource:
     return IsoSource(url=url, sha256=match[1].lower())
 
 
-def resolve(arch: str, wanted: IsoSource | str | Path | None, report: Reporter, network: Network | None = None) -> Iso:
+def resolve(arch: str, wanted: IsoSource | str | Path | None, report: Reporter, transport: Transport | None = None) -> Iso:
     """The ISO to make a machine with: what is wanted (a file, or an address with a hash), else the one that this release is
     pinned to, from the cache or a mirror. Without a pin the newest of this version that the user imported, else the
     checkout's own.
 
     Raises IsoProblem when there is none or it does not verify.
     """
-    network = network or Network()
+    transport = transport or Transport()
     if wanted is not None:
-        return obtain(wanted if isinstance(wanted, IsoSource) else parse_source(str(wanted)), arch, report, network)
+        return obtain(wanted if isinstance(wanted, IsoSource) else parse_source(str(wanted)), arch, report, transport)
     release = pins.release()
     pin = release.pins.get(arch)
     if pin is not None:
-        found = _pinned(pin, release, arch, report, network)
+        found = _pinned(pin, release, arch, report, transport)
         if found is not None:
             return found
     return _newest_imported(arch) or _built(arch, report)
 
 
-def obtain(source: IsoSource, arch: str | None, report: Reporter, network: Network) -> Iso:
+def obtain(source: IsoSource, arch: str | None, report: Reporter, transport: Transport) -> Iso:
     """The ISO that a user named. Raises IsoProblem."""
     if source.file is not None:
         return import_file(source.file, arch, "file", report)
@@ -74,13 +74,13 @@ def obtain(source: IsoSource, arch: str | None, report: Reporter, network: Netwo
         from launcher.images.fetch import Order, fetch
 
         order = Order([source.url], Wanted(source.sha256, None), arch, "url", "unknown")
-        found = fetch(order, network, report)
+        found = fetch(order, transport, report)
     if arch not in (None, found.arch):
         raise IsoProblem(f"{source.url} is for {found.arch}, not for {arch}.", hint=f"--arch {found.arch}")
     return found
 
 
-def pull(arch: str, report: Reporter, network: Network) -> Iso:
+def pull(arch: str, report: Reporter, transport: Transport) -> Iso:
     """The ISO of this release, in the cache when this returns. Raises IsoProblem."""
     release = pins.release()
     pin = release.pins.get(arch)
@@ -89,16 +89,16 @@ def pull(arch: str, report: Reporter, network: Network) -> Iso:
             f"{pins.file().name} of this wherry has no ISO for {arch}.",
             hint="wherry iso import FILE, or wherry iso pull URL#sha256=…",
         )
-    return _cached(pin.sha256) or _fetch_pinned(pin, release, arch, report, network)
+    return _cached(pin.sha256) or _fetch_pinned(pin, release, arch, report, transport)
 
 
-def _pinned(pin: Pin, release: Release, arch: str, report: Reporter, network: Network) -> Iso | None:
+def _pinned(pin: Pin, release: Release, arch: str, report: Reporter, transport: Transport) -> Iso | None:
     """None where a checkout has something else to offer."""
     found = _cached(pin.sha256)
     if found is not None:
         return found
     try:
-        return _fetch_pinned(pin, release, arch, report, network)
+        return _fetch_pinned(pin, release, arch, report, transport)
     except IsoProblem as error:
         if not _built_file(arch):
             raise
@@ -106,7 +106,7 @@ def _pinned(pin: Pin, release: Release, arch: str, report: Reporter, network: Ne
         return None
 
 
-def _fetch_pinned(pin: Pin, release: Release, arch: str, report: Reporter, network: Network) -> Iso:
+def _fetch_pinned(pin: Pin, release: Release, arch: str, report: Reporter, transport: Transport) -> Iso:
     by_hand = f"wherry iso import {pin.file}, the one with SHA-256 {pin.sha256[:12]}…"
     urls = release.urls(pin)
     if not urls:
@@ -117,7 +117,7 @@ def _fetch_pinned(pin: Pin, release: Release, arch: str, report: Reporter, netwo
     report.step("iso", f"{pin.file} from {urls[0]}")
     try:
         order = Order(urls, Wanted(pin.sha256, pin.size), arch, "release", __version__, pin.manifest)
-        return fetch(order, network, report)
+        return fetch(order, transport, report)
     except IsoProblem as error:
         hint = f"{error.hint or 'Try again later.'} Without a network: {by_hand}"
         raise IsoProblem(error.message, hint=hint, detail=error.detail) from error

@@ -16,7 +16,7 @@ from requests.utils import select_proxy, should_bypass_proxies
 from launcher import __version__
 from launcher.errors import IsoProblem
 from launcher.images import trust
-from launcher.images.network import Network
+from launcher.images.transport import Transport
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS: Final = 10
@@ -42,13 +42,13 @@ class Hiccup(Exception):
 class Web:
     """A session with the system's trust and its proxies."""
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._session = requests.Session()
         self._session.headers["User-Agent"] = f"wherry/{__version__}"
         # The bytes of the file itself: a part of something packed could not be gone on with.
         self._session.headers["Accept-Encoding"] = "identity"
-        self._session.mount("https://", _Adapter(trust.context(network.ca)))
+        self._session.mount("https://", _Adapter(trust.context(transport.ca)))
 
     def __enter__(self) -> Web:
         return self
@@ -86,7 +86,7 @@ class Web:
         try:
             return self._session.get(
                 url, headers=headers, stream=True, allow_redirects=False, proxies=self._proxies(url),
-                timeout=self._network.stall,
+                timeout=self._transport.stall,
             )  # fmt: skip
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
             raise self._translated(error, url) from error
@@ -108,9 +108,9 @@ class Web:
 
     def _proxies(self, url: str) -> dict[str, str]:
         """Ours where it was set and NO_PROXY does not name the host; else requests looks in the environment and the system."""
-        if not self._network.proxy or should_bypass_proxies(url, no_proxy=None):
+        if not self._transport.proxy or should_bypass_proxies(url, no_proxy=None):
             return {}
-        return {"http": self._network.proxy, "https": self._network.proxy}
+        return {"http": self._transport.proxy, "https": self._transport.proxy}
 
     def _translated(self, error: Exception, url: str) -> Unavailable | Hiccup:
         verification = trust.find(error)
@@ -124,7 +124,7 @@ class Web:
             return Unavailable(f"the name {host(url)} is not known here.", hint="Check the address and the network.")
         if any(isinstance(cause, ssl.SSLError) and not isinstance(cause, _BROKEN_OFF) for cause in causes):
             return Unavailable(f"{host(url)} and this computer do not agree on TLS: {_innermost(causes)}.", hint=_LOOK)
-        return _hiccup(host(url), causes, self._network) or Unavailable(f"{host(url)} cannot be asked: {_innermost(causes)}.")
+        return _hiccup(host(url), causes, self._transport) or Unavailable(f"{host(url)} cannot be asked: {_innermost(causes)}.")
 
     def _proxy_problem(self, url: str, causes: list[BaseException]) -> Unavailable:
         used = requests.utils.get_environ_proxies(url, no_proxy=None) | self._proxies(url)
@@ -142,7 +142,7 @@ class Web:
             session.mount("https://", _Adapter(peek.context))
             try:
                 session.get(
-                    url, verify=False, timeout=self._network.stall, proxies=self._proxies(url), allow_redirects=False
+                    url, verify=False, timeout=self._transport.stall, proxies=self._proxies(url), allow_redirects=False
                 ).close()  # fmt: skip
             except (requests.RequestException, OSError):
                 pass
@@ -186,14 +186,14 @@ def _redirected(url: str, location: str) -> str:
     return target
 
 
-def _hiccup(name: str, causes: list[BaseException], network: Network) -> Hiccup | None:
+def _hiccup(name: str, causes: list[BaseException], transport: Transport) -> Hiccup | None:
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
     if has(requests.ConnectTimeout):
-        return Hiccup(f"{name} does not answer within {network.stall:g} s")
+        return Hiccup(f"{name} does not answer within {transport.stall:g} s")
     if has(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
-        return Hiccup(f"{name} sent nothing for {network.stall:g} s")
+        return Hiccup(f"{name} sent nothing for {transport.stall:g} s")
     if has(ConnectionRefusedError):
         return Hiccup(f"{name} refuses the connection")
     if has(ConnectionError):

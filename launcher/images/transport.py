@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Network:
+class Transport:
     """Settings of downloads; times in seconds. The defaults are those of the product, tests are less patient."""
 
     proxy: str = ""  # URL; empty: that of the environment (HTTPS_PROXY, NO_PROXY) or of the system
