@@ -1,7 +1,7 @@
 """Gets packages: apt, configured by mmdebstrap, decides and downloads; the files are kept in a cache outside of any tree.
 
-No mirror is named here. mmdebstrap writes its default source lines (or the user's), the second suite is made from the first of
-them. Nothing is installed: the trees are unpacked from the cached files by builder.debs.
+No mirror is named here. mmdebstrap writes its default source lines (or those of --mirror), the second suite is made from the
+first of them. Nothing is installed: the trees are unpacked from the cached files by builder.debs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -30,18 +31,30 @@ fi
 mkdir -p "$1/wherry/debs"
 """
 
+# What the lock names and the cache lacks, where all of that can be had: then there is no plan. Else apt's own choice.
 _FETCH = r"""
 set -eu
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" LC_ALL=C.UTF-8
 cd "$1/wherry/debs"
+: >../plan
+[ -z "$SOURCES" ] || apt-get -y --download-only --tar-only source $SOURCES >&2
+if [ -n "$AS_LOCKED" ]; then
+    [ -s ../missing ] || exit 0
+    if apt-get -y download $(cat ../missing) >&2; then exit 0; fi
+    rm -f ./*.deb
+fi
 apt-get -s -y install $(cat ../names) >../plan 2>../errors || { cat ../errors ../plan >&2; exit 1; }
 awk 'NR == FNR { skip[$1] = 1; next }
-     $1 == "Inst" { version = substr($3, 2); arch = ""
+     $1 == "Inst" && !($2 in skip) { version = substr($3, 2); arch = ""
          for (i = 4; i <= NF; i++) if ($i ~ /^\[.*\]\)$/) arch = substr($i, 2, length($i) - 3)
          file = $2 "_" version "_" arch ".deb"; gsub(/:/, "%3a", file)
-         if (!($2 in skip) && !(file in skip)) print $2 ":" arch "=" version }' ../skip ../plan >../wanted
+         print $2 ":" arch "=" version, file }' ../skip ../plan >../chosen
+apt-get --print-uris download $(cut -d " " -f 1 ../chosen) >../uris
+# A file in the cache counts when it has the SHA-256 of the signed index.
+awk 'FILENAME == ARGV[1] { cached[$1 " SHA256:" $2] = 1; next }
+     FILENAME == ARGV[2] { hash[$2] = $4; next }
+     !(($2 " " hash[$2]) in cached) { print $1 }' ../cached ../uris ../chosen >../wanted
 [ ! -s ../wanted ] || apt-get -y download $(cat ../wanted) >&2
-[ -z "$SOURCES" ] || apt-get -y --download-only --tar-only source $SOURCES >&2
 """
 
 _INST = re.compile(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) (.*) \[(\S+)\]\)")
@@ -78,26 +91,44 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def all_cached(packages: Iterable[Package]) -> bool:
-    """Whether every locked package lies in the cache with the locked bytes."""
+def not_cached(packages: Iterable[Package]) -> list[Package]:
+    """The locked packages that do not lie in the cache with the locked bytes."""
     folder = cache_folder()
-    return all((folder / p.file_name).is_file() and sha256_of(folder / p.file_name) == p.sha256 for p in packages)
+    files = ((package, folder / package.file_name) for package in packages)
+    return [package for package, file in files if not file.is_file() or sha256_of(file) != package.sha256]
 
 
-def fetch(want: Want, locked: Sequence[Package]) -> tuple[Package, ...]:
-    """Lets apt choose (the locked versions where they can still be had) and download what the cache lacks."""
+def fetch(
+    want: Want, locked: Sequence[Package] = (), mirrors: Sequence[str] = (), *, exact: bool = False
+) -> tuple[Package, ...]:
+    """The packages of a tree, in the cache, as apt chooses them: it keeps to the locked versions that it can have. With `exact`
+    they are the locked ones, nothing else, as long as every one can be had. Raises BuildError when apt fails."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    missing = not_cached(locked) if exact else []
+    chosen = _ask_apt(want, locked, mirrors, as_locked=missing) if missing else ()
+    if not chosen and exact and not not_cached(locked):
+        return tuple(locked)
+    # A mirror may have other bytes under a locked version.
+    return chosen or _ask_apt(want, locked, mirrors)
+
+
+def _ask_apt(
+    want: Want, locked: Sequence[Package], mirrors: Sequence[str], as_locked: Sequence[Package] = ()
+) -> tuple[Package, ...]:
+    """Fills the cache with `as_locked`; without these, or when they cannot be had, with what apt chooses, which is returned."""
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="wherry-fetch-") as name:
         staging = Path(name)
         staging.chmod(0o755)
-        _write_request(staging, want, locked, folder)
-        _mmdebstrap(staging, want)
-        plan = _read_plan((staging / "plan").read_text(encoding="utf-8"), want)
-        plan += [_source(path, want) for path in sorted((staging / "debs").glob("*.orig.tar.xz"))]
+        _write_request(staging, want, locked, as_locked)
+        _mmdebstrap(staging, want, mirrors, as_locked=bool(as_locked))
+        text = (staging / "plan").read_text(encoding="utf-8")
+        sources = [_source(path, want) for path in sorted((staging / "debs").glob("*.orig.tar.xz"))]
         for fresh in sorted((staging / "debs").iterdir()):
             _move(fresh, folder / fresh.name)
-    return tuple(sorted(replace(p, sha256=sha256_of(folder / p.file_name)) for p in plan))
+    if not text and as_locked:
+        return ()
+    return tuple(sorted(replace(p, sha256=sha256_of(folder / p.file_name)) for p in [*_read_plan(text, want), *sources]))
 
 
 def _source(tarball: Path, want: Want) -> Package:
@@ -113,13 +144,17 @@ def _move(source: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def _write_request(staging: Path, want: Want, locked: Sequence[Package], folder: Path) -> None:
+def _write_request(staging: Path, want: Want, locked: Sequence[Package], as_locked: Sequence[Package]) -> None:
     """The files that the hooks read."""
-    cached = sorted(path.name for path in folder.glob("*.deb"))
-    (staging / "names").write_text("\n".join(want.names) + "\n", encoding="utf-8")
-    (staging / "skip").write_text("\n".join([*sorted(want.skip), *cached]) + "\n", encoding="utf-8")
-    (staging / "fetch").write_text(_FETCH, encoding="utf-8")
-    (staging / "preferences").write_text(_preferences(want, locked), encoding="utf-8")
+    for name, lines in {
+        "names": want.names,
+        "skip": sorted(want.skip),
+        "cached": [f"{path.name} {sha256_of(path)}" for path in sorted(cache_folder().glob("*.deb"))],
+        "missing": [f"{p.name}:{p.architecture}={p.version}" for p in as_locked if p.architecture != "source"],
+        "preferences": [_preferences(want, locked)],
+        "fetch": [_FETCH],
+    }.items():
+        (staging / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _preferences(want: Want, locked: Sequence[Package]) -> str:
@@ -131,9 +166,10 @@ def _preferences(want: Want, locked: Sequence[Package]) -> str:
     return "\n".join(f"Package: {name}\nPin: {pin}\nPin-Priority: {priority}\n" for name, pin, priority in pins)
 
 
-def _mmdebstrap(staging: Path, want: Want) -> None:
+def _mmdebstrap(staging: Path, want: Want, mirrors: Sequence[str], *, as_locked: bool) -> None:
     """One run that only resolves and downloads: the variant `custom` with nothing in it, and no output."""
     say(f"packages: asking apt for {want.architecture} ({len(want.names)} names and what they need)")
+    quoted = shlex.quote(str(staging))
     command: list[str | Path] = [
         "mmdebstrap",
         "--variant=custom",
@@ -143,15 +179,20 @@ def _mmdebstrap(staging: Path, want: Want) -> None:
         # An index past its date is no danger here: signatures are checked all the same, and the lock holds the hashes.
         '--aptopt=Acquire::Check-Valid-Until "false"',
         f"--setup-hook={_SETUP}",
-        f"--setup-hook=upload {staging}/preferences /etc/apt/preferences",
-        *(f"--customize-hook=upload {staging}/{name} /wherry/{name}" for name in ("names", "skip", "fetch")),
+        f"--setup-hook=upload {quoted}/preferences /etc/apt/preferences",
+        *(
+            f"--customize-hook=upload {quoted}/{name} /wherry/{name}"
+            for name in ("names", "skip", "cached", "missing", "fetch")
+        ),
         '--customize-hook=sh "$1/wherry/fetch" "$1"',
-        f"--customize-hook=copy-out /wherry/debs /wherry/plan {staging}",
+        f"--customize-hook=copy-out /wherry/debs /wherry/plan {quoted}",
         want.suite,
         "/dev/null",
+        *mirrors,
     ]
+    asked = {"SUITE": want.suite, "SECOND_SUITE": want.second_suite}
     try:
-        run(command, env={"SUITE": want.suite, "SECOND_SUITE": want.second_suite, "SOURCES": " ".join(want.sources)})
+        run(command, env={**asked, "SOURCES": " ".join(want.sources), "AS_LOCKED": "1" if as_locked else ""})
     except BuildError as error:
         lines = [line for line in str(error).splitlines() if not line.strip().startswith(("I:", "W:"))]
         hint = "\nThe engine of Debian stable may still be had: --suite-engine stable" if want.second_suite else ""

@@ -16,15 +16,23 @@ from builder.log import BuildError
 Wanted = Callable[[str, str], bool]
 
 
-def unpack(packages: Iterable[Package], cache: Path, tree: Path, wanted: Wanted) -> None:
-    """Unpacks all packages; base-files goes first, it brings the links of the merged /usr."""
+def unpack(packages: Iterable[Package], cache: Path, tree: Path, wanted: Wanted) -> dict[str, str]:
+    """Unpacks all packages; base-files goes first, it brings the links of the merged /usr. Returns the copyright files
+    of those that have one of their own that is not unpacked."""
     tree.mkdir(parents=True, exist_ok=True)
+    copyrights = {}
     for package in sorted(packages, key=lambda p: (p.name != "base-files", p)):
-        _unpack_one(cache / package.file_name, tree, partial(wanted, package.name))
+        text = _unpack_one(
+            cache / package.file_name, tree, partial(wanted, package.name), f"usr/share/doc/{package.name}/copyright"
+        )
+        if text:
+            copyrights[package.name] = text
+    return copyrights
 
 
-def _unpack_one(deb: Path, tree: Path, wanted: Callable[[str], bool]) -> None:
+def _unpack_one(deb: Path, tree: Path, wanted: Callable[[str], bool], copyright_name: str) -> str:
     """One package, read as a stream."""
+    text = ""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as dpkg:
         if dpkg.stdout is None:
             raise BuildError("dpkg-deb gave no output")
@@ -33,9 +41,12 @@ def _unpack_one(deb: Path, tree: Path, wanted: Callable[[str], bool]) -> None:
                 name = member.name.removeprefix("./").strip("/")
                 if name not in ("", ".") and (member.isdir() or wanted(name)):
                     _place(archive, member, tree, name)
+                elif name == copyright_name and member.isreg() and (file := archive.extractfile(member)):
+                    text = file.read().decode("utf-8", "replace")
         dpkg.stdout.read()
     if dpkg.returncode:
         raise BuildError(f"{deb.name} could not be unpacked (dpkg-deb: {dpkg.returncode})")
+    return text
 
 
 def _place(archive: tarfile.TarFile, member: tarfile.TarInfo, tree: Path, name: str) -> None:

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.apt import sha256_of
-from builder.lock import Package
 from builder.log import say
 from builder.tools import Tools
 
@@ -29,7 +27,7 @@ def make_kernel(tools: Tools, source: Path, target: Path) -> None:
 
 
 def make_squashfs(tools: Tools, root: Path, target: Path, *, fast: bool, block: str) -> None:
-    """The root, everything owned by root and of one date."""
+    """The root, everything owned by root. The number of threads does not change the bytes: tests/build compares."""
     say("squashfs: packing")
     tools.run(
         "mksquashfs", root, target, "-noappend", "-no-progress", "-quiet", "-all-root", "-no-xattrs", "-no-exports",
@@ -62,32 +60,20 @@ def largest(root: Path, count: int = 10) -> list[dict[str, Any]]:
     return [{"path": f"/{name}", "size": size} for name, size in ranked]
 
 
-def publish(iso: Path, target: Path, manifest: dict[str, Any]) -> None:
-    """ISO first, manifest last, each whole: who finds a manifest finds its ISO."""
+def publish(iso: Path, target: Path, manifest: dict[str, Any], bill: bytes | None) -> None:
+    """ISO first, then the SBOM, manifest last, each whole: who finds a manifest finds what it names."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".iso.part")
     shutil.copyfile(iso, partial)
     target.with_suffix(".json").unlink(missing_ok=True)
+    target.with_suffix(".cdx.json").unlink(missing_ok=True)
     partial.replace(target)
-    text = json.dumps(manifest, indent=1, sort_keys=False) + "\n"
-    partial = target.with_suffix(".json.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(target.with_suffix(".json"))
+    if bill is not None:
+        _write(target.with_suffix(".cdx.json"), bill)
+    _write(target.with_suffix(".json"), (json.dumps(manifest, indent=1, sort_keys=False) + "\n").encode())
 
 
-def _told(package: Package) -> dict[str, str]:
-    return {key: getattr(package, key) for key in ("name", "version", "architecture", "sha256")}
-
-
-def describe(packages: Sequence[Package], iso: Path, squashfs: Path) -> dict[str, Any]:
-    """The part of the manifest that is measured."""
-    kernel = next((p.version for p in packages if p.name.startswith("linux-image-")), "")
-    engine = next((p.version for p in packages if p.name == "docker.io"), "")
-    return {
-        "sha256": sha256_of(iso),
-        "size": iso.stat().st_size,
-        "kernel": kernel,
-        "engine": engine.split("+")[0],
-        "root": {"path": "/live/root.squashfs", "size": squashfs.stat().st_size, "sha256": sha256_of(squashfs)},
-        "packages": [_told(package) for package in packages],
-    }
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_bytes(data)
+    partial.replace(path)

@@ -45,5 +45,6 @@ def _modules(kernel: Kernel, names: list[str], folder: str, work: Path) -> list[
 def _pack(tools: Tools, entries: list[cpio.Entry], target: Path, level: str) -> Path:
     plain = target.with_suffix(".cpio")
     plain.write_bytes(cpio.archive(entries, tools.epoch))
-    tools.run("zstd", "-q", "-f", level, "--no-check", plain, "-o", target)
+    # One thread on purpose: zstd 1.5.7 takes more where there are more CPUs, and may then write other bytes.
+    tools.run("zstd", "-q", "-f", "--single-thread", level, "--no-check", plain, "-o", target)
     return target

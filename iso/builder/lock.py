@@ -78,7 +78,13 @@ def differences(locked: Iterable[Package], found: Iterable[Package]) -> list[str
     new = {package.key: package for package in found}
     lines = []
     for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if before is None or after is None or (before.version, before.sha256) != (after.version, after.sha256):
-            lines.append(f"{key[0]}:{key[1]} {before.version if before else '-'} -> {after.version if after else '-'}")
+        before, after, name = old.get(key), new.get(key), ":".join(key)
+        if before is None:
+            lines.append(f"{name} {new[key].version} is not in the lock")
+        elif after is None:
+            lines.append(f"{name} {before.version} is in the lock, and nothing needs it")
+        elif before.version != after.version:
+            lines.append(f"{name} {before.version} is not to be had, there is {after.version}")
+        elif before.sha256 != after.sha256:
+            lines.append(f"{name} {before.version} has other bytes than the locked ones")
     return lines

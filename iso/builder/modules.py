@@ -91,5 +91,7 @@ def install_modules(tools: Tools, kernel: Kernel, names: Iterable[str], root: Pa
         shutil.copyfile(kernel.folder / name, folder / name)
     tools.run("depmod", "-b", root, kernel.version)
     for index in sorted(folder.glob("modules.*")):
-        if index.name not in _KEPT_INDEXES:
+        if index.name in _KEPT_INDEXES:
+            index.chmod(0o644)
+        else:
             index.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from builder.tools import Tools
 _PROGRAM_FOLDERS = ("usr/lib/wherry/", "etc/wherry/", "etc/init.d/")
 
 
-def unpack_root(recipe: Recipe, arch: str, packages: Sequence[Package], root: Path) -> None:
-    """Unpacks what the recipe keeps."""
+def unpack_root(recipe: Recipe, arch: str, packages: Sequence[Package], root: Path) -> dict[str, str]:
+    """Unpacks what the recipe keeps, and returns the packages' copyright files, which it does not keep."""
     keep = {**recipe.keep, "qemu-user": [f"usr/bin/{name}" for name in recipe.emulators[arch]]}
     pruned = re.compile("|".join(translate(pattern) for pattern in recipe.prune))
 
@@ -29,7 +30,7 @@ def unpack_root(recipe: Recipe, arch: str, packages: Sequence[Package], root: Pa
             return any(fnmatchcase(path, pattern) for pattern in kept) and not pruned.match(path)
         return not pruned.match(path)
 
-    unpack(packages, cache_folder(), root, wanted)
+    return unpack(packages, cache_folder(), root, wanted)
 
 
 def take_kernel(root: Path, work: Path) -> Path:
@@ -101,8 +102,8 @@ def own_files(recipe: Recipe, overlay: Path, root: Path) -> None:
             write(root / name, data, 0o755 if program else 0o644)
 
 
-def finish(recipe: Recipe, root: Path) -> None:
-    """Folders and modes, last."""
+def finish(recipe: Recipe, root: Path, epoch: int) -> None:
+    """Folders, modes and times, last."""
     drop_empty_folders(root, recipe.directories)
     for folder in sorted(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()):
         folder.chmod(0o755)
@@ -112,11 +113,14 @@ def finish(recipe: Recipe, root: Path) -> None:
         (root / name).chmod(int(mode, 8))
     for name in recipe.private:
         (root / name).chmod(0o600)
+    for path in [root, *root.rglob("*")]:
+        # mksquashfs would only lower a time that is later than the date, not raise an earlier one.
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
 def check_libraries(tools: Tools, root: Path) -> None:
     """Every library that a program is linked with has to be in the image: packages were left out on purpose."""
-    programs = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink() and _is_elf(path)]
+    programs = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink() and is_elf(path)]
     programs = [path for path in programs if "modules/" not in str(path)]
     text = tools.run("readelf", "-d", *programs).decode(errors="replace")
     present = {path.name for path in root.glob("usr/lib/**/*.so*")} | {path.name for path in root.glob("usr/lib64/*.so*")}
@@ -132,6 +136,7 @@ def check_libraries(tools: Tools, root: Path) -> None:
         raise BuildError(f"libraries are missing in the image (see `skip` and `prune` in the recipe):\n  {lines}")
 
 
-def _is_elf(path: Path) -> bool:
+def is_elf(path: Path) -> bool:
+    """Whether a file is a program or a library."""
     with path.open("rb") as file:
         return file.read(4) == b"\x7fELF"

@@ -22,6 +22,7 @@ from builder.log import run, say
 _PRUNE = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "usr/lib/python3")
 # A user cannot make a device, so the host's /dev/null is laid over a plain file.
 _ENTER = 'mount --bind /dev/null "$0/dev/null" && exec chroot "$0" "$@"'
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,15 @@ class Tools:
             enter = ["unshare", "--map-root-user", "--mount", "sh", "-c", _ENTER, str(self.tree)]
         script = 'cd "$1" && shift && exec "$@"'
         folder = self.inside(where) if where else "/"
-        env = {"PATH": "/usr/sbin:/usr/bin", "HOME": "/", "SOURCE_DATE_EPOCH": str(self.epoch)}
-        # chroot is looked up in the host's PATH, the tool in the tree's.
-        return run(["/usr/bin/env", *enter, "/usr/bin/busybox", "sh", "-c", script, "sh", folder, *words], env=_path(env))
+        # Nothing of the caller's environment: CFLAGS, MAKEFLAGS, ZSTD_CLEVEL, TAR_OPTIONS and the like change what tools write.
+        # chroot is looked up in the host's folders, which a user's PATH does not always name, the tool in the tree's.
+        settings = {**_ENVIRONMENT, "SOURCE_DATE_EPOCH": str(self.epoch)}
+        clean = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in settings.items())]
+        return run([*clean, *enter, "/usr/bin/busybox", "sh", "-c", script, "sh", folder, *words])
 
 
-def _path(env: dict[str, str]) -> dict[str, str]:
-    """The host's /usr/sbin is not in every user's PATH, and chroot lives there."""
-    return {**env, "PATH": "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"}
-
-
-def prepare(build: Path, name: str, packages: Sequence[Package], epoch: int) -> Tools:
+def prepare(tree: Path, packages: Sequence[Package], epoch: int) -> Tools:
     """The tree of these packages: the one from last time if it is made of the same, else a new one."""
-    tree = build / f"tools-{name}"
     stamp = tree / ".packages"
     digest = hashlib.sha256("\n".join(p.sha256 for p in packages).encode()).hexdigest()
     if not stamp.exists() or stamp.read_text(encoding="ascii") != digest:
