@@ -31,6 +31,16 @@ def make_machine(name: str = "default") -> store.MachineDir:
     return directory
 
 
+def make_iso(sha256: str = CONFIG.iso, **manifest: Any) -> Path:
+    """An ISO in the cache, as far as its manifest and its size tell; its folder."""
+    folder = store.cache_dir() / "iso" / sha256
+    folder.mkdir(parents=True)
+    (folder / "wherry.iso").write_bytes(b"x" * 1000)
+    told = {"format": 1, "architecture": "amd64", "version": "0.1.0", "sha256": sha256, "size": 1000, **manifest}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    return folder
+
+
 class FakeKeeper:
     """Serves the control socket of a machine. `docker` is played by `client`; every other command runs here, with the machine's
     work folder in `guest`; so the image's own `work` script does the copies."""

@@ -28,7 +28,7 @@ from launcher.errors import (
     WherryError,
 )
 from tests.conftest import Said
-from tests.fakes import FakeKeeper, make_machine
+from tests.fakes import FakeKeeper, make_iso, make_machine
 
 Wherry = Callable[..., Said]
 
@@ -50,7 +50,21 @@ def test_version(wherry: Wherry) -> None:
     assert wherry("--version") == Said(0, f"wherry {__version__}\n", "")
     assert wherry("--json", "--version").out == f"wherry {__version__}\n"
     assert wherry("version") == Said(0, f"wherry    {__version__}\nengine    (not running)\n", "")
-    assert envelope(wherry("version", "--json"))["data"] == {"wherry": __version__, "engine": None}
+    assert envelope(wherry("version", "--json"))["data"] == {
+        "wherry": __version__, "engine": None, "iso": None, "release_iso": None, "warnings": [],
+    }  # fmt: skip
+
+
+def test_version_tells_the_age_of_the_iso(wherry: Wherry, keeper: FakeKeeper) -> None:
+    packages = [{"name": "runc", "version": "1.0-1"}, {"name": "docker.io", "version": "99"}]
+    make_iso(built="2001-01-01T00:00:00Z", packages=packages)
+    said = wherry("version")
+    assert said.out.splitlines()[2].startswith("iso       0.1.0 amd64 aaaaaaaaaaaa · 2001-01-01 · 9")
+    assert said.out.endswith(" days old\n")
+    assert "wherry: the ISO is 9" in said.err and "in the ISO, runc 1.0-1 is older than 1.3.3" in said.err
+    assert "docker.io" not in said.err and "containerd: its version is not known" in said.err
+    data = envelope(wherry("version", "--json"))["data"]
+    assert data["iso"]["old"] is True and data["iso"]["sha256"] == "a" * 64 and len(data["warnings"]) == 5
 
 
 def test_no_machine_yet(wherry: Wherry) -> None:

@@ -27,8 +27,16 @@ LAYERS = (
     {"errors", "report"},
     {"__init__"},
 )
-# Parts of one thing: the reporter for a terminal, the reading of ISO files, what state.json holds, the keys and text of config.
-PARTS = {"bars": "console", "isofile": "images", "state": "store", "config_keys": "config", "configfile": "config"}
+# Parts of one thing: the reporter for a terminal, the reading of ISO files and their judgement, what state.json holds, the keys
+# and the text of machine.toml.
+PARTS = {
+    "bars": "console",
+    "isofile": "images",
+    "floors": "images",
+    "state": "store",
+    "config_keys": "config",
+    "configfile": "config",
+}
 
 
 def unit(module: str) -> str:

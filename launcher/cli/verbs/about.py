@@ -6,10 +6,8 @@ from typing import Any
 
 import click
 
-from launcher import __version__
 from launcher.cli.app import App, Verbs
 from launcher.cli.options import machine_name, verb
-from launcher.errors import NotRunning
 
 
 @click.command()
@@ -27,15 +25,31 @@ def ip(app: App, name: str | None) -> None:
 @machine_name
 @verb
 def version(app: App, name: str | None) -> None:
-    """Versions of wherry and, when the machine runs, of its engine."""
-    from launcher import machine
+    """Versions of wherry, of the machine's ISO with its age, and, when it runs, of its engine."""
+    from launcher.machine import about
 
-    try:
-        engine: dict[str, Any] | None = machine.engine_version(app.name(name))
-    except NotRunning:
-        engine = None
+    found = about.versions(app.name(name))
+    app.console.answer(found, "\n".join(_lines(found)))
+    for warning in found["warnings"]:
+        app.console.story(f"wherry: {warning}")
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    engine = found["engine"]
     about = f"Docker {engine.get('Version')}, API {engine.get('ApiVersion')}" if engine else "(not running)"
-    app.console.answer({"wherry": __version__, "engine": engine}, f"wherry    {__version__}\nengine    {about}")
+    lines = [f"wherry    {found['wherry']}", f"engine    {about}"]
+    if found["iso"]:
+        lines.append(f"iso       {iso_line(found['iso'])}")
+    if found["release_iso"]:
+        lines.append(f"release   {iso_line(found['release_iso'])}   wherry upgrade")
+    return lines
+
+
+def iso_line(iso: dict[str, Any]) -> str:
+    """An ISO as one says it: version, architecture, date, age."""
+    days = iso["days"]
+    age = "age unknown" if days is None else "built today" if days == 0 else f"{days} day{'' if days == 1 else 's'} old"
+    return f"{iso['version']} {iso['arch']} {iso['sha256'][:12]} · {iso['built'][:10] or 'no date'} · {age}"
 
 
 @click.command("help")
