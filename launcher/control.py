@@ -186,6 +186,19 @@ def ask(path: Path, verb: str, /, **arguments: Any) -> Any:
         framed.close()
 
 
+def ask_within(seconds: float, path: Path, verb: str, /, **arguments: Any) -> Any:
+    """As `ask`, but raises NoProgress when nothing comes for so long."""
+    framed = request(path, verb, **arguments)
+    framed.stream.settimeout(seconds)
+    try:
+        *_, result = events(framed)
+        return result.get("data")
+    except TimeoutError as error:
+        raise NoProgress(f"the machine gives no answer within {seconds:g} s.", hint="wherry restart") from error
+    finally:
+        framed.close()
+
+
 def status(path: Path) -> dict[str, Any]:
     """The keeper's state, which it gives at once. Raises NotRunning when there is none, NoProgress when it does not answer."""
     return _ask_soon(path, "status")

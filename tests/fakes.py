@@ -50,6 +50,7 @@ class FakeKeeper:
         self.guest = guest
         self.requests: list[dict[str, Any]] = []
         self.containers: list[dict[str, Any]] = []
+        self.info: dict[str, Any] = {}  # the engine's answer to /info
         self.events: list[dict[str, Any]] = []
         self.status = "running"
         self.wherry = __version__
@@ -126,7 +127,7 @@ class FakeKeeper:
                 "keeper": {"pid": os.getpid(), "wherry": self.wherry, "protocol": control.PROTOCOL, "sessions": self.sessions},
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
-            "engine": {"status": 200, "body": json.dumps(self.containers)},
+            "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},
             "stop": {"forced": False},
             "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]

@@ -20,6 +20,7 @@ VERBS: Final = {
     "cp": ("cp", "Copy files: SRC DST, with NAME:path on one side."),
     "logs": ("logs", "The machine's logs: serial, engine, keeper or qemu."),
     "config": ("config", "Settings: show, get, set, unset, edit, path."),
+    "doctor": ("doctor", "Look at everything that a machine needs, and say what to do."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -42,7 +43,7 @@ ALIASES: Final = {
 LATER: Final = frozenset(
     {
         "suspend", "save", "repair", "env", "shellinit", "context", "link", "unlink", "port", "share", "iso",
-        "download", "upgrade", "disk", "autostart", "uninstall", "doctor",
+        "download", "upgrade", "disk", "autostart", "uninstall",
     }
 )  # fmt: skip
 

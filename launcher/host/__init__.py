@@ -44,6 +44,15 @@ class HostModule(Protocol):
     def accelerator_hint(self, guest_arch: str) -> str:
         """Why there may be no hardware acceleration here and what turns it on."""
 
+    def no_acceleration(self, guest_arch: str) -> tuple[str, str] | None:
+        """Why there is no hardware acceleration, and the one thing that turns it on; None when nothing speaks against it."""
+
+    def libraries(self, program: Path) -> list[Path]:
+        """The shared libraries that a program loads; empty when they cannot be known."""
+
+    def is_private(self, path: Path) -> bool:
+        """Whether no other user can read what is there; access lists of Windows are inherited and not looked at."""
+
     def qemu_folders(self) -> list[Path]:
         """Where QEMU is when it is not on PATH."""
 

@@ -39,6 +39,11 @@ def make_private(folder: Path) -> None:
         folder.chmod(0o700)
 
 
+def is_private(path: Path) -> bool:
+    found = path.stat()
+    return found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
+
+
 def terminal() -> Terminal:
     from launcher.host.terminal_posix import PosixTerminal
 

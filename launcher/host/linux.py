@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
-from launcher.host._posix import detach_options, lock, make_private, terminal
+from launcher.host._posix import detach_options, is_private, lock, make_private, terminal
 
 __all__ = [
     "ENDPOINT",
@@ -17,8 +17,11 @@ __all__ = [
     "accelerators",
     "detach_options",
     "editor",
+    "is_private",
+    "libraries",
     "lock",
     "make_private",
+    "no_acceleration",
     "qemu_folders",
     "qemu_hint",
     "run_base",
@@ -27,6 +30,7 @@ __all__ = [
 
 NAME: Final = "linux"
 ENDPOINT: Final[Endpoint] = "unix"
+_TIMEOUT: Final = 20
 
 
 def accelerators(guest_arch: str) -> list[str]:
@@ -35,13 +39,68 @@ def accelerators(guest_arch: str) -> list[str]:
 
 
 def accelerator_hint(guest_arch: str) -> str:
+    found = no_acceleration(guest_arch)
+    return ": ".join(filter(None, found)) if found else "/dev/kvm opens, but a guest does not start on it"
+
+
+def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
     if guest_arch != native_arch():
-        return f"an {guest_arch} machine on an {native_arch()} computer is always emulated"
+        return f"an {guest_arch} machine on an {native_arch()} computer is always emulated", ""
     if not os.path.exists("/dev/kvm"):
-        return "/dev/kvm is missing: turn on virtualization in the firmware (VT-x or SVM), or nested virtualization in a VM"
+        return "/dev/kvm is missing", _how_to_get_kvm()
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return "/dev/kvm is closed to you: sudo usermod -aG kvm $USER, then log in again"
-    return "/dev/kvm opens, but a guest does not start on it"
+        import getpass
+
+        group = _group_of("/dev/kvm")
+        if getpass.getuser() in _members(group):
+            return f"/dev/kvm is closed to you: you are in the group {group} since your last login", "log in again"
+        return "/dev/kvm is closed to you", f"sudo usermod -aG {group} $USER, then log in again"
+    return None
+
+
+def _how_to_get_kvm() -> str:
+    import re
+
+    try:
+        flags = set(re.findall(r"\b(?:vmx|svm|hypervisor)\b", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    except OSError:
+        flags = set()
+    if flags & {"vmx", "svm"}:
+        return f"sudo modprobe {'kvm_intel' if 'vmx' in flags else 'kvm_amd'}"
+    if "hypervisor" in flags:
+        return "this computer is a virtual machine itself: turn on nested virtualization in its hypervisor"
+    return "turn on virtualization in the firmware (VT-x or SVM)"
+
+
+def _group_of(path: str) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(os.stat(path).st_gid).gr_name
+    except KeyError:
+        return "kvm"
+
+
+def _members(group: str) -> list[str]:
+    import grp
+
+    try:
+        return grp.getgrnam(group).gr_mem
+    except KeyError:
+        return []
+
+
+def libraries(program: Path) -> list[Path]:
+    import re
+
+    from launcher import proc
+    from launcher.errors import WherryError
+
+    try:
+        listing = proc.run(["ldd", program], timeout=_TIMEOUT)
+    except WherryError:
+        return []
+    return [Path(path) for path in re.findall(r"=> (/\S+)", listing)]
 
 
 def qemu_folders() -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
-from launcher.host._posix import detach_options, lock, make_private, terminal
+from launcher.host._posix import detach_options, is_private, lock, make_private, terminal
 
 __all__ = [
     "ENDPOINT",
@@ -16,8 +16,11 @@ __all__ = [
     "accelerators",
     "detach_options",
     "editor",
+    "is_private",
+    "libraries",
     "lock",
     "make_private",
+    "no_acceleration",
     "qemu_folders",
     "qemu_hint",
     "run_base",
@@ -26,6 +29,7 @@ __all__ = [
 
 NAME: Final = "macos"
 ENDPOINT: Final[Endpoint] = "unix"
+_TIMEOUT: Final = 20
 
 
 def accelerators(guest_arch: str) -> list[str]:
@@ -33,9 +37,38 @@ def accelerators(guest_arch: str) -> list[str]:
 
 
 def accelerator_hint(guest_arch: str) -> str:
-    if guest_arch != native_arch():
-        return f"an {guest_arch} machine on an {native_arch()} computer is always emulated"
+    found = no_acceleration(guest_arch)
+    if found:
+        return ": ".join(filter(None, found))
     return "QEMU may lack the entitlement com.apple.security.hypervisor: brew reinstall qemu"
+
+
+def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
+    from launcher import proc
+    from launcher.errors import WherryError
+
+    if guest_arch != native_arch():
+        return f"an {guest_arch} machine on an {native_arch()} computer is always emulated", ""
+    try:
+        supported = proc.run(["sysctl", "-n", "kern.hv_support"], timeout=_TIMEOUT).strip()
+    except WherryError:
+        return None
+    if supported == "0":
+        return "this computer has no Hypervisor.framework (kern.hv_support is 0)", "in a virtual machine: turn on nesting"
+    return None
+
+
+def libraries(program: Path) -> list[Path]:
+    import re
+
+    from launcher import proc
+    from launcher.errors import WherryError
+
+    try:
+        listing = proc.run(["otool", "-L", program], timeout=_TIMEOUT)
+    except WherryError:  # otool comes with Xcode's command line tools
+        return []
+    return [Path(path) for path in re.findall(r"^\s+(/\S+)", listing, re.MULTILINE)]
 
 
 def qemu_folders() -> list[Path]:

@@ -16,6 +16,9 @@ ENDPOINT: Final[Endpoint] = "stdio"
 _DETACHED: Final = 0x00000008 | 0x00000200 | 0x01000000
 
 
+_TURN_ON: Final = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
+
+
 def accelerators(guest_arch: str) -> list[str]:
     # irqchip off avoids lost injections, and hangs with several CPUs on some versions: both are rungs of their own.
     if guest_arch != native_arch():
@@ -26,10 +29,29 @@ def accelerators(guest_arch: str) -> list[str]:
 
 
 def accelerator_hint(guest_arch: str) -> str:
+    found = no_acceleration(guest_arch)
+    if found:
+        return ": ".join(filter(None, found))
+    return f'the Windows feature "Windows Hypervisor Platform" may be off: {_TURN_ON}'
+
+
+def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
     if guest_arch != native_arch():
-        return f"an {guest_arch} machine on an {native_arch()} computer is always emulated"
-    turn_on = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
-    return f'the Windows feature "Windows Hypervisor Platform" may be off: {turn_on}'
+        return f"an {guest_arch} machine on an {native_arch()} computer is always emulated", ""
+    # The feature brings this library; without it QEMU's whpx cannot load.
+    library = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "WinHvPlatform.dll"
+    if not library.exists():
+        return 'the Windows feature "Windows Hypervisor Platform" is off', _TURN_ON
+    return None
+
+
+def libraries(program: Path) -> list[Path]:
+    # QEMU's installers put all libraries beside the program.
+    return sorted(program.parent.glob("*.dll"))
+
+
+def is_private(path: Path) -> bool:
+    return path.exists()
 
 
 def qemu_folders() -> list[Path]:

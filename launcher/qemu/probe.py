@@ -33,13 +33,13 @@ class Qemu:
     sandbox: bool  # it has seccomp
 
 
-def find(arch: str, explicit: str = "") -> Qemu:
+def find(arch: str, explicit: str = "", *, keep: bool = True) -> Qemu:
     """The QEMU for guests of `arch`: the one set explicitly, else on PATH, else in the well-known folders of the system.
 
-    Raises MissingOnHost when there is none or it is too old.
+    Without `keep` what is found out is not written to the cache. Raises MissingOnHost when there is none or it is too old.
     """
     program = _program(arch, explicit)
-    qemu = _known(program) or _probe(program)
+    qemu = _known(program) or _probe(program, keep)
     if qemu.version < OLDEST:
         have, want = (".".join(map(str, version)) for version in (qemu.version, OLDEST[:2]))
         raise MissingOnHost(f"{program} is QEMU {have}; wherry needs {want} or later.", hint=host.current().qemu_hint())
@@ -110,7 +110,7 @@ def _sought(*names: str) -> Path:
     raise MissingOnHost(f"{names[0]} is not on this computer (sought in {places}).", hint=host.current().qemu_hint())
 
 
-def _probe(program: Path) -> Qemu:
+def _probe(program: Path, keep: bool) -> Qemu:
     identity = _identity(program)
     text = proc.run([program, "--version"], timeout=_TIMEOUT).partition("\n")[0].strip()
     match = _VERSION.search(text)
@@ -119,9 +119,9 @@ def _probe(program: Path) -> Qemu:
     version = (int(match[1]), int(match[2]), int(match[3] or 0))
     sandbox, accelerators = _features(program)
     qemu = Qemu(program, version, text, accelerators, sandbox)
-    _write("programs", str(program), {
-        "identity": identity, "version": list(version), "text": text, "accelerators": list(accelerators), "sandbox": sandbox,
-    })  # fmt: skip
+    if keep:
+        note = {"version": list(version), "text": text, "accelerators": list(accelerators), "sandbox": sandbox}
+        _write("programs", str(program), {"identity": identity, **note})
     return qemu
 
 

@@ -1,0 +1,115 @@
+"""doctor: look at everything, change nothing. Works without a machine and with a broken one."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from launcher import __version__, host, images, store
+from launcher.config import MachineConfig
+from launcher.errors import NoSuchMachine, WherryError
+from launcher.machine import doctor_engines, doctor_host, inspect
+from launcher.machine.about import judged_iso
+from launcher.machine.checks import Check, failure, guarded, ok, warning
+from launcher.store import MachineDir
+
+
+def doctor(name: str, *, named: bool) -> list[Check]:
+    """All checks, in the order in which one would ask. Raises NoSuchMachine when a machine that was `named` is not there."""
+    directory = store.machine(name)
+    if not directory.exists() and named:
+        raise NoSuchMachine(f"there is no machine {name!r}.", hint="wherry list")
+    config = _config(directory)
+    found = inspect.status(name) if directory.exists() else {"status": "none"}
+    running = found["status"] == "running"
+    built = _built(config)
+    checks = [ok("wherry", f"{__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")]
+    checks += guarded("home", doctor_host.folders)
+    checks += guarded("memory", lambda: doctor_host.memory(config, running))
+    checks += guarded("qemu", lambda: doctor_host.qemu(config))
+    checks += guarded("iso", lambda: _iso(directory, config))
+    checks += guarded("machine", lambda: _machine(directory, found))
+    checks += guarded("keys", lambda: _keys(directory))
+    checks += guarded("sockets", lambda: doctor_host.sockets(directory))
+    checks += guarded("clock", lambda: doctor_host.clock(built, directory if running else None))
+    checks += guarded("other engines", doctor_engines.engines)
+    checks += guarded("proxy", doctor_host.proxies)
+    return checks
+
+
+def failed(checks: list[Check]) -> bool:
+    return any(check.status == "failure" for check in checks)
+
+
+def _config(directory: MachineDir) -> MachineConfig | None:
+    try:
+        return directory.read_config()
+    except WherryError:
+        return None
+
+
+def _built(config: MachineConfig | None) -> str:
+    try:
+        return str(images.by_sha(config.iso).manifest.get("built") or "") if config else ""
+    except WherryError:
+        return ""
+
+
+def _iso(directory: MachineDir, config: MachineConfig | None) -> Iterator[Check]:
+    """The machine's ISO: there, whole, its age, what in it is below its floor."""
+    if config is None:
+        yield ok(
+            "iso", "none is needed yet" if not directory.exists() else "which one cannot be known: machine.toml is damaged"
+        )
+        return
+    iso = images.by_sha(config.iso)
+    judged = judged_iso(iso)
+    about = f"{iso.version} {iso.arch} {iso.sha256[:12]}, whole by its size"
+    if judged["days"] is None:
+        yield warning("iso", f"{about}; when it was built is not known", "wherry upgrade")
+    elif judged["old"]:
+        yield warning("iso", f"{about}; {judged['days']} days old", "wherry upgrade")
+    else:
+        yield ok("iso", f"{about}; {max(judged['days'], 0)} days old")
+    for below in judged["below"]:
+        yield warning("iso", below, "wherry upgrade")
+
+
+def _machine(directory: MachineDir, found: dict[str, Any]) -> Iterator[Check]:
+    name = directory.name
+    status = found["status"]
+    others = [item["name"] for item in inspect.list_machines() if item["status"] == "broken" and item["name"] != name]
+    if status == "none":
+        yield ok("machine", "there is none yet: wherry up makes it")
+    elif status == "broken":
+        yield failure("machine", f"{name} is broken: {found['problem']}", f"wherry repair {name}")
+    elif found.get("last_error"):
+        yield warning("machine", f"{name} is {status}; last: {found['last_error'].get('message')}", f"wherry up {name}")
+    else:
+        yield ok("machine", f"{name} is {status}")
+    for cause, count in (found.get("restarts") or {}).items():
+        yield warning("machine", f"its last start was repeated: {cause}, {count} times", "a newer QEMU may help")
+    for note in found.get("notes") or []:
+        yield ok("note", note)
+    for other in others:
+        yield warning("other machines", f"{other} is broken", f"wherry doctor {other}")
+
+
+def _keys(directory: MachineDir) -> Iterator[Check]:
+    """The private keys are there, and no other user can read them."""
+    if not directory.exists():
+        return
+    keys = [directory.client_key, directory.host_key]
+    lost = [key.name for key in keys if not key.exists()]
+    if lost:
+        gone = f"{' and '.join(lost)} {'is' if len(lost) == 1 else 'are'} gone"
+        yield failure("keys", gone, f"wherry repair {directory.name}")
+        return
+    exposed = [path for path in (directory.path, *keys) if not host.current().is_private(path)]
+    if exposed:
+        paths = " ".join(str(path) for path in exposed)
+        yield failure("keys", f"other users can read {paths}, or it is not yours", f"chmod go= {paths}")
+    else:
+        yield ok("keys", "there, and yours alone")
