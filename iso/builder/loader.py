@@ -21,7 +21,7 @@ _BIOS = ("biosdisk",)
 _UEFI = {"amd64": ("x86_64-efi", "BOOTX64.EFI"), "arm64": ("arm64-efi", "BOOTAA64.EFI")}
 # The last console is the one that the guest's lines go to; what concerns a person is said on all of them.
 _CONSOLES = {"amd64": "console=tty0 console=ttyS0,115200", "arm64": "console=tty0 console=ttyAMA0"}
-ARGUMENTS = "panic=-1 quiet loglevel=4"
+_ARGUMENTS = "panic=-1 quiet loglevel=4"
 
 _FIND = """\
 search --no-floppy --set=root --label {volume}
@@ -41,13 +41,22 @@ sleep 60
 """
 
 
+def kernel_arguments(arch: str) -> str:
+    """The kernel's command line, one string."""
+    return f"{_CONSOLES[arch]} {_ARGUMENTS}"
+
+
+def script(arch: str) -> str:
+    """GRUB's own script, which is read from the ISO."""
+    return _START.format(arguments=kernel_arguments(arch))
+
+
 def make_loader(tools: Tools, modules: Path, arch: str, volume: str, tree: Path, work: Path) -> list[str | Path]:
     """Adds /boot/grub to the ISO's tree; returns what xorriso has to be told. `modules` is GRUB's own usr/lib/grub."""
     say("loader: GRUB")
     folder = tree / "boot/grub"
     folder.mkdir(parents=True)
-    arguments = f"{_CONSOLES[arch]} {ARGUMENTS}"
-    (folder / "grub.cfg").write_text(_START.format(arguments=arguments), encoding="ascii")
+    (folder / "grub.cfg").write_text(script(arch), encoding="ascii")
     early = work / "early.cfg"
     early.write_text(_FIND.format(volume=volume), encoding="ascii")
     options: list[str | Path] = ["-c", "boot/grub/boot.cat"]
