@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from launcher import __version__
-from tests.vm.firmware import Stranger
+from launcher import __version__, isofile
+from tests.vm.firmware import GUARD_SECONDS, ROOT, Stranger
 
 pytestmark = pytest.mark.vm
 
@@ -59,3 +60,32 @@ def test_starts_without_our_seed(firmware: str, place: str, tmp_path: Path, monk
     finally:
         stranger.close()
     assert [_sha256(path) for _serial, path in disks] == before
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("by_firmware", [False, True])
+def test_a_root_that_is_missing_is_said(by_firmware: bool, tmp_path: Path) -> None:
+    """Kernel and initrd of the ISO with no disk at all, as the launcher would start them and as GRUB does."""
+    iso = ROOT / "build/wherry-amd64.iso"
+    for inside in (isofile.KERNEL, isofile.INITRD, "/boot/drivers"):
+        isofile.extract(iso, inside, tmp_path / Path(inside).name)
+    if by_firmware:
+        with (tmp_path / "initrd").open("ab") as initrd:
+            # The kernel takes the archives one after the other, each at a multiple of four bytes.
+            initrd.write(bytes(-initrd.tell() % 4) + (tmp_path / "drivers").read_bytes())
+    words = ["-machine", "q35", "-cpu", "max", "-accel", "tcg,thread=single", "-m", "512", "-serial", "stdio", "-vga", "std"]
+    words += [
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-kernel",
+        str(tmp_path / "vmlinuz"),
+        "-initrd",
+        str(tmp_path / "initrd"),
+    ]
+    words += ["-append", "console=tty0 console=ttyS0 panic=-1 quiet loglevel=4"]
+    done = subprocess.run(["qemu-system-x86_64", *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=GUARD_SECONDS)
+    lines = [line for line in done.stdout.decode().splitlines() if line.startswith("wherry-fail")]
+    more = ", and none is the ISO WHERRY_AMD64 that belongs to this kernel" if by_firmware else ""
+    assert lines == [f"wherry-fail root no disk has the serial wherry-root{more}"], done
