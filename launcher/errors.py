@@ -3,6 +3,7 @@
     WherryError                 1    failed
     ├── LaunchFailed            1    QEMU ended or the guest never spoke; carries the command and the log's tail
     ├── EngineFailed            1    the Docker Engine answered with an error
+    ├── Damaged                 1    a file of the machine is lost or cannot be read; `wherry repair` is the next step
     ├── Usage                   2    the words of the call are off
     ├── NotRunning              3    the machine is not running, or there is none of that name
     │   └── NoSuchMachine       3
@@ -18,7 +19,9 @@ Raised anywhere, shown in one place (`launcher.cli`). A message says what failed
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+from pathlib import Path
+from typing import ClassVar, Final
 
 
 class WherryError(Exception):
@@ -50,6 +53,10 @@ class LaunchFailed(WherryError):
 
 class EngineFailed(WherryError):
     kind = "engine"
+
+
+class Damaged(WherryError):
+    kind = "damaged"
 
 
 class Usage(WherryError):
@@ -99,7 +106,7 @@ class Interrupted(WherryError):
 _KINDS: dict[str, type[WherryError]] = {
     error.kind: error
     for error in (
-        WherryError, LaunchFailed, EngineFailed, Usage, NotRunning, NoSuchMachine, MissingOnHost, NoProgress, Refused,
+        WherryError, LaunchFailed, EngineFailed, Damaged, Usage, NotRunning, NoSuchMachine, MissingOnHost, NoProgress, Refused,
         IsoProblem, ConnectionLost, Interrupted,
     )
 }  # fmt: skip
@@ -114,3 +121,37 @@ def from_json(data: dict[str, object]) -> WherryError:
 
     error = _KINDS.get(text("kind") or "", WherryError)
     return error(text("message") or "unknown error", hint=text("hint"), detail=text("detail"))
+
+
+_FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_CLOSED: Final = frozenset({errno.EACCES, errno.EPERM})
+
+
+def of_system(error: OSError) -> WherryError:
+    """A refusal of the operating system in words for the user."""
+    place = _place(error)
+    if error.errno in _FULL:
+        return WherryError(f"there is no space left{f' in {_folder(place)}' if place else ''}.", hint="Free some, then try again.")
+    if error.errno == errno.EROFS:
+        return WherryError(f"{place or 'a file'} cannot be written: it is read-only.", hint=_ELSEWHERE)
+    if error.errno in _CLOSED:
+        return WherryError(f"{place or 'a file'} is closed to you.", hint=_ELSEWHERE)
+    words = (error.strerror or str(error)).rstrip(".")
+    return WherryError(f"{place}: {words}." if place else f"{words}.")
+
+
+_ELSEWHERE: Final = "WHERRY_HOME says where machines are kept."
+
+
+def _place(error: OSError) -> str:
+    name = error.filename
+    if not isinstance(name, str | bytes | Path):
+        return ""
+    path = Path(name.decode(errors="replace") if isinstance(name, bytes) else name)
+    # Temporary names say nothing to a user, and are gone already.
+    return str(path.parent if path.name.startswith(".") else path)
+
+
+def _folder(place: str) -> str:
+    path = Path(place)
+    return str(path if path.is_dir() else path.parent)

@@ -68,6 +68,16 @@ class HostModule(Protocol):
     def lock(self, path: Path, *, wait: bool) -> int | None:
         """A descriptor that holds the exclusive lock on `path` until it is closed; None when taken and not `wait`."""
 
+    def lock_taken(self, path: Path) -> bool:
+        """Whether somebody holds that lock; False when the file is not there. Looking disturbs nobody, and writes nothing."""
+
+    def process_stamp(self, pid: int) -> str | None:
+        """What tells a process from a later one with its pid, and stays when the clock is set; None when there is no such
+        process, or only what a dead one leaves until its parent looks."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder last, as fsync does with the content of a file."""
+
     def terminal(self) -> Terminal:
         """Our own standard streams."""
 

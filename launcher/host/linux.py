@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
-from launcher.host._posix import detach_options, is_private, lock, make_private, terminal
+from launcher.host._posix import detach_options, is_private, lock, lock_taken, make_private, sync_folder, terminal
 
 __all__ = [
     "ENDPOINT",
@@ -20,11 +20,14 @@ __all__ = [
     "is_private",
     "libraries",
     "lock",
+    "lock_taken",
     "make_private",
     "no_acceleration",
+    "process_stamp",
     "qemu_folders",
     "qemu_hint",
     "run_base",
+    "sync_folder",
     "terminal",
 ]
 
@@ -121,3 +124,15 @@ def run_base() -> Path:
     if runtime and Path(runtime).is_dir() and os.stat(runtime).st_uid == os.getuid():
         return Path(runtime) / "wherry"
     return Path(f"/tmp/wherry-{os.getuid()}")  # noqa: S108  made 0700 and its owner checked
+
+
+def process_stamp(pid: int) -> str | None:
+    # psutil's creation time is reckoned from the clock: setting it moves every process. The ticks since boot do not move.
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    # proc(5): the name, field 2, may hold blanks and brackets; after its last bracket come state (3) and start time (22).
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else f"{boot[:8]}-{fields[19]}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
-from launcher.host._posix import detach_options, is_private, lock, make_private, terminal
+from launcher.host._posix import detach_options, is_private, lock, lock_taken, make_private, sync_folder, terminal
 
 __all__ = [
     "ENDPOINT",
@@ -19,11 +19,14 @@ __all__ = [
     "is_private",
     "libraries",
     "lock",
+    "lock_taken",
     "make_private",
     "no_acceleration",
+    "process_stamp",
     "qemu_folders",
     "qemu_hint",
     "run_base",
+    "sync_folder",
     "terminal",
 ]
 
@@ -86,3 +89,14 @@ def editor() -> list[str]:
 def run_base() -> Path:
     # $TMPDIR alone is about 50 bytes here, and a socket path must stay under 104.
     return Path(f"/tmp/wherry-{os.getuid()}")  # noqa: S108  made 0700 and its owner checked
+
+
+def process_stamp(pid: int) -> str | None:
+    import psutil
+
+    # The kernel notes the time of day when a process begins, and does not change it when the clock is set.
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.6f}"
+    except psutil.Error:
+        return None

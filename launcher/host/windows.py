@@ -93,6 +93,30 @@ def lock(path: Path, *, wait: bool) -> int | None:
         return descriptor
 
 
+def lock_taken(path: Path) -> bool:
+    if not path.exists():
+        return False
+    descriptor = lock(path, wait=False)
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+def process_stamp(pid: int) -> str | None:
+    import psutil
+
+    # The kernel notes the time of day when a process begins, and does not change it when the clock is set.
+    try:
+        return f"{psutil.Process(pid).create_time():.6f}"
+    except psutil.Error:
+        return None
+
+
+def sync_folder(folder: Path) -> None:
+    """NTFS keeps its names in a journal; folders cannot be opened for writing here."""
+
+
 def make_private(folder: Path) -> None:
     # %TEMP% and %LOCALAPPDATA% are the user's own; their access lists are inherited.
     folder.mkdir(parents=True, exist_ok=True)

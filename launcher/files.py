@@ -1,0 +1,71 @@
+"""Files that matter: written whole or not at all, and what killed commands left of that."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+from launcher import host
+
+# .NAME.PID-RANDOM: the pid tells whether the one who writes is still there.
+_TEMPORARY: Final = re.compile(r"\..+\.(?P<pid>[0-9]{1,10})-[0-9a-f]{8}(?:\.deleted)?")
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` for what is to become it. Should we be killed before, `leftovers` finds it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a 0600 file whole or not at all: a temporary name beside it, synced, renamed, the folder synced.
+
+    Raises OSError with the file's name.
+    """
+    written = temporary(path)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(written, flags, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(written, path)
+        host.current().sync_folder(path.parent)
+    except BaseException as error:
+        written.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files and folders in `folder` whose writer is gone."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [path for path in found if (match := _TEMPORARY.fullmatch(path.name)) and not _lives(int(match["pid"]))]
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the leftovers; the names of those that went. What cannot be removed stays for the next time."""
+    import shutil
+
+    gone = []
+    for path in leftovers(folder):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
+        if not os.path.lexists(path):
+            gone.append(path)
+    return gone
+
+
+def _lives(pid: int) -> bool:
+    return pid == os.getpid() or host.current().process_stamp(pid) is not None

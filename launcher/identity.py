@@ -1,0 +1,104 @@
+"""Which process is ours. A pid alone proves nothing: it is given to others, and a killed keeper may not have noted it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from launcher import host
+
+# The word after -name that launcher.qemu.command gives: wherry-NAME-TOKEN.
+_NAMED: Final = re.compile(r"wherry-[a-z0-9-]+-(?P<token>[0-9a-f]{16})")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A QEMU of ours."""
+
+    pid: int
+    stamp: str  # host.process_stamp: stays when the clock is set
+    token: str
+    argv: tuple[str, ...]
+
+    def value(self, option: str) -> str:
+        """The word after an option of its command line, or nothing."""
+        return next((word for before, word in zip(self.argv, self.argv[1:], strict=False) if before == option), "")
+
+
+def new_token() -> str:
+    return secrets.token_hex(8)
+
+
+def process_is(pid: int, stamp: str, token: str) -> bool:
+    """Whether `pid` is still the process that we started: same pid, same stamp, our token in its command line."""
+    return pid > 0 and stamp != "" and host.current().process_stamp(pid) == stamp and _token(_argv(pid)) == token
+
+
+def qemus(folder: Path) -> list[Found]:
+    """The QEMUs that were started by us in that machine directory, found among all processes: for when no file names them."""
+    import psutil
+
+    found = []
+    for pid in psutil.pids():
+        argv = _argv(pid)
+        token = _token(argv)
+        stamp = host.current().process_stamp(pid) if token else None
+        if token and stamp and _works_in(pid, folder):
+            found.append(Found(pid, stamp, token, argv))
+    return found
+
+
+def qemu(pid: int, stamp: str, token: str) -> Found | None:
+    """The QEMU of that pid, if it is still ours."""
+    return Found(pid, stamp, token, _argv(pid)) if process_is(pid, stamp, token) else None
+
+
+def holders(file: Path) -> list[str]:
+    """Processes of this user that have the file open, "pid NAME" each, as far as the system tells."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(_same(opened.path, file) for opened in process.open_files()):
+                found.append(f"{process.pid} {process.name()}")
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _argv(pid: int) -> tuple[str, ...]:
+    import psutil
+
+    try:
+        return tuple(psutil.Process(pid).cmdline())
+    except (psutil.Error, OSError):
+        return ()
+
+
+def _token(argv: tuple[str, ...]) -> str:
+    """The token in a QEMU's command line; empty for other processes."""
+    for option, word in zip(argv, argv[1:], strict=False):
+        if option == "-name" and (match := _NAMED.fullmatch(word)):
+            return match["token"]
+    return ""
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    import psutil
+
+    try:
+        return _same(psutil.Process(pid).cwd(), folder)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _same(one: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
