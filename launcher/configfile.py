@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from launcher.config import BadValue, MachineConfig, from_toml_values, to_toml_values
-from launcher.errors import WherryError
+from launcher.errors import Damaged
 
 
 def read(text: str, file: Path, name: str) -> MachineConfig:
@@ -16,13 +16,15 @@ def read(text: str, file: Path, name: str) -> MachineConfig:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise WherryError(f"{file} cannot be read: {error}.", hint=f"wherry config edit {name}") from error
+        raise Damaged(
+            f"{file} cannot be read: {error}.", hint=f"wherry config edit {name}, or: wherry repair {name}"
+        ) from error
     try:
         return from_toml_values(values)
     except BadValue as error:
         line = line_of(text, error.key)
         place = f"{file}, line {line}" if line else str(file)
-        raise WherryError(f"{place}: {error.message}", hint=f"wherry config edit {name}") from error
+        raise Damaged(f"{place}: {error.message}", hint=f"wherry config edit {name}, or: wherry repair {name}") from error
 
 
 def line_of(text: str, key: str) -> int | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from launcher import proc
+from launcher import files, proc
 from launcher.errors import MissingOnHost, Refused, WherryError
 
 _TIMEOUT: Final = 120
@@ -29,12 +28,12 @@ def create(path: Path, size: int, qemu_img: Path) -> None:
     """
     if os.path.lexists(path):
         raise _taken(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = files.temporary(path)
     try:
+        temporary.touch(mode=0o600, exist_ok=False)
         # A relative name: the folder's may hold what qemu-img takes for a protocol, or letters that it cannot open on Windows.
         proc.run([qemu_img, "create", "-q", "-f", "qcow2", temporary.name, str(size)], timeout=_TIMEOUT, cwd=path.parent)
+        files.sync(temporary)
         _move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -131,13 +131,15 @@ def of_system(error: OSError) -> WherryError:
     """A refusal of the operating system in words for the user."""
     place = _place(error)
     if error.errno in _FULL:
-        return WherryError(f"there is no space left{f' in {_folder(place)}' if place else ''}.", hint="Free some, then try again.")
+        return WherryError(
+            f"there is no space left{f' in {_folder(place)}' if place else ''}.", hint="Free some, then try again."
+        )
     if error.errno == errno.EROFS:
         return WherryError(f"{place or 'a file'} cannot be written: it is read-only.", hint=_ELSEWHERE)
     if error.errno in _CLOSED:
         return WherryError(f"{place or 'a file'} is closed to you.", hint=_ELSEWHERE)
-    words = (error.strerror or str(error)).rstrip(".")
-    return WherryError(f"{place}: {words}." if place else f"{words}.")
+    words = error.strerror or str(error)
+    return WherryError(f"{place}: {words}." if place else words)
 
 
 _ELSEWHERE: Final = "WHERRY_HOME says where machines are kept."

@@ -36,8 +36,17 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException as error:
         written.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
         raise
+
+
+def sync(path: Path) -> None:
+    """Make the content of a file last that another program wrote."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def leftovers(folder: Path) -> list[Path]:

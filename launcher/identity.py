@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ class Found:
 
     def value(self, option: str) -> str:
         """The word after an option of its command line, or nothing."""
-        return next((word for before, word in zip(self.argv, self.argv[1:], strict=False) if before == option), "")
+        return next((word for before, word in pairwise(self.argv) if before == option), "")
 
 
 def new_token() -> str:
@@ -82,7 +82,7 @@ def _argv(pid: int) -> tuple[str, ...]:
 
 def _token(argv: tuple[str, ...]) -> str:
     """The token in a QEMU's command line; empty for other processes."""
-    for option, word in zip(argv, argv[1:], strict=False):
+    for option, word in pairwise(argv):
         if option == "-name" and (match := _NAMED.fullmatch(word)):
             return match["token"]
     return ""
@@ -99,6 +99,6 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 def _same(one: str, other: Path) -> bool:
     try:
-        return os.path.samefile(one, other)
+        return Path(one).samefile(other)
     except OSError:
         return False

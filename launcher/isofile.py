@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from launcher import files
 from launcher.config import ARCHES
 from launcher.errors import IsoProblem
 
@@ -38,13 +38,15 @@ def volume_arch(file: Path) -> str | None:
 
 def extract(iso: Path, inside: str, target: Path) -> None:
     """Take a file out of the ISO; it appears whole or not at all."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = files.temporary(target)
     try:
-        with os.fdopen(descriptor, "wb") as output, _Opened(iso) as opened:
+        with temporary.open("xb") as output, _Opened(iso) as opened:
             opened.get_file_from_iso_fp(output, rr_path=inside)
-        os.replace(name, target)
+            output.flush()
+            os.fsync(output.fileno())
+        os.replace(temporary, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,4 +1,4 @@
-"""What runs now: the content of a machine's state.json, and what makes a process ours."""
+"""What runs now: the content of a machine's state.json."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from launcher import __version__, release
-from launcher.errors import WherryError
+from launcher.errors import Damaged
 
 STATE_VERSION: Final = 1
+_FORMER: Final = frozenset({"qemu_start"})  # keys of earlier releases
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class State:
     status: str = "stopped"  # starting, running, stopping, stopped, failed
     token: str = ""  # also in QEMU's -name: tells ours from a process that got the pid later
     qemu_pid: int = 0
-    qemu_start: float = 0.0  # process creation time, seconds since the epoch
+    qemu_stamp: str = ""  # host.process_stamp: tells it from a later process with its pid
     keeper_pid: int = 0
     ssh_port: int = 0  # on 127.0.0.1
     accel: str = ""
@@ -35,36 +36,31 @@ class State:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Keys that are missing have their defaults: the file may be an older wherry's. Raises Refused for a newer one's."""
+        """Keys that are missing have their defaults: the file may be an older wherry's. Raises Refused for a newer one's,
+        Damaged for what no wherry wrote."""
         if not isinstance(data, dict):
-            raise WherryError("state.json is damaged.")
-        values = dict(data)
+            raise Damaged("it is no state of a machine.")
+        values = {key: value for key, value in data.items() if key not in _FORMER}
         version, wherry = values.pop("version", None), values.get("wherry")
         unknown = set(values) - set(cls.__dataclass_fields__)
         newer = isinstance(version, int) and version > STATE_VERSION
         if newer or (unknown and release.is_newer(str(wherry or ""))):
             raise release.refused("state.json", wherry)
         if version != STATE_VERSION:
-            raise WherryError("state.json is damaged.")
+            raise Damaged(f"its version is {version!r}.")
         if unknown:
-            raise WherryError("state.json has keys that this wherry does not know.")
+            raise Damaged(f"nobody knows {', '.join(sorted(unknown))}.")
+        empty = cls()
+        for key, value in values.items():
+            if not _is_like(value, getattr(empty, key)):
+                raise Damaged(f"{key} = {str(value)[:40]!r}.")
+        if not all(isinstance(entry, list) and list(map(type, entry)) in _ENTRIES for entry in values.get("timeline", [])):
+            raise Damaged("its timeline is none.")
         return cls(**values)
 
 
-def new_token() -> str:
-    import secrets
-
-    return secrets.token_hex(8)
+_ENTRIES: Final = ([str, float], [str, int])
 
 
-def process_is(pid: int, start: float, token: str) -> bool:
-    """Whether `pid` is still the process that we started: same pid, same creation time, our token in its command line."""
-    if pid <= 0:
-        return False
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - start) < 2 and any(token in word for word in process.cmdline())
-    except psutil.Error:
-        return False
+def _is_like(value: object, default: object) -> bool:
+    return type(value) is type(default) or (isinstance(default, float) and type(value) is int)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launcher import __version__, control, store
+from launcher import __version__, control, host, store
 from launcher.config import GIB, MachineConfig
 from launcher.control import Framed
 
@@ -74,11 +74,20 @@ class FakeKeeper:
         self.directory.run_dir.mkdir(parents=True)
         self._listening.bind(str(self.directory.control_socket))
         self._listening.listen()
+        self._lock = host.current().lock(self.directory.lock_file, wait=False)
         self._begin(self._accept)
 
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
+    def let_go(self) -> None:
+        """As at the end of a keeper: nobody can connect any more, the lock is free."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def close(self) -> None:
+        self.let_go()
         for thread in list(self._threads):
             thread.join(10)
         shutil.rmtree(self.directory.run_dir)
@@ -114,6 +123,8 @@ class FakeKeeper:
         if verb == "exec":
             self._exec(framed, request)
             return
+        if verb == "handover" and not self.sessions:
+            self.let_go()
         for event in self.events if verb == "watch" else []:
             framed.send_json(event)
         data: Any = {
@@ -123,8 +134,13 @@ class FakeKeeper:
                 "keeper_pid": os.getpid(),
                 "engine_version": "28.5.2",
                 "accel": "kvm",
-                "started": time.time() - 3.2 * 3600,
-                "keeper": {"pid": os.getpid(), "wherry": self.wherry, "protocol": control.PROTOCOL, "sessions": self.sessions},
+                "keeper": {
+                    "pid": os.getpid(),
+                    "wherry": self.wherry,
+                    "protocol": control.PROTOCOL,
+                    "sessions": self.sessions,
+                    "uptime": 3.2 * 3600,
+                },
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
             "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},

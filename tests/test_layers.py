@@ -27,13 +27,16 @@ LAYERS = (
     {"errors", "report"},
     {"__init__"},
 )
-# Parts of one thing: the reporter for a terminal, the reading of ISO files and their judgement, what state.json holds, the keys
-# and the text of machine.toml.
+# Parts of one thing: the reporter for a terminal, the reading of ISO files and their judgement, what a machine directory holds,
+# the keys and the text of machine.toml.
 PARTS = {
     "bars": "console",
     "isofile": "images",
     "floors": "images",
     "state": "store",
+    "files": "store",
+    "identity": "store",
+    "machinedir": "store",
     "config_keys": "config",
     "configfile": "config",
 }

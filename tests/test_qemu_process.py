@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from launcher import host
@@ -66,9 +65,9 @@ def test_a_failure_has_the_code_the_logs_tail_and_the_command(tmp_path: Path, st
     assert command.startswith(f"{PYTHON} -c ") and rest.startswith("raise SystemExit")
 
 
-def test_pid_and_start_time_are_those_of_the_process(tmp_path: Path, started: list[QemuProcess]) -> None:
+def test_pid_and_stamp_are_those_of_the_process(tmp_path: Path, started: list[QemuProcess]) -> None:
     process = start(started, tmp_path, SIT)
-    assert psutil.Process(process.pid).create_time() == process.start_time
+    assert process.stamp == host.current().process_stamp(process.pid)
     assert process.poll() is None
     assert process.wait(0.01) is None
     process.terminate()

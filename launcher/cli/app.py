@@ -17,7 +17,7 @@ from launcher import __version__
 from launcher.cli import registry
 from launcher.cli.words import Settings
 from launcher.console import Console
-from launcher.errors import Interrupted, Usage, WherryError
+from launcher.errors import Interrupted, Usage, WherryError, of_system
 
 _EPILOG = """Exit codes: 0 done, 1 failed, 2 usage, 3 not running or no such machine, 4 something is missing on this computer,
 5 no progress, 6 refused to protect data, 7 the ISO, 130 interrupted. run, docker, compose and ssh give the command's own code;
@@ -168,5 +168,5 @@ def _usage(error: click.UsageError) -> Usage:
 
 def _bug(error: Exception) -> WherryError:
     if isinstance(error, OSError):
-        return WherryError(str(error))
+        return of_system(error)
     return WherryError(f"{type(error).__name__}: {error}", hint="This should not happen; --debug shows where it did.")

@@ -13,7 +13,7 @@ from launcher.cli import stdio
 from launcher.cli.run import HELLO_IMAGE, docker_words
 from launcher.cli.words import Leading
 from launcher.console import Console, is_terminal
-from launcher.errors import Interrupted, Usage, WherryError
+from launcher.errors import Interrupted, Usage, WherryError, of_system
 
 # docker run's own code for "the tool failed", and ssh's.
 LOST: Final = {"run": 125, "docker": 125, "compose": 125, "ssh": 255}
@@ -54,6 +54,9 @@ def main(leading: Leading) -> int:
         return 130
     except WherryError as error:
         console.error(error)
+        return LOST[leading.verb]
+    except OSError as error:
+        console.error(of_system(error))
         return LOST[leading.verb]
 
 

@@ -1,7 +1,11 @@
-"""`python -m launcher.keeper NAME`: started by `launcher.machine`, writes "ready" on stdout when it listens."""
+"""`python -m launcher.keeper NAME [stop]`: started by `launcher.machine`, writes "ready" on stdout when it listens.
+
+With `stop` it takes over the QEMU that a dead keeper left, and ends it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import os
@@ -10,7 +14,8 @@ import sys
 from types import FrameType
 
 from launcher import host, store
-from launcher.errors import WherryError
+from launcher.errors import WherryError, of_system
+from launcher.keeper.guard import Guard
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
 from launcher.store import MachineDir
@@ -30,8 +35,8 @@ def _log_to(directory: MachineDir) -> None:
 
 def _tell(word: str) -> None:
     """One line to who started us, then the pipe is closed: nothing of ours ever prints again."""
-    sys.stdout.write(word + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # who started us may have been killed; the machine starts all the same
+        os.write(1, f"{word}\n".encode())
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.close(null)
@@ -50,12 +55,21 @@ def _on_signals(keeper: Supervisor) -> None:
 def main() -> int:
     os.umask(0o077)
     directory = store.machine(sys.argv[1])
+    try:
+        return _keep(directory, only_stop=sys.argv[2:] == ["stop"])
+    except OSError as error:  # a full or read-only folder: there may be no log to say it in
+        _tell(f"error {of_system(error).message}")
+        raise
+
+
+def _keep(directory: MachineDir, *, only_stop: bool) -> int:
     _log_to(directory)
     # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine/run.py starts one at a time.
     # Nobody gives it back: it goes with the process, so that whoever gets it next finds nothing of us left.
-    host.current().lock(directory.lock_file, wait=True)
+    lock = host.current().lock(directory.lock_file, wait=True)
+    assert lock is not None
     try:
-        keeper = Supervisor(directory)
+        keeper = Supervisor(directory, only_stop=only_stop)
         server = Server(keeper)
         server.start()
     except WherryError as error:
@@ -63,10 +77,13 @@ def main() -> int:
         _tell(f"error {error.message}")
         return error.exit_code
     _on_signals(keeper)
+    guard = Guard(directory, lock, keeper.folder_lost)
+    guard.start()
     _tell("ready")
     try:
         return keeper.run()
     finally:
+        guard.stop()
         server.close()
 
 

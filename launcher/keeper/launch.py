@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Any, Final, Protocol
 
 import psutil
 
-from launcher import host
+from launcher import host, identity
 from launcher.config import MachineConfig
-from launcher.errors import ConnectionLost, MissingOnHost, WherryError
+from launcher.errors import ConnectionLost, MissingOnHost, Refused, WherryError
+from launcher.identity import Found
 from launcher.images import Iso
 from launcher.keeper.console import Console
 from launcher.keeper.watch import Watch
@@ -23,10 +25,12 @@ from launcher.qemu.command import Boot, UnixListener, arguments
 from launcher.qemu.probe import Qemu
 from launcher.qemu.process import QemuProcess
 from launcher.qemu.qmp import Qmp
-from launcher.state import State, process_is
 from launcher.store import MachineDir
 
 _QUIT_SECONDS: Final = 10
+_LOOKS_EVERY: Final = 0.1
+_LOCK_SECONDS: Final = 2.0
+UNKNOWN_EXIT: Final = 1 << 16  # no exit code of a process
 
 
 class Process(Protocol):
@@ -35,33 +39,34 @@ class Process(Protocol):
     @property
     def pid(self) -> int: ...
     @property
-    def start_time(self) -> float: ...
+    def stamp(self) -> str: ...
     def poll(self) -> int | None: ...
     def wait(self, timeout: float | None = None) -> int | None: ...
     def kill(self) -> None: ...
 
 
 class Adopted:
-    """A QEMU that is not our child; its exit code cannot be known and counts as 0."""
+    """A QEMU that is not our child: how it ends is told to nobody, and wait() gives UNKNOWN_EXIT."""
 
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
-        self.pid = pid
-        self.start_time: float = self._process.create_time()
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self.pid = found.pid
+        self.stamp = found.stamp
 
     def poll(self) -> int | None:
-        return None if self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE else 0
+        # The stamp tells it from whoever gets its pid later.
+        return None if host.current().process_stamp(self.pid) == self.stamp else UNKNOWN_EXIT
 
     def wait(self, timeout: float | None = None) -> int | None:
-        try:
-            self._process.wait(timeout)
-        except psutil.TimeoutExpired:
-            return None
-        return 0
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None and (deadline is None or time.monotonic() < deadline):
+            time.sleep(_LOOKS_EVERY)
+        return code
 
     def kill(self) -> None:
-        with suppress(psutil.NoSuchProcess):
-            self._process.kill()
+        if identity.process_is(self.pid, self.stamp, self._found.token):
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(self.pid).kill()
 
 
 @dataclass
@@ -78,7 +83,7 @@ class Guest:
         def wait() -> None:
             code = self.process.wait()
             self.console.join(5)
-            watch.on_exit(code or 0)
+            watch.on_exit(None if code == UNKNOWN_EXIT else code)
 
         threading.Thread(target=wait, name="qemu-exit", daemon=True).start()
 
@@ -138,9 +143,7 @@ def launch(
     if system.ENDPOINT != "unix":
         raise MissingOnHost(f"machines do not start on {system.NAME} yet.")
     with ExitStack() as stack:
-        lock = system.lock(directory.qemu_lock_file, wait=False)
-        if lock is None:
-            raise WherryError(f"a QEMU of machine {directory.name!r} runs already.", hint="wherry stop --force")
+        lock = _qemu_lock(directory)
         stack.callback(os.close, lock)
         qmp_listener = _listener(directory.qmp_socket, stack)
         serial_listener = _listener(directory.serial_socket, stack)
@@ -154,15 +157,30 @@ def launch(
     return _wire(directory, process, monitor, serial, watch, on_event)
 
 
-def adopt(directory: MachineDir, state: State, watch: Watch, on_event: Callable[[str, dict[str, Any]], None]) -> Guest:
-    """Take over the QEMU that a keeper left behind. Raises WherryError when it is not the one that state.json names."""
-    if not process_is(state.qemu_pid, state.qemu_start, state.token):
-        raise WherryError(
-            f"a QEMU runs for machine {directory.name!r}, but not the one in state.json.",
-            hint=f"wherry stop --force {directory.name}",
-        )
-    process = Adopted(state.qemu_pid)
-    return _wire(directory, process, _dial(directory.qmp_socket), _dial(directory.serial_socket), watch, on_event)
+def adopt(
+    directory: MachineDir, found: Found, watch: Watch, on_event: Callable[[str, dict[str, Any]], None]
+) -> Guest:  # fmt: skip
+    """Take over the QEMU that a keeper left behind. Raises WherryError when its monitor does not answer; it is ended then."""
+    process = Adopted(found)
+    try:
+        channels = _dial(directory.qmp_socket), _dial(directory.serial_socket)
+    except ConnectionLost:
+        process.kill()
+        process.wait(_QUIT_SECONDS)
+        raise
+    return _wire(directory, process, *channels, watch, on_event)
+
+
+def _qemu_lock(directory: MachineDir) -> int:
+    """The lock that QEMU is to inherit. Who looks whether it is taken holds it for a moment: hence several tries."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        lock = host.current().lock(directory.qemu_lock_file, wait=False)
+        if lock is not None:
+            return lock
+        if time.monotonic() > deadline:
+            raise Refused(f"a QEMU of machine {directory.name!r} runs already.", hint=directory.repair_hint)
+        time.sleep(_LOOKS_EVERY)
 
 
 def _wire(

@@ -39,6 +39,7 @@ class Server:
         self._slots = StartSlots(max(2, keeper.config.cpus))
         self._started = psutil.Process().create_time()
         self._listening: socket.socket | None = None
+        self._made: os.stat_result | None = None
         self._waiting: set[threading.Thread] = set()
         self._working = 0  # requests that a handover would cut short
         self._leaving = False
@@ -53,12 +54,17 @@ class Server:
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(str(self._path))
         self._path.chmod(0o600)
+        self._made = os.stat(self._path)
         self._listening.listen(_BACKLOG)
         threading.Thread(target=self._accept, args=(self._listening,), name="control", daemon=True).start()
 
     def close(self) -> None:
         """Nobody can connect any more; who waits for the end of the machine still hears of it."""
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Where our folder was deleted and made anew, a newer keeper listens at this path.
+            if self._made is not None and os.path.samestat(os.stat(self._path), self._made):
+                self._path.unlink()
+                self._path.parent.rmdir()  # which it refuses as long as QEMU's sockets are in it
         if self._listening is not None:
             # Closing alone does not wake the thread that accepts.
             with contextlib.suppress(OSError):
@@ -144,6 +150,7 @@ class Server:
             "wherry": __version__,
             "protocol": control.PROTOCOL,
             "sessions": self._working,
+            "uptime": self._keeper.uptime,
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import errors, images, readiness, seed
 from launcher.errors import LaunchFailed, WherryError
+from launcher.identity import new_token
 from launcher.keeper import engine
 from launcher.keeper.console import tail
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
 from launcher.qemu import probe, qmp
-from launcher.state import State, new_token
+from launcher.state import State
 
 if TYPE_CHECKING:
     from launcher.images import Iso
@@ -79,10 +80,10 @@ def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tupl
     if keeper.stop_wanted:  # a request that still saw the watch before
         raise Cancelled
     # The token is on disk before QEMU is there, so that a keeper killed now leaves nothing unknown.
-    keeper.update(token=new_token(), accel=rung, timeline=[])
+    keeper.update(token=new_token(), accel=rung, timeline=[], qemu_pid=0, qemu_stamp="", ssh_port=0)
     token = keeper.state.token
     keeper.guest = launch(keeper.directory, keeper.config, iso, qemu, rung, token, files, keeper.watch, keeper.on_qmp_event)
-    keeper.update(qemu_pid=keeper.guest.process.pid, qemu_start=keeper.guest.process.start_time)
+    keeper.update(qemu_pid=keeper.guest.process.pid, qemu_stamp=keeper.guest.process.stamp)
     keeper.update(ssh_port=qmp.ssh_port(keeper.guest.qmp))
     _wait(keeper, "kernel")
 
@@ -115,7 +116,10 @@ def _finish(keeper: Supervisor) -> None:
 def died(keeper: Supervisor) -> LaunchFailed:
     """QEMU ended though nobody asked it to."""
     code, panic = keeper.watch.exit_code, keeper.watch.panic
-    ended = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended by itself with exit code {code}"
+    if code is None:  # its parent, an earlier keeper, is gone
+        ended = "ended; it was taken over from an earlier keeper, so nobody was told how"
+    else:
+        ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
     message = f"the guest's kernel failed: {panic}" if panic else f"QEMU {ended}."
     lines = tail(keeper.directory.serial_log) + "\n" + tail(keeper.directory.qemu_log, 5)
     return LaunchFailed(message, hint=f"wherry up {keeper.directory.name}", detail=lines.strip() or None)

@@ -10,11 +10,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from launcher import __version__, host, readiness, release
-from launcher.errors import NotRunning, WherryError
+from launcher import __version__, files, host, readiness, release
+from launcher.config import GIB, MachineConfig
+from launcher.errors import Damaged, NotRunning, WherryError, of_system
 from launcher.keeper import starter, stopper
+from launcher.keeper.adoption import take_over
 from launcher.keeper.journal import Journal
-from launcher.keeper.launch import Guest, adopt
+from launcher.keeper.launch import Guest
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.readiness import Line
 from launcher.ssh.transport import Connection
@@ -30,9 +32,11 @@ class Supervisor:
     Journal events: stage, note, ready | failed for the start; stop, stopped for the end.
     """
 
-    def __init__(self, directory: MachineDir) -> None:
+    def __init__(self, directory: MachineDir, *, only_stop: bool = False) -> None:
+        """`only_stop`: take over the QEMU that a dead keeper left, and end it."""
         self.directory = directory
-        self.config = directory.read_config()
+        self.only_stop = only_stop
+        self.config = _config(directory, only_stop)
         directory.check_state()  # what a newer wherry wrote is not written over
         self.journal = Journal()
         self.watch = Watch(self.on_message)
@@ -51,6 +55,11 @@ class Supervisor:
     @property
     def status(self) -> str:
         return self.state.status
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the start began; setting the clock does not change it."""
+        return time.monotonic() - self.began
 
     @property
     def stop_wanted(self) -> bool:
@@ -75,6 +84,11 @@ class Supervisor:
         """Ask the main thread to end this keeper and leave QEMU, and state.json, to the next one."""
         self._leave_wanted.set()
         self.watch.cancel()
+
+    def folder_lost(self) -> None:
+        """The machine's folder was moved or deleted: its files are elsewhere, and nobody finds this keeper any more."""
+        self.note(f"{self.directory.path} was moved or deleted while the machine ran; it was stopped", warning=True)
+        self.request_stop(force=False)
 
     def wait_ready(self) -> None:
         """Until the start is done. Raises the error of a failed start, NotRunning when a stop came first."""
@@ -120,48 +134,62 @@ class Supervisor:
             else:
                 self.watch.wait_end_or_cancel()
             return self._let_go() if self._leave_wanted.is_set() else self._finish()
-        except WherryError as error:
-            log.error("%s", error.message, exc_info=True)
-            self._fail(error)
-            return error.exit_code
+        except (WherryError, OSError) as error:
+            ours = of_system(error) if isinstance(error, OSError) else error
+            log.error("%s", ours.message, exc_info=True)
+            self._fail(ours)
+            return ours.exit_code
         except Exception as error:
             log.exception("the keeper failed")
             self._fail(WherryError(f"the keeper failed: {error!r}", hint=f"wherry logs keeper {self.directory.name}"))
             return 1
 
     def _begin(self) -> None:
-        if not (self.directory.qemu_runs() and self._adopt()):
+        taken_over = self.directory.qemu_runs() and take_over(self)
+        if self.only_stop:
+            self.request_stop(force=False)
+            raise Cancelled
+        if taken_over:
+            self.began -= max(0.0, time.time() - self.state.started) if self.state.started else 0.0
+            self.update(keeper_pid=os.getpid())
+            self._tell_succession()
+        else:
+            self._clean()
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
             starter.start(self)
         self.update(status="running")
+        self._remember_config()
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)
 
-    def _adopt(self) -> bool:
-        """Take over the QEMU that a dead keeper left. False when its start was cut short: it is ended, to be started anew."""
-        state = self.directory.read_state()
-        self.guest = adopt(self.directory, state, self.watch, self.on_qmp_event)
-        if state.status != "running":
-            self.guest.quit()
-            self.guest, self.watch = None, Watch(self.on_message)
-            self.note(f"the machine's keeper ended while it was {state.status}; started anew")
-            return False
-        self.state = state
-        self.update(keeper_pid=os.getpid())
-        self.connection()
-        if release.is_newer(__version__, state.wherry or "0"):
-            made = f"wherry {state.wherry}" if state.wherry else "an older wherry"
+    def _tell_succession(self) -> None:
+        before = self.state.wherry
+        if release.is_newer(__version__, before or "0"):
+            made = f"wherry {before}" if before else "an older wherry"
             self.note(f"wherry {__version__} took the machine over from {made}; containers went on", warning=True)
         else:
             self.note("the machine's keeper had ended; a new one took over, containers went on")
-        return True
+
+    def _clean(self) -> None:
+        """What killed commands left in the machine's folder."""
+        for folder in (self.directory.path, self.directory.seed_dir):
+            for path in files.sweep(folder):
+                log.info("removed %s, which a killed process left", path)
+
+    def _remember_config(self) -> None:
+        """A machine.toml with which the machine became ready is worth keeping, should the file be lost."""
+        try:
+            now = self.directory.config_file.read_bytes()
+            good = self.directory.good_config_file
+            if not good.exists() or good.read_bytes() != now:
+                files.write_private(good, now)
+        except OSError as error:
+            log.warning("machine.toml.good: %s", error)
 
     def _let_go(self) -> int:
         """End, and touch neither QEMU nor state.json: the next keeper adopts what they name."""
         assert self.guest is not None
-        with self._connection_lock:
-            if self._connection is not None:
-                self._connection.close()
+        self.drop_connection()
         self.guest.close()
         log.info("left to the next keeper")
         return 0
@@ -188,12 +216,19 @@ class Supervisor:
             self.journal.add({"event": "failed", "error": error.to_json()})
         self._ended("failed", error.to_json())
 
-    def _ended(self, status: str, error: dict[str, object]) -> None:
+    def drop_connection(self) -> None:
         with self._connection_lock:
             if self._connection is not None:
                 self._connection.close()
+                self._connection = None
+
+    def _ended(self, status: str, error: dict[str, object]) -> None:
+        self.drop_connection()
+        for socket in (self.directory.qmp_socket, self.directory.serial_socket):
+            with suppress(OSError):
+                socket.unlink(missing_ok=True)
         # What was learned stays readable after the end; what pointed at processes does not.
-        self.update(status=status, qemu_pid=0, qemu_start=0.0, keeper_pid=0, ssh_port=0, token="", last_error=error)
+        self.update(status=status, qemu_pid=0, qemu_stamp="", keeper_pid=0, ssh_port=0, token="", last_error=error)
         self.journal.add({"event": "stopped", "forced": self.stop_force})
 
     # Fed by the console and QMP
@@ -217,3 +252,13 @@ class Supervisor:
 
     def on_qmp_event(self, name: str, data: dict[str, Any]) -> None:
         log.info("qemu: %s %s", name, data)
+
+
+def _config(directory: MachineDir, only_stop: bool) -> MachineConfig:
+    """What was decided. To end a machine its architecture is enough, which is this computer's unless machine.toml says more."""
+    try:
+        return directory.read_config()
+    except Damaged:
+        if not only_stop:
+            raise
+        return MachineConfig(arch=host.native_arch(), cpus=1, memory=GIB, iso="")

@@ -42,7 +42,8 @@ class Watch:
         self.notes: list[str] = []
         self.failure: Line | None = None
         self.panic: str | None = None
-        self.exit_code: int | None = None
+        self.ended = False
+        self.exit_code: int | None = None  # of an ended QEMU; None as well when nobody can know it
         self.cancelled = False
 
     # Fed by others
@@ -72,9 +73,9 @@ class Watch:
             self._changed.notify_all()
         self._on_message(line)
 
-    def on_exit(self, code: int) -> None:
+    def on_exit(self, code: int | None) -> None:
         with self._changed:
-            self.exit_code = code
+            self.ended, self.exit_code = True, code
             self._changed.notify_all()
 
     def cancel(self) -> None:
@@ -83,10 +84,6 @@ class Watch:
             self._changed.notify_all()
 
     # Asked by the supervisor
-
-    @property
-    def ended(self) -> bool:
-        return self.exit_code is not None
 
     def wait_stage(self, name: str, patience: Patience) -> None:
         """Until the guest reached that stage, or reported a failure. Raises Ended, Cancelled, Stalled."""

@@ -44,6 +44,7 @@ def make(name: str, options: UpOptions, report: Reporter) -> bool:
     directory = store.machine(name)
     home = directory.path.parent
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store.sweep()
     # One at a time: two commands would both copy the ISO and both make the disk.
     lock = host.current().lock(home / ".create.lock", wait=True)
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from launcher import control, store
-from launcher.errors import EngineFailed, NoSuchMachine, NotRunning, Refused, Usage, WherryError
+from launcher.errors import Damaged, EngineFailed, NoSuchMachine, NotRunning, Refused, Usage, WherryError, of_system
 from launcher.state import State
 from launcher.store import MachineDir
 
@@ -27,19 +26,23 @@ def list_machines() -> list[dict[str, Any]]:
 
 
 def _describe(directory: MachineDir) -> dict[str, Any]:
-    data: dict[str, Any] = {"name": directory.name, "path": str(directory.path), "status": "broken", "problem": None}
+    data: dict[str, Any] = {
+        "name": directory.name, "path": str(directory.path), "status": "broken", "problem": None, "next": None,
+    }  # fmt: skip
     try:
         wanted = directory.read_config()
         data |= {"arch": wanted.arch, "cpus": wanted.cpus, "memory": wanted.memory, "disk": wanted.disk, "iso": wanted.iso}
         if not directory.data_disk.exists():
-            raise WherryError("its data disk data.qcow2 is gone")
+            raise Damaged("its data disk data.qcow2 is gone.", hint=directory.repair_hint)
         state, keeper = _state(directory)
-        data |= _running_values(state, alive=keeper is not None)
+        data |= _running_values(state, keeper)
         data["keeper_wherry"] = (keeper or {}).get("wherry")
     except Refused as error:
-        data |= {"status": "newer", "problem": error.message}
-    except (WherryError, OSError) as error:
-        data["problem"] = error.message if isinstance(error, WherryError) else str(error)
+        data |= {"status": "newer", "problem": error.message, "next": error.hint}
+    except OSError as error:
+        data["problem"], data["next"] = of_system(error).message, directory.repair_hint
+    except WherryError as error:
+        data["problem"], data["next"] = error.message, error.hint or directory.repair_hint
     data["disk_used"] = directory.disk_used()
     return data
 
@@ -54,19 +57,28 @@ def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
     except NotRunning:
         state = directory.read_state()
     if directory.qemu_runs():
-        raise WherryError("its keeper ended, QEMU and the containers go on; the next wherry up takes them over")
+        raise _orphaned(directory)
     return state, None
 
 
-def _running_values(state: State, alive: bool) -> dict[str, Any]:
+def _orphaned(directory: MachineDir) -> WherryError:
+    up = f"wherry up{'' if directory.name == 'default' else ' ' + directory.name}"
+    if directory.keeper_lives():
+        # It has begun and does not listen yet, or listens where this folder was before it was moved.
+        return WherryError("its keeper does not listen here: it has just begun, or the folder was moved while it ran.", hint=up)
+    return WherryError("its keeper ended, QEMU and the containers go on; the next wherry up takes them over.", hint=up)
+
+
+def _running_values(state: State, keeper: dict[str, Any] | None) -> dict[str, Any]:
     # A state file that says "running" with neither keeper nor QEMU is left over from a crash of the whole computer.
-    status_now = state.status if alive else "stopped"
+    status_now = "stopped" if keeper is None else state.status
+    uptime = (keeper or {}).get("uptime", 0.0)
     return {
         "status": status_now,
         "accel": state.accel.split(",")[0],
         "engine": state.engine_version,
-        "ssh_port": state.ssh_port if alive else 0,
-        "uptime_seconds": round(time.time() - state.started) if status_now == "running" else 0,
+        "ssh_port": 0 if keeper is None else state.ssh_port,
+        "uptime_seconds": round(uptime) if status_now == "running" else 0,
         "timeline": state.timeline,
         "notes": state.notes,
         "restarts": state.restarts,

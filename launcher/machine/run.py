@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from launcher import __version__, control, host, store
 from launcher.errors import NoSuchMachine, NotRunning, WherryError
-from launcher.machine import create, succession
+from launcher.machine import create, keepers, succession
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
 from launcher.report import Reporter, SilentReporter
@@ -45,7 +45,7 @@ def up(name: str, options: UpOptions, report: Reporter) -> UpResult:
         # The start of a machine that ran before is told again from its beginning, and is no news.
         result = follow_start(directory, SilentReporter() if found == "running" else report)
     except WherryError:
-        directory.wait_for_keeper()  # it is about to end; what the user tries next must not meet it
+        keepers.wait_gone(directory)  # it is about to end; what the user tries next must not meet it
         raise
     return UpResult(
         name=name, created=created, already=found is not None, seconds=result["seconds"], accel=result["accel"],
@@ -87,17 +87,18 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
         framed.close()
 
 
-def ensure_keeper(directory: MachineDir, report: Reporter) -> str | None:
+def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = False) -> str | None:
     """Have a keeper that starts or runs the machine. One command at a time does this.
 
     Returns what the one that was there does, starting or running, None when it was started here. An older wherry's keeper is
-    replaced. Raises Refused for a newer one's, and for files that a newer wherry wrote.
+    replaced. With `only_stop` a new one does not start the machine: it takes over a QEMU without a keeper, and ends it.
+    Raises Refused for a newer one's, and for files that a newer wherry wrote.
     """
     lock = host.current().lock(directory.start_lock_file, wait=True)
     try:
         found = succession.serving(directory, report)
         if found is None:
-            start_keeper(directory)
+            start_keeper(directory, only_stop=only_stop)
         return found
     finally:
         if lock is not None:
@@ -114,10 +115,10 @@ def _runs_for_us(directory: MachineDir) -> bool:
         if directory.read_state().wherry == __version__:
             raise
         return False  # an older one's, for `succession` to look into
-    return succession.ours(answer) and answer["status"] == "running"
+    return succession.ours(answer) and answer["status"] == "running" and directory.keeper_lives()
 
 
-def start_keeper(directory: MachineDir) -> None:
+def start_keeper(directory: MachineDir, *, only_stop: bool = False) -> None:
     """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none."""
     import threading
 
@@ -126,7 +127,7 @@ def start_keeper(directory: MachineDir) -> None:
     host.current().make_private(directory.run_dir.parent)
     with directory.keeper_log.open("ab") as log:
         keeper = proc.spawn(
-            [sys.executable, "-P", "-m", "launcher.keeper", directory.name],
+            [sys.executable, "-P", "-m", "launcher.keeper", directory.name, *(["stop"] if only_stop else [])],
             cwd=directory.path,
             env=_keeper_environment(),
             stdout=proc.PIPE,
@@ -161,5 +162,8 @@ def _emulation_hint(directory: MachineDir, accel: str) -> str | None:
     """Why it is slow, the first time only."""
     if accel != "tcg" or directory.emulation_told.exists():
         return None
-    directory.emulation_told.touch(mode=0o600)
+    try:
+        directory.emulation_told.touch(mode=0o600)
+    except OSError:
+        pass  # a full disk: it is told once more
     return host.current().accelerator_hint(directory.read_config().arch)

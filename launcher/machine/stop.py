@@ -8,6 +8,7 @@ from typing import Any
 from launcher import control, store
 from launcher.config import format_size
 from launcher.errors import ConnectionLost, NoSuchMachine, NotRunning, Refused, WherryError
+from launcher.machine import keepers
 from launcher.report import Reporter
 from launcher.store import MachineDir
 
@@ -21,9 +22,9 @@ def stop(name: str, force: bool, report: Reporter) -> bool:
         # Its keeper is gone, QEMU is not: a new keeper takes over and stops it in the usual way.
         from launcher.machine.run import ensure_keeper
 
-        ensure_keeper(directory, report)
+        ensure_keeper(directory, report, only_stop=True)
         _stop_keeper(directory, force, report)
-    directory.wait_for_keeper()
+    keepers.wait_gone(directory)
     return True
 
 
@@ -79,6 +80,7 @@ def _used(path: Path) -> str:
 
 def delete(name: str, force: bool, report: Reporter) -> None:
     """Delete the machine with all that is on its disk; the caller has asked. Raises Refused while it runs, unless `force`."""
+    store.sweep()
     directory = _existing(name)
     if running(directory):
         if not force:

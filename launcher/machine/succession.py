@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from launcher import __version__, control, release
 from launcher.errors import NotRunning, Refused, WherryError
+from launcher.machine import keepers
 from launcher.report import Reporter
 from launcher.store import MachineDir
 
@@ -36,12 +37,15 @@ def serving(directory: MachineDir, report: Reporter) -> str | None:
         answer = {"status": "ended"}
     else:
         refuse_newer(directory, answer)
+        if not directory.keeper_lives():
+            # The keeper of a folder that was deleted or moved: it notices, and stops. Or its lock file was removed.
+            keepers.wait_gone(directory)
+            return serving(directory, report)
     status = str(answer["status"])
     # A start under way is left to who began it.
     if status == "starting" or (status == "running" and (ours(answer) or not _let_go(directory, answer, report))):
         return status
-    directory.wait_for_keeper()
-    directory.read_config()
+    keepers.wait_gone(directory, alone=True)
     directory.check_state()
     return None
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Self
-
-import psutil
 
 from launcher import host, proc
 from launcher.errors import LaunchFailed
@@ -23,7 +20,7 @@ class QemuProcess:
         self.argv = list(argv)
         self.log = log
         self.pid = child.pid
-        self.start_time = _start_time(child.pid)  # seconds since the epoch, as the system tells it
+        self.stamp = host.current().process_stamp(child.pid) or ""  # empty: it has ended already; poll() tells
 
     @classmethod
     def start(
@@ -101,10 +98,3 @@ class QemuProcess:
         ended = "it still runs" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
         detail = "\n".join(part for part in (self.tail(), shlex.join(self.argv)) if part)
         return LaunchFailed(f"{what} ({ended}).", hint="wherry logs qemu", detail=detail)
-
-
-def _start_time(pid: int) -> float:
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:  # it has ended already and the system keeps no record; the caller's poll() tells
-        return time.time()

@@ -49,7 +49,7 @@ def list_(app: App) -> None:
     app.console.answer(found, table(head, [_row(item) for item in found]))
     for item in found:
         if item.get("problem"):
-            app.console.story(f"{item['name']}: {item['problem']}")
+            app.console.story(f"{item['name']}: {item['problem']}   {item['next'] or ''}".rstrip())
 
 
 def _row(item: dict[str, Any]) -> tuple[str, ...]:
@@ -81,6 +81,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"{'keeper':<10}of wherry {found['keeper_wherry']}; this is {__version__}")
     if found.get("problem"):
         lines.append(f"{'problem':<10}{found['problem']}")
+        lines.append(f"{'next':<10}{found['next']}")
     elif found.get("last_error") and found["status"] == "stopped":
         lines.append(f"{'last':<10}{found['last_error'].get('message', '')}")
     return lines

@@ -1,0 +1,105 @@
+"""Taking over the QEMU that a dead keeper left: what it is, what it was doing, and whether it can go on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from launcher import identity
+from launcher.errors import Damaged, Refused, WherryError
+from launcher.identity import Found
+from launcher.keeper import engine, stopper
+from launcher.keeper.launch import adopt
+from launcher.keeper.watch import Watch
+from launcher.qemu import qmp
+from launcher.state import State
+
+if TYPE_CHECKING:
+    from launcher.keeper.supervisor import Supervisor
+
+log = logging.getLogger("wherry.keeper")
+
+_DAMAGED = "state.json was damaged and is written anew"
+
+
+def take_over(keeper: Supervisor) -> bool:
+    """Have the QEMU that runs as this keeper's. False when it cannot go on: it is ended then, to be started anew.
+
+    Raises Refused when what runs is no QEMU of ours: nothing is done to it.
+    """
+    state = _left(keeper)
+    found = _find(keeper, state)
+    state = state or State(status="running", token=found.token, accel=_accel(found))
+    keeper.state = replace(state, qemu_pid=found.pid, qemu_stamp=found.stamp, keeper_pid=os.getpid(), token=found.token)
+    try:
+        keeper.guest = adopt(keeper.directory, found, keeper.watch, keeper.on_qmp_event)
+        if state.status == "stopping":
+            keeper.watch.wait_end(stopper.PATIENCE)  # containers are getting their time
+        elif state.status == "running" or keeper.only_stop:
+            _reach(keeper)
+            return True
+        reason = f"the machine's keeper ended while it was {state.status}"
+    except WherryError as error:
+        if keeper.only_stop and keeper.guest is not None:
+            return True  # it is to end anyway
+        log.warning("taking over: %s", error.message)
+        reason = f"the machine's keeper had ended and the machine did not answer ({error.message.rstrip('.')})"
+    _give_up(keeper)
+    if not keeper.only_stop:
+        keeper.note(f"{reason}; started anew")
+    return False
+
+
+def _left(keeper: Supervisor) -> State | None:
+    """What the keeper before wrote last; None when it is lost or cannot be read."""
+    try:
+        state = keeper.directory.read_state()
+        return state if state.token else None
+    except Damaged as error:
+        log.warning("%s", error.message)
+        return None
+
+
+def _find(keeper: Supervisor, state: State | None) -> Found:
+    if state is not None:
+        found = identity.qemu(state.qemu_pid, state.qemu_stamp, state.token)
+        if found is not None:
+            return found
+    # The keeper was killed between the start of QEMU and the note of its pid, or the note is damaged.
+    candidates = identity.qemus(keeper.directory.path)
+    if len(candidates) == 1:
+        return candidates[0]
+    lock = keeper.directory.qemu_lock_file
+    held = ", ".join(f"{one.pid} QEMU" for one in candidates) or ", ".join(identity.holders(lock)) or "unknown"
+    raise Refused(
+        f"machine {keeper.directory.name!r} is in use by a process that wherry did not start (pid {held} holds {lock}).",
+        hint=f"End that process, then: {keeper.directory.repair_hint}",
+    )
+
+
+def _accel(found: Found) -> str:
+    return "tcg" if found.value("-accel").startswith("tcg") else found.value("-accel")
+
+
+def _reach(keeper: Supervisor) -> None:
+    """The connection to the guest; what state.json did not tell is asked. Raises WherryError when the guest does not answer."""
+    assert keeper.guest is not None
+    if not keeper.state.ssh_port:
+        keeper.update(ssh_port=qmp.ssh_port(keeper.guest.qmp))
+    if keeper.only_stop:
+        return
+    connection = keeper.connection()
+    if not keeper.state.engine_version:
+        keeper.update(engine_version=engine.version(connection))
+
+
+def _give_up(keeper: Supervisor) -> None:
+    keeper.drop_connection()
+    if keeper.guest is not None:
+        with suppress(WherryError):
+            keeper.guest.quit()
+    keeper.guest, keeper.watch = None, Watch(keeper.on_message)
+    keeper.state = State(notes=keeper.state.notes, restarts=keeper.state.restarts)
