@@ -25,29 +25,31 @@ from builder.recipe import read_recipe  # noqa: E402
 
 pytestmark = pytest.mark.vm
 
-OTHER, MACHINE = ("amd64", "x86_64") if platform.machine() in ("aarch64", "arm64") else ("arm64", "aarch64")
+OURS, OTHER = ("arm64", "amd64") if platform.machine() in ("aarch64", "arm64") else ("amd64", "arm64")
+NAMES = {"amd64": "x86_64", "arm64": "aarch64"}  # as uname has them
+MACHINE = NAMES[OTHER]
 PLATFORM = f"linux/{OTHER}"
 IMAGE = "test/foreign:latest"
 DOCKERFILE = b'FROM test/foreign:latest\nRUN uname -m >/machine && test "$(id -u)" = 0\nCMD ["cat", "/machine"]\n'
 
 
-def foreign_image() -> bytes:
-    """The busybox that the other architecture's image is made of, as an image of that architecture."""
-    lock = read_lock(ROOT / f"iso/locks/{OTHER}-testing.lock")
+def foreign_image(arch: str) -> bytes:
+    """The busybox that an architecture's ISO is made of, as an image of that architecture."""
+    lock = read_lock(ROOT / f"iso/locks/{arch}-testing.lock")
     assert lock is not None
     package = next(package for package in lock.packages if package.name == "busybox-static")
     deb = cache_folder() / package.file_name
-    assert deb.exists() and sha256_of(deb) == package.sha256, f"{deb} is missing: iso/build.py --arch {OTHER} --force gets it"
+    assert deb.exists() and sha256_of(deb) == package.sha256, f"{deb} is missing: iso/build.py --arch {arch} --force gets it"
     unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
         busybox = archive.extractfile("./usr/bin/busybox")
         assert busybox is not None
-        return hello_image(OTHER, busybox.read(), read_recipe(ROOT / "iso/recipe.toml").hello_applets, {}, lock.epoch, IMAGE)
+        return hello_image(arch, busybox.read(), read_recipe(ROOT / "iso/recipe.toml").hello_applets, {}, lock.epoch, IMAGE)
 
 
 @pytest.fixture(scope="module")
 def foreign(machine: Driver) -> Iterator[Driver]:
-    done = machine.wherry("docker", "load", input=foreign_image())
+    done = machine.wherry("docker", "load", input=foreign_image(OTHER))
     assert done.returncode == 0, done.stderr.decode()
     yield machine
     machine.wherry("docker", "rm", "--force", "foreign-sleeper")
@@ -95,3 +97,14 @@ def test_runs_and_builds_after_a_restart_as_before(foreign: Driver, tmp_path: Pa
         assert run(foreign, "uname", "-m") == MACHINE
         build(foreign, tmp_path)
         assert run(foreign, image="test/built:latest") == MACHINE
+
+
+@pytest.mark.soak
+def test_the_reverse(driver: Driver) -> None:
+    """A machine of the other architecture runs images of ours: by an interpreter of our programs within an emulated machine."""
+    driver.up("--arch", OTHER)
+    done = driver.wherry("docker", "load", input=foreign_image(OURS))
+    assert done.returncode == 0, done.stderr.decode()
+    words = ("--platform", f"linux/{OURS}", IMAGE, "sh", "-c", "uname -m; exit 42")
+    done = driver.wherry("run", *words, timeout=900)
+    assert (done.returncode, done.stdout.decode().strip()) == (42, NAMES[OURS]), done.stderr.decode()
