@@ -4,12 +4,13 @@ HOST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 ARCH ?= $(HOST_ARCH)
 PYTEST = $(PYTHON) -m pytest $(ARGS)
 
-.PHONY: help setup iso lock demo test unit vm install-test soak lint format bench clean
+.PHONY: help setup iso lock pin demo test unit vm install-test soak lint format bench clean
 
 help:
 	@echo "make setup            system packages (Debian, Ubuntu) and .venv"
 	@echo "make iso [ARCH=arm64] the guest image in build/; LOCKED=1 for a release: the locked packages or an error"
 	@echo "make lock             the locks of the image, renewed"
+	@echo "make pin              a release: the ISOs of build/ become the pins in launcher/release.toml"
 	@echo "make demo             from nothing to a container, and away again"
 	@echo "make test             everything: linters, units, packages, machines on real QEMU"
 	@echo "make unit             what needs no machine, in seconds"
@@ -26,6 +27,9 @@ iso: setup
 
 lock: setup
 	$(PYTHON) iso/build.py --lock-update
+
+pin: setup
+	$(PYTHON) .ci/pin.py
 
 demo: ARCH := $(HOST_ARCH)
 demo: iso

@@ -19,6 +19,7 @@ VERBS: Final = {
     "ssh": ("proxied", "A shell or a command in the machine."),
     "cp": ("cp", "Copy files: SRC DST, with NAME:path on one side."),
     "logs": ("logs", "The machine's logs: serial, engine, keeper or qemu."),
+    "iso": ("iso", "The machine's images: list, pull, import, build, verify, prune."),
     "config": ("config", "Settings: show, get, set, unset, edit, path."),
     "doctor": ("doctor", "Look at everything that a machine needs, and say what to do."),
     "ip": ("about", "The address at which published ports are reached."),
@@ -35,6 +36,7 @@ ALIASES: Final = {
     "poweroff": ("stop",),
     "destroy": ("delete",),
     "info": ("status", "--json"),
+    "download": ("iso", "pull"),
     "reset": ("restart", "--force"),
     "ls": ("list",),
 }
@@ -42,8 +44,8 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save", "repair", "env", "shellinit", "context", "link", "unlink", "port", "share", "iso",
-        "download", "upgrade", "disk", "autostart", "uninstall",
+        "suspend", "save", "repair", "env", "shellinit", "context", "link", "unlink", "port", "share",
+        "upgrade", "disk", "autostart", "uninstall",
     }
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from launcher import host, isofile, store
-from launcher.errors import IsoProblem
+from launcher.errors import IsoProblem, Refused
 from launcher.report import Reporter
 
 MANIFEST_FORMAT: Final = 1
@@ -90,11 +90,16 @@ def by_sha(sha256: str) -> Iso:
 
 
 @contextmanager
-def locked(report: Reporter) -> Iterator[None]:
-    """The right to change the cache, for one command at a time; what a killed one left of an import goes first."""
+def locked(report: Reporter, *, wait: bool = True) -> Iterator[None]:
+    """The right to change the cache, for one command at a time; what a killed one left of an import goes first.
+
+    Raises Refused when another command has it and we do not `wait`.
+    """
     folder().mkdir(parents=True, exist_ok=True)
     lock_file = folder().with_suffix(".lock")
     lock = host.current().lock(lock_file, wait=False)
+    if lock is None and not wait:
+        raise Refused("another command fetches or imports an ISO.", hint="Try again when it is done.")
     if lock is None:
         report.note("another command fetches or imports an ISO; waiting for it")
         lock = host.current().lock(lock_file, wait=True)
@@ -143,6 +148,19 @@ def _settle(temporary: Path, home: Path, source: dict[str, Any]) -> None:
             write_json(home / ORIGIN, source)
             return
     os.rename(temporary, home)
+
+
+def names() -> list[str]:
+    """The SHA-256 of every ISO in the cache, the damaged ones too."""
+    return sorted(home.name for home in folder().glob("[0-9a-f]*") if len(home.name) == 64 and home.is_dir())
+
+
+def origin(sha256: str) -> dict[str, Any]:
+    """Where the ISO came from; empty when that is not known."""
+    try:
+        return read_json(folder() / sha256 / ORIGIN)
+    except (OSError, ValueError):
+        return {}
 
 
 def everything() -> list[tuple[Iso, dict[str, Any]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -41,20 +43,30 @@ def init(name: str, options: UpOptions, report: Reporter) -> None:
 
 def make(name: str, options: UpOptions, report: Reporter) -> bool:
     """Make the machine unless it is there; False when another command made it first."""
-    directory = store.machine(name)
-    home = directory.path.parent
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    store.sweep()
-    # One at a time: two commands would both copy the ISO and both make the disk.
-    lock = host.current().lock(home / ".create.lock", wait=True)
-    try:
-        if directory.exists():
+    with creating():
+        if store.machine(name).exists():
             return False
         _make(name, options, report)
+    return True
+
+
+@contextmanager
+def creating(*, wait: bool = True) -> Iterator[None]:
+    """The right to make a machine, for one command at a time: two would both copy the ISO and both make the disk.
+
+    Raises Refused when another command has it and we do not `wait`.
+    """
+    home = store.home() / "machines"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store.sweep()
+    lock = host.current().lock(home / ".create.lock", wait=wait)
+    if lock is None and not wait:
+        raise Refused("another command is making a machine.", hint="Try again when it is done.")
+    try:
+        yield
     finally:
         if lock is not None:
             os.close(lock)
-    return True
 
 
 def _make(name: str, options: UpOptions, report: Reporter) -> None:

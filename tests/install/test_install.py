@@ -65,6 +65,7 @@ def test_the_wheel_has_the_guest_files_and_no_others(built: Path) -> None:
         for name, path in guest_files().items():
             assert archive.read(found[name]) == path.read_bytes(), name
             assert bool(found[name].external_attr >> 16 & 0o100) == bool(path.stat().st_mode & 0o100), f"{name}: executable"
+        assert archive.read("launcher/release.toml") == (ROOT / "launcher" / "release.toml").read_bytes()
 
 
 def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
