@@ -12,6 +12,7 @@ from launcher.errors import IsoProblem
 from launcher.images import cache
 from launcher.images.partial import PREFIX
 
+
 @dataclass(frozen=True)
 class Item:
     """Something that goes."""
