@@ -64,6 +64,12 @@ def test_version_tells_the_age_of_the_iso(wherry: Wherry, keeper: FakeKeeper) ->
     assert "wherry: the ISO is 9" in said.err and "in the ISO, runc 1.0-1 is older than 1.3.3" in said.err
     assert "docker.io" not in said.err and "containerd: its version is not known" in said.err
     data = envelope(wherry("version", "--json"))["data"]
+    assert data["release_iso"] is None
+    recent = make_iso("b" * 64, built="2001-06-01T00:00:00Z")
+    (recent / "origin.json").write_text('{"origin": "file", "imported": 1}')
+    assert wherry("version").out.splitlines()[3].startswith("release   0.1.0 amd64 bbbbbbbbbbbb · 2001-06-01 · 9")
+    assert wherry("version").out.endswith("   wherry upgrade\n")
+    assert wherry("version", "none").out.splitlines()[2].startswith("release ")
     assert data["iso"]["old"] is True and data["iso"]["sha256"] == "a" * 64 and len(data["warnings"]) == 5
 
 

@@ -74,7 +74,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 def test_without_a_machine(wherry: Wherry, qemu: Path, home: Path) -> None:
     found = checks(wherry)
     assert "failure" not in {check["status"] for check in found.values()}
-    assert "there is none yet" in found["machine"]["text"] and "none is needed yet" in found["iso"]["text"]
+    assert "there is none yet" in found["machine"]["text"] and "none is here yet" in found["iso"]["text"]
     assert "8.2.2" in found["qemu"]["text"]
     assert {"wherry", "home", "space", "memory", "libslirp", "acceleration", "sockets", "clock", "docker.sock", "proxy"} <= set(
         found

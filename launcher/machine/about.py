@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from launcher import __version__, floors, images, store
+from launcher import __version__, floors, host, images, store
 from launcher.errors import WherryError
+from launcher.images import source
 from launcher.machine.inspect import engine_version
 
 if TYPE_CHECKING:
@@ -18,15 +19,29 @@ def versions(name: str) -> dict[str, Any]:
         engine = engine_version(name)
     except WherryError:
         engine = None
-    iso = _iso(name)
+    iso, arch = _iso(name)
+    release = release_iso(arch)
     judged = judged_iso(iso) if iso else None
-    warnings = warnings_of(judged) if judged else []
-    return {"wherry": __version__, "engine": engine, "iso": judged, "release_iso": None, "warnings": warnings}
+    newer = judged_iso(release) if release and (iso is None or release.sha256 != iso.sha256) else None
+    warnings = warnings_of(judged or newer)
+    return {"wherry": __version__, "engine": engine, "iso": judged, "release_iso": newer, "warnings": warnings}
 
 
-def _iso(name: str) -> Iso | None:
+def _iso(name: str) -> tuple[Iso | None, str]:
+    """The machine's, and its architecture; None when there is no machine or the ISO cannot be read."""
+    arch = host.native_arch()
     try:
-        return images.by_sha(store.machine(name).read_config().iso)
+        config = store.machine(name).read_config()
+        arch = config.arch
+        return images.by_sha(config.iso), arch
+    except WherryError:
+        return None, arch
+
+
+def release_iso(arch: str) -> Iso | None:
+    """The one that a new machine would be made with, as far as it is on this computer."""
+    try:
+        return source.next_without_network(arch)
     except WherryError:
         return None
 
@@ -45,7 +60,9 @@ def judged_iso(iso: Iso) -> dict[str, Any]:
     }
 
 
-def warnings_of(judged: dict[str, Any]) -> list[str]:
+def warnings_of(judged: dict[str, Any] | None) -> list[str]:
     """One line for each thing that is too old."""
+    if judged is None:
+        return []
     old = [f"the ISO is {judged['days']} days old; newer ones mend more: wherry upgrade"] if judged["old"] else []
     return old + [f"in the ISO, {below}: wherry upgrade" for below in judged["below"]]

@@ -11,7 +11,7 @@ from launcher import __version__, host, images, store
 from launcher.config import MachineConfig
 from launcher.errors import NoSuchMachine, WherryError
 from launcher.machine import doctor_engines, doctor_host, inspect
-from launcher.machine.about import judged_iso
+from launcher.machine.about import judged_iso, release_iso
 from launcher.machine.checks import Check, failure, guarded, ok, warning
 from launcher.store import MachineDir
 
@@ -59,12 +59,13 @@ def _built(config: MachineConfig | None) -> str:
 
 def _iso(directory: MachineDir, config: MachineConfig | None) -> Iterator[Check]:
     """The machine's ISO: there, whole, its age, what in it is below its floor."""
-    if config is None:
-        yield ok(
-            "iso", "none is needed yet" if not directory.exists() else "which one cannot be known: machine.toml is damaged"
-        )
+    if config is None and directory.exists():
+        yield ok("iso", "which one cannot be known: machine.toml cannot be read")
         return
-    iso = images.by_sha(config.iso)
+    iso = images.by_sha(config.iso) if config else release_iso(host.native_arch())
+    if iso is None:
+        yield ok("iso", "none is here yet: wherry up gets it")
+        return
     judged = judged_iso(iso)
     about = f"{iso.version} {iso.arch} {iso.sha256[:12]}, whole by its size"
     if judged["days"] is None:

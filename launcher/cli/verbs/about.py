@@ -41,7 +41,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if found["iso"]:
         lines.append(f"iso       {iso_line(found['iso'])}")
     if found["release_iso"]:
-        lines.append(f"release   {iso_line(found['release_iso'])}   wherry upgrade")
+        lines.append(f"release   {iso_line(found['release_iso'])}{'   wherry upgrade' if found['iso'] else ''}")
     return lines
 
 
