@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -24,6 +25,25 @@ def proportion(share: float, utf8: bool) -> str:
         return "#" * max(1, eighths // 8)
     tail = " ▏▎▍▌▋▊▉"[eighths % 8].strip()
     return ("█" * (eighths // 8) + tail) or "▏"
+
+
+def width_of(stream: TextIO) -> int:
+    """Columns of the terminal that `stream` is, not of stdout, which may be elsewhere; 80 where that cannot be known."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return shutil.get_terminal_size().columns
+
+
+def wrapped(parts: list[str], columns: int) -> list[str]:
+    """Lines of parts, each two blanks in and shorter than the terminal; a part is never broken."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 3 + len(part) < columns:
+            lines[-1] += f"   {part}"
+        else:
+            lines.append(f"  {part}")
+    return lines
 
 
 class TerminalReporter:
@@ -105,13 +125,14 @@ class TerminalReporter:
             self._copy_since = self._copy_since or now
             if self._copy is None and now - self._copy_since >= SHOW_AFTER:
                 self._copy = self._make_bar(total, unit=True)
-                self._copy.bar_format = f"  {name:<10}" + "{bar:24} {n_fmt}B of {total_fmt}B, {rate_fmt}"
+                cells = max(4, min(24, width_of(self._stream) - 52))
+                self._copy.bar_format = f"  {name:<10}{{bar:{cells}}} " + "{n_fmt}B of {total_fmt}B, {rate_fmt}"
             if self._copy is not None:
                 self._copy.update(done - self._copy.n)
 
     def _wipe(self) -> None:
         # The terminal may have written ^C behind the bar, where closing it does not reach.
-        width = shutil.get_terminal_size().columns - 1
+        width = width_of(self._stream) - 1
         self._stream.write("\r" + " " * width + "\r")
         self._stream.flush()
 
@@ -142,7 +163,9 @@ class TerminalReporter:
         else:
             self._bar.n = min(len(self._stages), _STAGES)
             about = f"{elapsed:.1f} s"
-        self._bar.bar_format = f"  {self._now:<10}" + "{bar:24} " + about
+        room = width_of(self._stream) - len(about) - 15
+        bar = f"{{bar:{min(24, room)}}} " if room >= 4 else ""  # what it says comes before what it shows
+        self._bar.bar_format = f"  {self._now:<10}" + bar + about
         self._bar.refresh()
 
     def _line(self, text: str) -> None:
@@ -162,4 +185,5 @@ class TerminalReporter:
             before = max(before, at)
             if took >= 0.05:
                 parts.append(f"{name} {proportion(took / total, self._utf8)} {took:.1f} s")
-        self._line("  " + "   ".join(parts))
+        for line in wrapped(parts, width_of(self._stream)):
+            self._line(line)

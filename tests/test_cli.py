@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -191,6 +192,8 @@ def test_ctrl_c_in_up(wherry: Wherry, monkeypatch: pytest.MonkeyPatch) -> None:
         ("images", "'images' is docker's word.", "wherry docker images"),
         ("exec -it web sh -c 'a b'", "'exec' is docker's word.", "wherry docker exec -it web sh -c 'a b'"),
         ("docker-compose up", "'docker-compose' is called compose here.", "wherry compose up"),
+        ("stat", "there is no verb 'stat'.", "wherry status ?"),
+        ("sta", "there is no verb 'sta'.", "wherry status ?"),
         ("stauts", "there is no verb 'stauts'.", "wherry status ?"),
         ("xyzzy", "there is no verb 'xyzzy'.", "wherry --help"),
         ("suspend", "'suspend' comes in a later release of wherry.", "wherry --help"),
@@ -255,6 +258,40 @@ def test_completion_answers(home: Path) -> None:
     assert completed("bash", "wherry st", "1", home).split() == ["plain,stop", "plain,status"]
     assert "--timeline" in completed("powershell", "wherry\nstatus\n--t", "--t", home)
     assert completed("powershell", "wherry\nde", "de", home).startswith("delete\tDelete a machine")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+@pytest.mark.parametrize("before", ["status", "--machine", "up --machine", "delete", "logs serial", "doctor", "config show"])
+def test_machines_are_completed(shell: str, before: str, home: Path) -> None:
+    for name in ("default", "arm", "armada"):
+        make_machine(name)
+    words = ["wherry", *before.split(), "ar"]
+    joined = "\n".join(words) if shell == "powershell" else " ".join(words)
+    at = str(len(words) - 1) if shell in ("bash", "zsh") else "ar"
+    offered = set(re.findall(r"[a-z]+", completed(shell, joined, at, home)))
+    assert {"arm", "armada"} <= offered and "default" not in offered
+
+
+def test_keys_are_completed(home: Path) -> None:
+    assert completed("bash", "wherry config set net", "3", home).split() == [
+        "plain,network.proxy", "plain,network.ca", "plain,network.subnet",
+    ]  # fmt: skip
+
+
+def test_an_empty_log_says_so(wherry: Wherry, home: Path) -> None:
+    log = make_machine().serial_log
+    log.touch()
+    assert wherry("logs") == Said(0, "", f"{log} is empty.\n")
+    assert wherry("logs", "-q") == Said(0, "", "")
+    assert wherry("logs", "-n", "0").err == ""
+    log.unlink()
+    assert "never started" in wherry("logs").err
+
+
+def test_help_has_a_short_form(wherry: Wherry) -> None:
+    for words in ("-h", "up -h", "config -h", "config set -h", "doctor -h", "ssh -h"):
+        said = wherry(*words.split())
+        assert said.code == 0 and said.out.startswith("Usage: wherry"), words
 
 
 # What must not be loaded before a proxied command is on its way: each costs tens of milliseconds.

@@ -144,3 +144,46 @@ def test_a_short_copy_has_no_bar_a_long_one_has(monkeypatch: pytest.MonkeyPatch)
 def test_proportions() -> None:
     assert [proportion(share, utf8=True) for share in (0, 0.01, 0.5, 1, 2)] == ["▏", "▏", "█" * 6, "█" * 12, "█" * 12]
     assert [proportion(share, utf8=False) for share in (0, 0.5, 1)] == ["#", "#" * 6, "#" * 12]
+
+
+def test_parts_are_wrapped_whole() -> None:
+    parts = ["kernel #### 2.1 s", "root # 0.3 s", "engine ######## 7.2 s"]
+    assert bars.wrapped(parts, 200) == ["  " + "   ".join(parts)]
+    assert bars.wrapped(parts, 40) == ["  kernel #### 2.1 s   root # 0.3 s", "  engine ######## 7.2 s"]
+    assert bars.wrapped(parts, 10) == [f"  {part}" for part in parts]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 132])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_start_fits_a_narrow_terminal(columns: int, encoding: str) -> None:
+    """On a real terminal of that width: no line of a start, bar or not, reaches its last column."""
+    fcntl = pytest.importorskip("fcntl")
+    import os
+    import struct
+    import termios
+    import threading
+
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    said = bytearray()
+
+    def read() -> None:
+        try:
+            while data := os.read(master, 65536):
+                said.extend(data)
+        except OSError:
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    stages = ("kernel", "root", "disk", "ssh", "engine", "hello", "ready")
+    stream = open(slave, "w", encoding=encoding, errors="strict")  # noqa: SIM115
+    with stream, Console(err=stream).telling(lambda: 31.0, starting=True) as reporter:
+        for number, name in enumerate(stages, 1):
+            reporter.stage(name, number * 4.3)
+    reader.join(10)
+    os.close(master)
+    pieces = [piece for line in said.decode().split("\n") for piece in line.split("\r")]
+    seen = [piece.replace("\x1b[A", "").rstrip() for piece in pieces]
+    assert "about 31 s as last time" in said.decode() or columns == 40
+    assert "ready" in said.decode() and max(len(piece) for piece in seen) < columns

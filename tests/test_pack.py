@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import socket
+import sys
 import tarfile
 from pathlib import Path
 
@@ -164,3 +166,21 @@ def test_devices_are_told_and_left_out(tmp_path: Path) -> None:
     report = Warned()
     unpack(evil(member("null", tarfile.CHRTYPE), member("file")), tmp_path, strip=0, name=None, report=report)
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and len(report.said) == 1
+
+
+def test_a_reader_that_goes_away_is_told_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a build: what tarfile still holds is not written to the closed connection when it is thrown away."""
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    (tree / "big").write_bytes(os.urandom(2 << 20))
+    written: list[int] = []
+
+    def write(data: bytes) -> None:
+        if written:
+            raise BrokenPipeError("nobody reads")
+        written.append(len(data))
+
+    with pytest.raises(BrokenPipeError):
+        pack.send(pack.walk(tree), write, SilentReporter())
+    gc.collect()
+    assert ignored == [] and len(written) == 1

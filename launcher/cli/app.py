@@ -100,9 +100,21 @@ def unknown(word: str, rest: Sequence[str]) -> Usage:
         return Usage(f"{word!r} is docker's word.", hint=shlex.join(["wherry", "docker", word, *rest]))
     if word in registry.LATER:
         return Usage(f"{word!r} comes in a later release of wherry.", hint="wherry --help")
-    near = [f"wherry {verb} ?" for verb in difflib.get_close_matches(word, [*registry.VERBS, *registry.ALIASES], n=1)]
+    near = [f"wherry {verb} ?" for verb in _near(word, [*registry.VERBS, *registry.ALIASES])]
     near += [f"wherry docker {verb} ?" for verb in difflib.get_close_matches(word, registry.DOCKER, n=1)]
     return Usage(f"there is no verb {word!r}.", hint=near[0] if near else "wherry --help")
+
+
+def complete_machine(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from launcher import store
+
+    return [found.name for found in store.machines() if found.name.startswith(incomplete)]
+
+
+def _near(word: str, words: Sequence[str]) -> list[str]:
+    """What was probably meant: the word that this one begins, else the one that looks like it. `stat` is status, not start."""
+    begun = [known for known in words if len(word) > 1 and known.startswith(word)]
+    return begun[:1] or difflib.get_close_matches(word, words, n=1)
 
 
 @click.group(
@@ -110,7 +122,10 @@ def unknown(word: str, rest: Sequence[str]) -> Usage:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )  # fmt: skip
 @click.version_option(__version__, message="wherry %(version)s")
-@click.option("--machine", metavar="NAME", help="The machine that is meant; else WHERRY_MACHINE, else default.")
+@click.option(
+    "--machine", metavar="NAME", shell_complete=complete_machine,
+    help="The machine that is meant; else WHERRY_MACHINE, else default.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The answer as one JSON object with ok, data and error.")
 @click.option("-q", "--quiet", is_flag=True, help="Answers and errors only.")
 @click.option("--debug", is_flag=True, help="Say what is done, and show the traceback of an error.")

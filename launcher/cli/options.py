@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 import click
 
-from launcher.cli.app import App
+from launcher.cli.app import App, complete_machine
 from launcher.config import parse_size
 from launcher.errors import Usage
 
@@ -22,7 +22,7 @@ P = ParamSpec("P")
 def verb(function: Callable[Concatenate[App, P], int | None]) -> Callable[..., int | None]:
     """Give the function wherry's own options and the App as its first argument; it returns an exit code or None."""
 
-    @click.option("--machine", "machine_", metavar="NAME", hidden=True)
+    @click.option("--machine", "machine_", metavar="NAME", hidden=True, shell_complete=complete_machine)
     @click.option("--json", "as_json_", is_flag=True, help="The answer as one JSON object.")
     @click.option("-q", "--quiet", "quiet_", is_flag=True, help="Answers and errors only.")
     @click.option("--debug", "debug_", is_flag=True, help="Say what is done, show tracebacks.")
@@ -58,7 +58,7 @@ class Words(click.Group):
         return super().resolve_command(ctx, args)
 
 
-machine_name = click.argument("name", required=False, metavar="[NAME]")
+machine_name = click.argument("name", required=False, metavar="[NAME]", shell_complete=complete_machine)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]

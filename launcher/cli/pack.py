@@ -73,9 +73,11 @@ class _Stream:
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
+        self.over = False
 
     def write(self, data: bytes) -> int:
-        self._write(bytes(data))
+        if not self.over:  # else it is tarfile, which flushes what is left when it is thrown away
+            self._write(bytes(data))
         return len(data)
 
 
@@ -84,12 +86,25 @@ def send(
     extra: Sequence[tuple[str, bytes]] = (),
 ) -> None:  # fmt: skip
     """Write the entries as a tar. GNU format: the machine's busybox tar drops the long names of the pax format."""
-    total = sum(entry.size for entry in entries)
-    done = 0
+    stream = _Stream(write)
     archive = tarfile.open(  # noqa: SIM115  closed below only when all is written: a tar cut off must not look whole
-        fileobj=cast(IO[bytes], _Stream(write)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK,
+        fileobj=cast(IO[bytes], stream), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK,
         encoding="utf-8", errors="surrogateescape",
     )  # fmt: skip
+    try:
+        _fill(archive, entries, report, prefix, keep_owner, extra)
+        archive.close()
+    finally:
+        stream.over = True
+    report.progress("copy", 1, 1)
+
+
+def _fill(
+    archive: tarfile.TarFile, entries: list[Entry], report: Reporter, prefix: str, keep_owner: bool,
+    extra: Sequence[tuple[str, bytes]],
+) -> None:  # fmt: skip
+    total = sum(entry.size for entry in entries)
+    done = 0
     for entry in entries:
         info = _info(entry, prefix, keep_owner)
         if info is None:
@@ -113,8 +128,6 @@ def send(
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(data), 0o644
         archive.addfile(info, cast(IO[bytes], _Exactly(_bytes(data), len(data), Path(name), report)))
-    archive.close()
-    report.progress("copy", 1, 1)
 
 
 def _bytes(data: bytes) -> IO[bytes]:

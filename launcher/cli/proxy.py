@@ -91,7 +91,7 @@ def _docker(machine: Machine, words: list[str]) -> int:
 
 
 def _ssh(machine: Machine, words: list[str]) -> int:
-    if words == ["--help"]:
+    if words in (["--help"], ["-h"]):
         print(_SSH_HELP)
         return 0
     if words[:1] == ["--"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from typing import IO, Self
 
 from launcher import host, proc
 from launcher.errors import LaunchFailed
+
+log_keeper = logging.getLogger("wherry.keeper")
 
 
 class QemuProcess:
@@ -40,6 +43,7 @@ class QemuProcess:
         standard streams are pipes for the monitor. Raises LaunchFailed when the system refuses to start the program.
         """
         words = [os.fspath(program), *argv]
+        log_keeper.info("+ %s", shlex.join(words))
         # Windows, where the streams are pipes, hands over no descriptors.
         handed = () if stdio else (*pass_fds, *(() if lock_fd is None else (lock_fd,)))
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -54,7 +58,7 @@ class QemuProcess:
                 detach=host.current().detach_options(),
             )
         except OSError as error:
-            raise LaunchFailed(f"QEMU cannot be started: {error}.", detail=shlex.join(words)) from error
+            raise LaunchFailed(f"QEMU cannot be started: {error}.") from error
         finally:
             os.close(descriptor)
         return cls(child, words, log)
@@ -93,8 +97,7 @@ class QemuProcess:
         return "\n".join(text.splitlines()[-lines:])
 
     def failure(self, what: str = "QEMU ended before the machine was up") -> LaunchFailed:
-        """The error for a start that came to nothing: exit code, the log's tail, the command."""
+        """The error for a start that came to nothing: exit code and the log's tail. The command is in the keeper's log."""
         code = self.poll()
         ended = "it still runs" if code is None else f"signal {-code}" if code < 0 else f"exit code {code}"
-        detail = "\n".join(part for part in (self.tail(), shlex.join(self.argv)) if part)
-        return LaunchFailed(f"{what} ({ended}).", hint="wherry logs qemu", detail=detail)
+        return LaunchFailed(f"{what} ({ended}).", hint="wherry logs qemu", detail=self.tail() or None)

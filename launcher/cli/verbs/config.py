@@ -13,13 +13,19 @@ import click
 
 from launcher.cli.app import App
 from launcher.cli.options import Words, last_start, machine_name, verb
-from launcher.config_keys import KEYS
+from launcher.config_keys import ENGINE_KEYS, KEYS
 from launcher.console import Console, is_terminal, table
 from launcher.errors import Usage, WherryError
 
 if TYPE_CHECKING:
     from launcher.machine.configure import Draft, Plan
     from launcher.machine.settings import Setting
+
+
+def _complete_key(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    names = [key.name for key in KEYS if key.kind != "table"] + [f"engine.{key}" for key in ENGINE_KEYS]
+    return [name for name in names if name.startswith(incomplete)]
+
 
 _restart = click.option("--restart", is_flag=True, help="Restart the machine if it runs and the change takes one.")
 
@@ -61,7 +67,7 @@ def _when(item: Setting) -> str:
 
 
 @config.command()
-@click.argument("key")
+@click.argument("key", shell_complete=_complete_key)
 @verb
 def get(app: App, key: str) -> None:
     """The value of one key, as the machine would use it."""
@@ -72,7 +78,7 @@ def get(app: App, key: str) -> None:
 
 
 @config.command("set")
-@click.argument("words", nargs=-1, required=True, metavar="KEY VALUE | KEY=VALUE...")
+@click.argument("words", nargs=-1, required=True, metavar="KEY VALUE | KEY=VALUE...", shell_complete=_complete_key)
 @_restart
 @verb
 def set_(app: App, words: Sequence[str], restart: bool) -> None:
@@ -93,7 +99,7 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 @config.command()
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...", shell_complete=_complete_key)
 @_restart
 @verb
 def unset(app: App, keys: Sequence[str], restart: bool) -> None:

@@ -38,9 +38,12 @@ def logs(app: App, which: str, name: str | None, follow: bool, count: int | None
         app.console.answer({"log": which, "lines": [line.decode(errors="replace") for line in _tail(path, count)]}, "")
         return None
     out = sys.stdout.buffer
-    for line in _tail(path, count):
+    lines = _tail(path, count)
+    for line in lines:
         out.write(line + b"\n")
     out.flush()
+    if not lines and count != 0:
+        app.console.story(f"{path} is empty.")
     if follow:
         for data in _added(path):
             out.write(data)
