@@ -15,7 +15,7 @@ help:
 	@echo "make test             everything: linters, units, packages, machines on real QEMU"
 	@echo "make unit             what needs no machine, in seconds"
 	@echo "make vm               the machines only; ARGS='-k name' for some of them"
-	@echo "make soak             the machines with large counts; hours"
+	@echo "make soak             machines and image builds with large counts; hours"
 	@echo "make lint             ruff, mypy, shellcheck, codespell"
 	@echo "make bench            start and command times, measured"
 
@@ -52,7 +52,7 @@ vm: iso
 soak: setup
 	$(PYTHON) iso/build.py --arch amd64
 	$(PYTHON) iso/build.py --arch arm64
-	WHERRY_SOAK=1 $(PYTEST) -m vm -rP --durations=0
+	WHERRY_SOAK=1 $(PYTEST) -m "vm or install" -rP --durations=0
 
 lint: setup
 	$(PYTEST) tests/test_linters.py tests/test_layers.py

@@ -38,6 +38,7 @@ STRANGE = {
     "GZIP": "-1",
     "PYTHONHASHSEED": "17",
 }
+USER = 54321  # nobody's
 SUFFIXES = (".iso", ".json", ".cdx.json")
 
 
@@ -69,17 +70,27 @@ def elsewhere() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def other_user(elsewhere: Path) -> list[str]:
-    """Words that start a program as a user who is not root, where user namespaces are allowed; none where not."""
-    words = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
-    if os.geteuid() != 0 or shutil.which("setpriv") is None:
-        return []
-    if subprocess.run([*words, "unshare", "--map-root-user", "--mount", "true"], capture_output=True, check=False).returncode:
-        return []
-    # A user of their own has a cache and a Python of their own.
-    if subprocess.run([*words, "test", "-x", sys.executable], check=False).returncode:
-        return []
-    return words
+def other_python() -> list[str | Path]:
+    """The system's own Python where it is recent enough, as a user who is not root where user namespaces are allowed."""
+    recent = ["-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    if shutil.which("/usr/bin/python3") is None or subprocess.run(["/usr/bin/python3", *recent], check=False).returncode:
+        return [sys.executable]
+    user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
+    allowed = [*user, "unshare", "--map-root-user", "--mount", "true"]
+    if (
+        os.geteuid() != 0
+        or shutil.which("setpriv") is None
+        or subprocess.run(allowed, capture_output=True, check=False).returncode
+    ):
+        return ["/usr/bin/python3"]
+    return [*user, "/usr/bin/python3"]
+
+
+def copy_of_the_library(target: Path) -> Path:
+    """What writes the SBOM, for another Python: none of it needs a compiled module."""
+    [site] = (path for path in map(Path, sys.path) if path.name == "site-packages" and (path / "cyclonedx").is_dir())
+    shutil.copytree(site, target, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return target
 
 
 def copy_of_the_recipe(elsewhere: Path) -> Path:
@@ -113,22 +124,20 @@ def test_two_builds_give_the_same_bytes(arch: str, tmp_path: Path, elsewhere: Pa
         ]
     )
     script = copy_of_the_recipe(elsewhere)
-    cache = elsewhere / "cache"
-    shutil.copytree(cache_folder(), cache / "wherry-build/debs")
-    output = elsewhere / "out put"
-    words = [sys.executable, script, "--arch", arch, "--output", output, *fast, "--version", __version__]
-    user = other_user(elsewhere)
-    if user:
+    environment = {
+        **STRANGE,
+        "XDG_CACHE_HOME": str(elsewhere / "cache"),
+        "PYTHONPATH": str(copy_of_the_library(elsewhere / "site")),
+    }
+    shutil.copytree(cache_folder(), elsewhere / "cache/wherry-build/debs")
+    output, python = elsewhere / "out put", other_python()
+    if "setpriv" in python:
         for path in [elsewhere, *elsewhere.rglob("*")]:
-            os.chown(path, 54321, 54321)
-    build(
-        [*user, "taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), *words],
-        {**STRANGE, "XDG_CACHE_HOME": str(cache)},
-        0o077,
-    )
-    assert digests(output, arch) == digests(tmp_path, arch), (
-        f"as {'another user' if user else 'the same user'}: {compare(output, tmp_path, arch)}"
-    )
+            os.chown(path, USER, USER, follow_symlinks=False)
+    pinned = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0))), *python]
+    build([*pinned, script, "--arch", arch, "--output", output, *fast, "--version", __version__], environment, 0o077)
+    told = f"{' '.join(map(str, python))}: {compare(output, tmp_path, arch)}"
+    assert digests(output, arch) == digests(tmp_path, arch), told
 
 
 def compare(one: Path, other: Path, arch: str) -> str:
@@ -174,8 +183,7 @@ def test_debian_13_builds_the_same_bytes(arch: str, tmp_path: Path, debian13: Pa
     )
     shutil.copytree(ROOT / "iso", debian13 / "srv/iso", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(cache_folder(), debian13 / "root/.cache/wherry-build/debs")
-    [site] = (path for path in map(Path, sys.path) if path.name == "site-packages" and (path / "cyclonedx").is_dir())
-    shutil.copytree(site, debian13 / "srv/site", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    copy_of_the_library(debian13 / "srv/site")
     words = ["python3", "iso/build.py", "--arch", arch, "--output", "/srv/out", "--fast", "--version", __version__]
     command = f"cd /srv && PYTHONPATH=/srv/site exec {shlex.join(words)}"
     build(["chroot", debian13, "/usr/bin/env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin", "sh", "-c", command])
