@@ -295,12 +295,13 @@ def test_rebuild(wherry: Wherry, put: Put, builder: Path) -> None:
 
 
 def test_a_rebuild_that_differs_says_why(wherry: Wherry, put: Put, builder: Path) -> None:
-    file = put("two.iso", TWO, unlocked=True, version="0.0.9", packages=[])
+    file = put("two.iso", TWO, unlocked=True, version="0.0.9", packages=[], rebuild={"fast": True})
     done = wherry("iso", "verify", "--rebuild", str(file))
     assert done.code == 7 and "NOT the same" in done.out and sha(ONE) in done.out and sha(TWO) in done.out
     assert "(unlocked)" in done.err and "docker.io - -> 28.5.2" in done.err and "it is of wherry 0.0.9" in done.err
+    assert "(--fast)" in done.err
     data = json.loads(wherry("iso", "verify", "--rebuild", str(file), "--json").out)["data"]
-    assert data["same"] is False and len(data["notes"]) == 3
+    assert data["same"] is False and len(data["notes"]) == 4
 
 
 def test_prune_keeps_what_is_needed(

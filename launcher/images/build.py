@@ -51,6 +51,9 @@ def rebuild(said: dict[str, Any], report: Reporter, *, shown: bool) -> Rebuilt:
     notes = []
     if said.get("unlocked") is True:
         notes.append("it was built from other packages than its lock named (unlocked)")
+    facts = said.get("rebuild")
+    if isinstance(facts, dict) and facts.get("fast") is True:
+        notes.append("it was built with light compression (--fast)")
     differ = verify.lock_differences(said, guestfiles.guest_root() / "iso" / "locks")
     if differ:
         notes.append(f"this wherry's lock has other packages, {len(differ)} in all: {', '.join(differ[:5])}")

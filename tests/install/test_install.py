@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -94,7 +95,18 @@ def test_a_bare_venv(installed: Path, tmp_path: Path) -> None:
 
 def test_the_installed_iso_builder_starts(installed: Path, tmp_path: Path) -> None:
     [builder] = installed.parent.rglob("_guest/iso/build.py")
-    assert "--arch" in run(installed / "python", builder, "--help", cwd=tmp_path)
+    # The version is in the image: a rebuild from the wheel has to find the checkout's.
+    assert f"({__version__})" in run(installed / "python", builder, "--help", cwd=tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="no mmdebstrap")
+def test_a_locked_build_says_where_its_sbom_comes_from(installed: Path, tmp_path: Path) -> None:
+    [builder] = installed.parent.rglob("_guest/iso/build.py")
+    words = [installed / "python", builder, "--arch", "amd64", "--output", tmp_path, "--locked"]
+    done = subprocess.run([os.fspath(word) for word in words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'wherry[iso]'" in done.stderr
+    assert not list(tmp_path.glob("*.iso"))
 
 
 def test_every_module_can_be_imported(installed: Path, tmp_path: Path) -> None:
