@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from launcher.errors import NoProgress, WherryError
+from launcher.errors import NoProgress, Refused, WherryError
 
 # Order, what each waits for, and what to look at when it does not come.
 STAGES: Final = ("kernel", "root", "disk", "ssh", "engine", "hello", "ready")
@@ -84,6 +84,24 @@ def stalled(reached: list[str], waited: float, tail: str) -> NoProgress:
     return NoProgress(f"{what}: no progress for {waited:.0f} s.", hint=hint, detail=tail or None)
 
 
-def failed(line: Line, tail: str) -> WherryError:
-    """The guest said itself that it cannot go on."""
+DAMAGED_WORDS: Final = "the data disk is damaged"
+# What the guest says of a data disk that it does not use, and what helps. Nothing was written to it.
+_DISK: Final = {
+    "disk-foreign": (
+        "the data disk is not one that wherry made: {text}. It was not touched.",
+        "Put the machine's own data.qcow2 back, or take this one away: wherry repair --new-disk {name} makes an empty one.",
+    ),
+    "disk-layout": ("{text}. It was not touched.", "wherry upgrade {name}"),
+    "disk-damaged": (
+        f"{DAMAGED_WORDS}: {{text}}. It is not mounted.",
+        "wherry repair {name} mends it, wherry repair --read-only {name} lets you copy from it first.",
+    ),
+}
+
+
+def failed(line: Line, tail: str, machine: str) -> WherryError:
+    """The guest said itself that it cannot go on. Refused where it is for the sake of the data."""
+    if line.name in _DISK:
+        message, hint = _DISK[line.name]
+        return Refused(message.format(text=line.text), hint=hint.format(name=machine), detail=tail or None)
     return WherryError(f"the machine cannot start: {line.name}: {line.text}", hint="wherry logs serial", detail=tail or None)

@@ -23,19 +23,27 @@ DATA_LAYOUT: Final = 1
 # The serial that launcher.qemu.command gives to the data disk.
 DATA_SERIAL: Final = "wherry-data"
 
+# What a start may do with the data disk.
+USE: Final = "use"
+REPAIR: Final = "repair"
+READ_ONLY: Final = "readonly"
+ACTIONS: Final = (USE, REPAIR, READ_ONLY)
+
 _FW_CFG: Final = "opt/wherry/"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # The log drivers that know the options in our defaults.
 _SIZED_LOGS: Final = ("local", "json-file")
 
 
-def write(machine: MachineDir, config: MachineConfig) -> tuple[tuple[str, str], ...]:
+def write(machine: MachineDir, config: MachineConfig, holds: str, action: str = USE) -> tuple[tuple[str, str], ...]:
     """Write the files and return (fw_cfg name, path from the machine's folder) of each, in a fixed order.
+
+    `holds` is how much data the disk has now (`disks.Holds`), `action` what the guest is to do with it.
 
     Raises WherryError when a key is missing or a value cannot be passed on.
     """
     files = {
-        "env": render_env(env_values(machine, config)),
+        "env": render_env(env_values(machine, config, holds, action)),
         "authorized_keys": _key(machine.client_key.with_name(machine.client_key.name + ".pub")),
         "ssh_host_ed25519_key": _key(machine.host_key),
         "daemon.json": render_daemon(_default_daemon(), config),
@@ -47,13 +55,15 @@ def write(machine: MachineDir, config: MachineConfig) -> tuple[tuple[str, str], 
     return tuple((_FW_CFG + name, f"{machine.seed_dir.name}/{name}") for name in files)
 
 
-def env_values(machine: MachineDir, config: MachineConfig) -> dict[str, str | int]:
+def env_values(machine: MachineDir, config: MachineConfig, holds: str, action: str) -> dict[str, str | int]:
     return {
         "WHERRY_CONTRACT": CONTRACT,
         "WHERRY_MACHINE": machine.name,
         "WHERRY_HOSTNAME": "wherry" if machine.name == "default" else f"wherry-{machine.name}",
         "WHERRY_DATA_SERIAL": DATA_SERIAL,
         "WHERRY_DATA_LAYOUT": DATA_LAYOUT,
+        "WHERRY_DATA_HOLDS": holds,
+        "WHERRY_DATA_ACTION": action,
         "WHERRY_STOP_SECONDS": config.stop_seconds,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from launcher import guestfiles, seed
+from launcher import disks, guestfiles, seed
 from launcher.config import MachineConfig
 from launcher.errors import WherryError
 from launcher.store import MachineDir
@@ -40,7 +40,7 @@ def table(heading: str) -> dict[str, str]:
 
 
 def test_the_files_are_those_of_the_contract_and_private(machine: MachineDir) -> None:
-    pairs = dict(seed.write(machine, CONFIG))
+    pairs = dict(seed.write(machine, CONFIG, "nothing"))
     names = set(table("How the seed arrives"))
     assert pairs == {f"opt/wherry/{name}": f"seed/{name}" for name in names}
     assert {path.name for path in machine.seed_dir.iterdir()} == names
@@ -50,9 +50,11 @@ def test_the_files_are_those_of_the_contract_and_private(machine: MachineDir) ->
 
 def test_the_environment_has_the_names_of_the_contract_in_its_order(machine: MachineDir) -> None:
     contract = table("The environment file")
-    values = seed.env_values(machine, CONFIG)
+    values = seed.env_values(machine, CONFIG, "much", seed.USE)
     assert list(values) == list(contract)
     # The contract gives these by value.
+    for name, known in (("WHERRY_DATA_HOLDS", disks.Holds), ("WHERRY_DATA_ACTION", seed.ACTIONS)):
+        assert re.findall(r"`([a-z]+)`", contract[name]) == list(known)
     for name in ("WHERRY_CONTRACT", "WHERRY_DATA_SERIAL", "WHERRY_DATA_LAYOUT"):
         assert f"`{values[name]}`" in contract[name]
     assert f"`{CONFIG.stop_seconds}` unless set" in contract["WHERRY_STOP_SECONDS"]
@@ -76,7 +78,7 @@ def table_of_devices() -> list[str]:
 
 
 def test_the_files_hold_the_right_halves_of_the_keys(machine: MachineDir) -> None:
-    seed.write(machine, CONFIG)
+    seed.write(machine, CONFIG, "nothing")
     assert (machine.seed_dir / "authorized_keys").read_bytes() == b"ssh-ed25519 AAAA wherry-default\n"
     assert (machine.seed_dir / "ssh_host_ed25519_key").read_bytes() == b"host key\n"
     assert not [path for path in machine.seed_dir.iterdir() if b"never in the seed" in path.read_bytes()]
@@ -85,19 +87,19 @@ def test_the_files_hold_the_right_halves_of_the_keys(machine: MachineDir) -> Non
 def test_a_lost_key_is_said(machine: MachineDir) -> None:
     machine.host_key.unlink()
     with pytest.raises(WherryError, match="lost a key"):
-        seed.write(machine, CONFIG)
+        seed.write(machine, CONFIG, "nothing")
 
 
 def test_two_writes_give_the_same_bytes(machine: MachineDir) -> None:
-    seed.write(machine, CONFIG)
+    seed.write(machine, CONFIG, "nothing")
     first = {path.name: path.read_bytes() for path in machine.seed_dir.iterdir()}
-    seed.write(machine, CONFIG)
+    seed.write(machine, CONFIG, "nothing")
     assert {path.name: path.read_bytes() for path in machine.seed_dir.iterdir()} == first
 
 
 @pytest.mark.parametrize(("name", "hostname"), [("default", "wherry"), ("arm", "wherry-arm")])
 def test_hostname(tmp_path: Path, name: str, hostname: str) -> None:
-    assert seed.env_values(MachineDir(name, tmp_path), CONFIG)["WHERRY_HOSTNAME"] == hostname
+    assert seed.env_values(MachineDir(name, tmp_path), CONFIG, "much", seed.USE)["WHERRY_HOSTNAME"] == hostname
 
 
 HOSTILE = {
@@ -204,7 +206,7 @@ def test_a_missing_part_of_wherry_is_said(tmp_path: Path) -> None:
 
 
 def test_our_own_scripts_and_defaults_are_there(machine: MachineDir) -> None:
-    seed.write(machine, CONFIG)
+    seed.write(machine, CONFIG, "nothing")
     with tarfile.open(machine.seed_dir / "provision.tar") as archive:
         names = archive.getnames()
     assert names[:2] == ["boot.sh", "boot.d"] and len(names) > 2

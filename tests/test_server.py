@@ -137,9 +137,11 @@ def test_a_path_too_long_for_a_socket_is_said(keeper: Supervisor, tmp_path: Path
 
 
 def test_a_start_without_a_data_disk_fails_and_says_so(keeper: Supervisor) -> None:
-    assert keeper.run() == 1
-    assert keeper.directory.read_state().status == "failed"
-    assert "data.qcow2 is gone" in keeper.directory.read_state().last_error["message"]
+    assert keeper.run() == 6
+    state = keeper.directory.read_state()
+    assert state.status == "failed"
+    assert "data.qcow2 is gone" in state.last_error["message"] and "repair --new-disk default" in state.last_error["hint"]
+    assert not keeper.directory.data_disk.exists()
     with pytest.raises(WherryError, match="is gone"):
         keeper.wait_ready()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher import readiness
-from launcher.errors import NoProgress
+from launcher.errors import NoProgress, Refused
 from launcher.keeper import console
 from launcher.keeper.console import BoundedLog, Console, tail
 from launcher.keeper.journal import Journal
@@ -123,7 +123,21 @@ def test_the_stage_that_is_missing_is_named_with_its_hint() -> None:
 
 
 def test_a_guest_that_gives_up_is_quoted() -> None:
-    assert "disk: holds xfs" in readiness.failed(Line("fail", "disk", "holds xfs"), "").message
+    assert "disk: no such disk" in readiness.failed(Line("fail", "disk", "no such disk"), "", "default").message
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "hint"),
+    [
+        ("disk-foreign", "it holds an xfs {file} system. It was not touched", "repair --new-disk shop"),
+        ("disk-damaged", readiness.DAMAGED_WORDS, "wherry repair shop"),
+        ("disk-layout", "it holds an xfs {file} system", "upgrade"),
+    ],
+)
+def test_a_disk_that_is_not_used_is_a_refusal_with_a_way_on(name: str, words: str, hint: str) -> None:
+    error = readiness.failed(Line("fail", name, "it holds an xfs {file} system"), "tail", "shop")
+    assert isinstance(error, Refused)
+    assert words in error.message and hint in (error.hint or "") and error.detail == "tail"
 
 
 def test_the_console_splits_lines_and_logs_every_byte(tmp_path: Path) -> None:

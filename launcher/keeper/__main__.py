@@ -1,6 +1,7 @@
-"""`python -m launcher.keeper NAME [stop]`: started by `launcher.machine`, writes "ready" on stdout when it listens.
+"""`python -m launcher.keeper NAME [ACTION]`: started by `launcher.machine`, writes "ready" on stdout when it listens.
 
-With `stop` it takes over the QEMU that a dead keeper left, and ends it.
+ACTION is what the start may do with the data disk, one of `seed.ACTIONS`; or `stop`: to take over the QEMU that a dead keeper left,
+and end it.
 """
 
 from __future__ import annotations
@@ -56,20 +57,20 @@ def main() -> int:
     os.umask(0o077)
     directory = store.machine(sys.argv[1])
     try:
-        return _keep(directory, only_stop=sys.argv[2:] == ["stop"])
+        return _keep(directory, "".join(sys.argv[2:3]))
     except OSError as error:  # a full or read-only folder: there may be no log to say it in
         _tell(f"error {of_system(error).message}")
         raise
 
 
-def _keep(directory: MachineDir, *, only_stop: bool) -> int:
+def _keep(directory: MachineDir, action: str) -> int:
     _log_to(directory)
     # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine/run.py starts one at a time.
     # Nobody gives it back: it goes with the process, so that whoever gets it next finds nothing of us left.
     lock = host.current().lock(directory.lock_file, wait=True)
     assert lock is not None
     try:
-        keeper = Supervisor(directory, only_stop=only_stop)
+        keeper = Supervisor(directory, only_stop=action == "stop", disk_action=action)
         server = Server(keeper)
         server.start()
     except WherryError as error:

@@ -7,8 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from launcher import errors, images, readiness, seed
-from launcher.errors import LaunchFailed, WherryError
+from launcher import disks, errors, images, readiness, seed
+from launcher.errors import LaunchFailed, Refused, WherryError
 from launcher.identity import new_token
 from launcher.keeper import engine
 from launcher.keeper.console import tail
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from launcher.images import Iso
     from launcher.keeper.supervisor import Supervisor
     from launcher.qemu.probe import Qemu
+    from launcher.store import MachineDir
 
 log = logging.getLogger("wherry.keeper")
 
@@ -32,11 +33,10 @@ PANIC = "panic-before-first-stage"
 def start(keeper: Supervisor) -> None:
     """Bring the machine up. Raises WherryError, or Cancelled when a stop was asked for."""
     directory, config = keeper.directory, keeper.config
-    if not directory.data_disk.exists():
-        raise WherryError(f"{directory.data_disk} is gone.", hint=f"Put it back, or: wherry delete {directory.name}")
+    holds = _examined(directory)
     iso = images.by_sha(config.iso)
     qemu = probe.find(config.arch, config.qemu)
-    files = seed.write(directory, config)
+    files = seed.write(directory, config, holds, keeper.disk_action)
     rungs = probe.ladder(config.accel, config.arch, qemu, probe.remembered(qemu, config.arch))
     for number, rung in enumerate(rungs):
         try:
@@ -50,6 +50,16 @@ def start(keeper: Supervisor) -> None:
             _discard(keeper)
     probe.remember(qemu, config.arch, keeper.state.accel)
     _finish(keeper)
+
+
+def _examined(directory: MachineDir) -> disks.Holds:
+    """How much the data disk holds, looked at while no QEMU has it. Raises Refused for one that is not the machine's."""
+    try:
+        return disks.examine(directory.data_disk, probe.find_img())
+    except Refused as error:
+        again = f"wherry repair --new-disk {directory.name} makes an empty one"
+        error.hint = error.hint or f"Put the machine's own disk back, or take it away: {again}."
+        raise
 
 
 def _climb(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tuple[str, str], ...]) -> None:
@@ -97,7 +107,7 @@ def _wait(keeper: Supervisor, stage: str) -> None:
     except Stalled as stall:
         raise readiness.stalled(keeper.watch.stages, stall.waited, tail(keeper.directory.serial_log)) from None
     if keeper.watch.failure is not None:
-        raise readiness.failed(keeper.watch.failure, tail(keeper.directory.serial_log))
+        raise readiness.failed(keeper.watch.failure, tail(keeper.directory.serial_log), keeper.directory.name)
 
 
 def _finish(keeper: Supervisor) -> None:
@@ -109,6 +119,9 @@ def _finish(keeper: Supervisor) -> None:
     code, _, words = connection.run(["/usr/lib/wherry/ssh-port", str(keeper.state.ssh_port)], timeout=60)
     if code != 0:
         raise WherryError(f"the guest's firewall could not be set: {words.decode(errors='replace').strip()}")
+    if keeper.disk_action == seed.READ_ONLY:
+        _wait(keeper, "disk")
+        return
     _wait(keeper, "ready")
     keeper.update(engine_version=engine.version(connection))
 

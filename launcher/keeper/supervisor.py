@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from launcher import __version__, files, host, readiness, release
+from launcher import __version__, files, host, readiness, release, seed
 from launcher.config import GIB, MachineConfig
 from launcher.errors import Damaged, NotRunning, WherryError, of_system
 from launcher.keeper import starter, stopper
@@ -32,10 +32,11 @@ class Supervisor:
     Journal events: stage, note, ready | failed for the start; stop, stopped for the end.
     """
 
-    def __init__(self, directory: MachineDir, *, only_stop: bool = False) -> None:
-        """`only_stop`: take over the QEMU that a dead keeper left, and end it."""
+    def __init__(self, directory: MachineDir, *, only_stop: bool = False, disk_action: str = "") -> None:
+        """`only_stop`: take over the QEMU that a dead keeper left, and end it. `disk_action`: one of `seed.ACTIONS`."""
         self.directory = directory
         self.only_stop = only_stop
+        self.disk_action = disk_action or seed.USE
         self.config = _config(directory, only_stop)
         directory.check_state()  # what a newer wherry wrote is not written over
         self.journal = Journal()

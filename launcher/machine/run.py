@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher import __version__, control, host, store
-from launcher.errors import NoSuchMachine, NotRunning, WherryError
+from launcher.errors import NoSuchMachine, NotRunning, Refused, WherryError
 from launcher.machine import create, keepers, succession
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
@@ -34,13 +34,18 @@ class UpResult:
     timeline: list[list[Any]] = field(default_factory=list)
 
 
-def up(name: str, options: UpOptions, report: Reporter) -> UpResult:
-    """Create the machine if there is none, start it if it does not run, wait until it is ready."""
+def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = "") -> UpResult:
+    """Create the machine if there is none, start it if it does not run, wait until it is ready.
+
+    `disk_action` is one of `seed.ACTIONS`; with one, the start must be ours: Refused when another command began it.
+    """
     directory = store.machine(name)
     created = not directory.exists() and create.make(name, options, report)
     if not created:
         create.change(directory, options, report)
-    found = ensure_keeper(directory, report)
+    found = ensure_keeper(directory, report, disk_action=disk_action)
+    if disk_action and found:
+        raise Refused(f"another command started machine {name!r}.", hint=f"wherry stop {name}, then again")
     try:
         # The start of a machine that ran before is told again from its beginning, and is no news.
         result = follow_start(directory, SilentReporter() if found == "running" else report)
@@ -87,7 +92,9 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
         framed.close()
 
 
-def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = False) -> str | None:
+def ensure_keeper(
+    directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = ""
+) -> str | None:
     """Have a keeper that starts or runs the machine. One command at a time does this.
 
     Returns what the one that was there does, starting or running, None when it was started here. An older wherry's keeper is
@@ -98,7 +105,7 @@ def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = 
     try:
         found = succession.serving(directory, report)
         if found is None:
-            start_keeper(directory, only_stop=only_stop)
+            start_keeper(directory, "stop" if only_stop else disk_action)
         return found
     finally:
         if lock is not None:
@@ -118,7 +125,7 @@ def _runs_for_us(directory: MachineDir) -> bool:
     return succession.ours(answer) and answer["status"] == "running" and directory.keeper_lives()
 
 
-def start_keeper(directory: MachineDir, *, only_stop: bool = False) -> None:
+def start_keeper(directory: MachineDir, action: str = "") -> None:
     """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none."""
     import threading
 
@@ -127,7 +134,7 @@ def start_keeper(directory: MachineDir, *, only_stop: bool = False) -> None:
     host.current().make_private(directory.run_dir.parent)
     with directory.keeper_log.open("ab") as log:
         keeper = proc.spawn(
-            [sys.executable, "-P", "-m", "launcher.keeper", directory.name, *(["stop"] if only_stop else [])],
+            [sys.executable, "-P", "-m", "launcher.keeper", directory.name, *([action] if action else [])],
             cwd=directory.path,
             env=_keeper_environment(),
             stdout=proc.PIPE,

@@ -12,24 +12,40 @@ from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).resolve().parent
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "iso" / "helpers"
 SCRIPTS = ROOT / "iso" / "overlay" / "usr" / "lib" / "wherry"
 PROVISIONING = ROOT / "provisioning"
 
 
-@functools.cache
-def helper(name: str) -> Path:
-    """The path of the compiled helper; the test is skipped where there is no C compiler or no Linux."""
+def _compiler() -> str:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None or not Path("/proc/self").exists():
         pytest.skip("needs Linux and a C compiler")
+    return compiler
+
+
+@functools.cache
+def helper(name: str) -> Path:
+    """The path of the compiled helper; the test is skipped where there is no C compiler or no Linux."""
+    compiler = _compiler()
     folder = tempfile.mkdtemp(prefix="wherry-helper-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = Path(folder) / name
     libraries = sorted(SOURCES.glob("lib*.c"))
     command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, SOURCES / f"{name}.c", *libraries]
     subprocess.run(command, check=True)
+    return program
+
+
+@functools.cache
+def library(name: str) -> Path:
+    """The path of tests/guest/NAME.c as a library for LD_PRELOAD."""
+    program = helper("disk").with_name(f"{name}.so")
+    subprocess.run(
+        [_compiler(), "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", program, HERE / f"{name}.c", "-ldl"], check=True
+    )
     return program
 
 

@@ -1,9 +1,8 @@
-"""The small helpers: disk (what a disk is), log (bounded logs), await and stage (waiting for files), button (the power key)."""
+"""The small helpers: log (bounded logs), await and stage (waiting for files), button (the power key)."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import subprocess
 import time
@@ -12,94 +11,6 @@ from pathlib import Path
 import pytest
 
 from .helpers import helper
-
-MIB = 1 << 20
-needs_mkfs = pytest.mark.skipif(shutil.which("mkfs.ext4", path="/usr/sbin:/sbin") is None, reason="needs e2fsprogs")
-
-
-def disk(verb: str, device: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([helper("disk"), verb, device], capture_output=True, text=True)
-
-
-def probe(device: Path) -> dict[str, str]:
-    result = disk("probe", device)
-    assert result.returncode == 0, result.stderr
-    return dict(word.split("=", 1) for word in result.stdout.split())
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Path:
-    file = tmp_path / "disk"
-    with file.open("wb") as stream:
-        stream.truncate(64 * MIB)
-    return file
-
-
-def mkfs(device: Path, *options: str) -> None:
-    # With a size, as the guest does it: without one mke2fs clears the end of the device, where the mark is.
-    subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", *options, device, "63m"], check=True)
-
-
-def put(device: Path, offset: int, data: bytes) -> None:
-    with device.open("r+b") as stream:
-        stream.seek(offset)
-        stream.write(data)
-
-
-def test_zeroes_are_blank(device: Path) -> None:
-    assert probe(device) == {"state": "blank", "clean": "no", "grow": "no", "kib": str(63 * 1024)}
-
-
-@pytest.mark.parametrize("offset", [0, 4 * MIB - 1, 60 * MIB, 64 * MIB - 1])
-def test_one_byte_at_an_edge_makes_it_foreign(device: Path, offset: int) -> None:
-    put(device, offset, b"x")
-    assert probe(device)["state"] == "foreign"
-    before = device.read_bytes()
-    assert disk("begin", device).returncode == 1
-    assert device.read_bytes() == before
-
-
-def test_a_cut_formatting_is_known(device: Path) -> None:
-    assert disk("begin", device).returncode == 0
-    assert probe(device)["state"] == "partial"
-    put(device, 1024, os.urandom(100_000))
-    assert probe(device)["state"] == "partial"
-    assert disk("begin", device).returncode == 0
-    assert disk("end", device).returncode == 0
-    assert probe(device)["state"] == "foreign"
-
-
-@needs_mkfs
-def test_our_file_system(device: Path) -> None:
-    assert disk("begin", device).returncode == 0
-    mkfs(device, "-L", "wherry-data", "-E", "nodiscard")
-    assert probe(device)["state"] == "partial"
-    assert disk("end", device).returncode == 0
-    assert probe(device) == {"state": "ours", "clean": "yes", "grow": "no", "kib": str(63 * 1024)}
-
-
-@needs_mkfs
-def test_a_larger_disk_is_to_grow_and_an_unclean_one_to_be_checked(device: Path) -> None:
-    mkfs(device, "-L", "wherry-data")
-    with device.open("r+b") as stream:
-        stream.truncate(128 * MIB)
-    assert probe(device)["grow"] == "yes"
-    put(device, 1024 + 0x3A, struct.pack("<H", 0))
-    assert probe(device)["clean"] == "no"
-
-
-@needs_mkfs
-@pytest.mark.parametrize("label", ["", "wherry-data2", "root"])
-def test_another_file_system_is_foreign(device: Path, label: str) -> None:
-    mkfs(device, "-L", label)
-    assert probe(device)["state"] == "foreign"
-
-
-def test_a_device_that_is_too_small_or_absent(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.write_bytes(b"\0" * MIB)
-    assert disk("probe", small).returncode == 1
-    assert disk("probe", tmp_path / "none").returncode == 1
 
 
 def test_log_keeps_the_process_id_and_both_streams(tmp_path: Path) -> None:
