@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from launcher import disks, machine
 from launcher.errors import NoSuchMachine, Refused
 from launcher.report import SilentReporter
 from launcher.store import MachineDir
+from tests.conftest import Said
 from tests.fakes import make_machine
 
 QUIET = SilentReporter()
@@ -61,3 +63,23 @@ def test_a_disk_in_use_is_left_alone(action: Callable[..., object], keeper: obje
 def test_no_such_machine(action: Callable[..., object], home: Path) -> None:
     with pytest.raises(NoSuchMachine):
         action("none", QUIET)
+
+
+def test_the_verb(wherry: Callable[..., Said], directory: MachineDir) -> None:
+    assert wherry("repair", "--undo", "--forget").code == 2
+    assert wherry("repair", "none").code == 3
+    gone = wherry("repair", "--undo")
+    assert gone.code == 6 and "is gone" in gone.err
+    made = wherry("repair", "--new-disk", "--json")
+    assert made.code == 0 and json.loads(made.out)["data"] == {"name": "default"}
+    assert directory.data_disk.exists()
+    assert wherry("repair", "--new-disk").code == 6
+    nothing = wherry("repair")
+    assert nothing.code == 0 and "nothing was to be mended" in nothing.err
+
+
+@pytest.mark.usefixtures("keeper")
+@pytest.mark.parametrize("option", [[], ["--read-only"], ["--new-disk"], ["--undo"], ["--forget"]])
+def test_the_verb_leaves_a_running_machine_alone(wherry: Callable[..., Said], option: list[str]) -> None:
+    said = wherry("repair", *option)
+    assert said.code == 6 and "is running" in said.err and "wherry stop default" in said.err

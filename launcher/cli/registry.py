@@ -16,6 +16,7 @@ VERBS: Final = {
     "status": ("status", "One machine: running 0, stopped 3, broken 1."),
     "list": ("status", "All machines, the damaged ones too."),
     "delete": ("delete", "Delete a machine and everything on its disk; asks first."),
+    "repair": ("repair", "Mend a machine that is broken or whose disk is damaged; keeps its data."),
     "ssh": ("proxied", "A shell or a command in the machine."),
     "cp": ("cp", "Copy files: SRC DST, with NAME:path on one side."),
     "logs": ("logs", "The machine's logs: serial, engine, keeper or qemu."),
@@ -44,7 +45,7 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save", "repair", "env", "shellinit", "context", "link", "unlink", "port", "share",
+        "suspend", "save", "env", "shellinit", "context", "link", "unlink", "port", "share",
         "upgrade", "disk", "autostart", "uninstall",
     }
 )  # fmt: skip

@@ -44,6 +44,7 @@ def undo_repair(name: str, report: Reporter) -> None:
     from launcher import disks
 
     directory = _stopped(name)
+    disks.examine(directory.data_disk, _tool())
     disks.revert(directory.data_disk, _tool())
     report.step("disk", "as it was before the repair")
 
@@ -53,6 +54,7 @@ def forget_repair(name: str, report: Reporter) -> bool:
     from launcher import disks
 
     directory = _stopped(name)
+    disks.examine(directory.data_disk, _tool())
     dropped = disks.drop_snapshot(directory.data_disk, _tool())
     if dropped:
         report.step("disk", "what it was before the repair is forgotten")

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,13 +48,6 @@ class Machine(Driver):
         with self.raw().open("rb") as file:
             file.seek(GIB - 4096)
             return file.read().rstrip(b"\0")
-
-    def api(self, call: str) -> subprocess.CompletedProcess[bytes]:
-        """A function of launcher.machine that a verb will call."""
-        script = f"from launcher import machine, report; machine.{call}"
-        return subprocess.run(
-            [sys.executable, "-c", script], env=self.environment, cwd=self.path, capture_output=True, timeout=START_SECONDS
-        )
 
     @staticmethod
     def _img(*words: str | Path) -> None:
@@ -148,10 +140,10 @@ def test_a_lost_disk_is_not_replaced_unasked(made: Machine) -> None:
     done = made.wherry("up")
     assert done.returncode == 6 and b"is gone" in done.stderr and b"repair --new-disk default" in done.stderr
     assert not made.disk.exists()
-    assert made.api("new_disk('default', report.SilentReporter())").returncode == 0
+    assert made.wherry("repair", "--new-disk", timeout=START_SECONDS).returncode == 0
     assert made.disk.stat().st_size < MIB
-    again = made.api("new_disk('default', report.SilentReporter())")
-    assert again.returncode != 0 and b"never overwritten" in again.stderr
+    again = made.wherry("repair", "--new-disk", timeout=START_SECONDS)
+    assert again.returncode == 6 and b"never overwritten" in again.stderr
 
 
 def damage(raw: Path) -> None:
@@ -182,7 +174,7 @@ def test_a_damaged_file_system_is_not_mounted_and_is_repaired_when_asked(fresh: 
 
     # Read-only: the engine does not run, what can be read is copied out, nothing is written.
     content = digest(fresh.raw())
-    done = fresh.api("open_read_only('default', report.SilentReporter())")
+    done = fresh.wherry("repair", "--read-only", timeout=START_SECONDS)
     assert done.returncode == 0, done.stderr.decode()
     assert fresh.ssh("cat /var/lib/wherry/kept/f1") == "file 1\n"
     assert fresh.wherry("ssh", "touch /var/lib/wherry/x").returncode != 0
@@ -194,16 +186,16 @@ def test_a_damaged_file_system_is_not_mounted_and_is_repaired_when_asked(fresh: 
     assert digest(fresh.raw()) == content
 
     # Repaired: it says so, what was not hit is there, and the engine works.
-    done = fresh.api("repair_disk('default', report.SilentReporter())")
+    done = fresh.wherry("repair", timeout=START_SECONDS)
     assert done.returncode == 0, done.stderr.decode()
     assert any("repaired" in note for note in fresh.status()["notes"])
     assert "e2fsck: Pass 5" in (fresh.folder / "serial.log").read_text(errors="replace")
     assert fresh.ssh("cat /var/lib/wherry/kept/f1") == "file 1\n"
     assert fresh.wherry("run", "wherry/hello", "true").returncode == 0
-    refused = fresh.api("undo_repair('default', report.SilentReporter())")
-    assert refused.returncode != 0 and b"is running" in refused.stderr
+    refused = fresh.wherry("repair", "--undo", timeout=START_SECONDS)
+    assert refused.returncode == 6 and b"is running" in refused.stderr
     assert fresh.wherry("stop", timeout=300).returncode == 0
 
     # And back, as if nothing had been done.
-    assert fresh.api("undo_repair('default', report.SilentReporter())").returncode == 0
+    assert fresh.wherry("repair", "--undo", timeout=START_SECONDS).returncode == 0
     assert digest(fresh.raw()) == content
