@@ -165,7 +165,7 @@ def test_a_disk_goes_back_to_what_it_was(new: Path, img: Path) -> None:
     qemu_io(new, "read -P 1 5G 64k")
 
 
-@pytest.mark.parametrize("kind", ["raw", "empty", "vmdk", "backing", "data-file", "luks", "gone", "folder"])
+@pytest.mark.parametrize("kind", ["raw", "empty", "vmdk", "backing", "data-file", "encrypted", "gone", "folder"])
 def test_a_disk_that_is_not_of_our_making_is_refused_untouched(tmp_path: Path, img: Path, kind: str) -> None:
     path, other = tmp_path / "data.qcow2", tmp_path / "other"
 
@@ -184,13 +184,13 @@ def test_a_disk_that_is_not_of_our_making_is_refused_untouched(tmp_path: Path, i
             make("-f", "qcow2", "-b", other, "-F", "raw", path)
         case "data-file":
             make("-f", "qcow2", "-o", f"data_file={other},data_file_raw=on", path, "1G")
-        case "luks":
-            words = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"]
+        case "encrypted":
+            words = ["--object", "secret,id=s,data=x", "-o", "encrypt.format=aes,encrypt.key-secret=s"]
             make("-f", "qcow2", *words, path, "1G")
         case "folder":
             path.mkdir()
     before = path.read_bytes() if path.is_file() else None
-    words = {"gone": "is gone", "raw": "no qcow2", "backing": "backing file", "data-file": "another file", "luks": "encrypted"}
+    words = {"gone": "is gone", "raw": "no qcow2", "backing": "backing file", "data-file": "another file", "encrypted": "encrypted"}
     with pytest.raises(WherryError, match=words.get(kind, "no qcow2|cannot be read")) as caught:
         disks.examine(path, img)
     assert isinstance(caught.value, Refused) or kind == "folder"
