@@ -190,7 +190,13 @@ def test_a_disk_that_is_not_of_our_making_is_refused_untouched(tmp_path: Path, i
         case "folder":
             path.mkdir()
     before = path.read_bytes() if path.is_file() else None
-    words = {"gone": "is gone", "raw": "no qcow2", "backing": "backing file", "data-file": "another file", "encrypted": "encrypted"}
+    words = {
+        "gone": "is gone",
+        "raw": "no qcow2",
+        "backing": "backing file",
+        "data-file": "another file",
+        "encrypted": "encrypted",
+    }
     with pytest.raises(WherryError, match=words.get(kind, "no qcow2|cannot be read")) as caught:
         disks.examine(path, img)
     assert isinstance(caught.value, Refused) or kind == "folder"

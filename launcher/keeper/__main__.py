@@ -1,7 +1,7 @@
 """`python -m launcher.keeper NAME [ACTION]`: started by `launcher.machine`, writes "ready" on stdout when it listens.
 
-ACTION is what the start may do with the data disk, one of `seed.ACTIONS`; or `stop`: to take over the QEMU that a dead keeper left,
-and end it.
+ACTION is what the start may do with the data disk, one of `seed.ACTIONS`; or `stop`: to take over the QEMU that a dead keeper
+left, and end it.
 """
 
 from __future__ import annotations

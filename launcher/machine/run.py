@@ -92,9 +92,7 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
         framed.close()
 
 
-def ensure_keeper(
-    directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = ""
-) -> str | None:
+def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "") -> str | None:
     """Have a keeper that starts or runs the machine. One command at a time does this.
 
     Returns what the one that was there does, starting or running, None when it was started here. An older wherry's keeper is
