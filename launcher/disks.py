@@ -47,12 +47,13 @@ def create(path: Path, size: int, qemu_img: Path) -> None:
     temporary = files.temporary(path)
     try:
         temporary.touch(mode=0o600, exist_ok=False)
+    except OSError as error:
+        raise _explained(path, "it cannot be made", str(error)) from error
+    try:
         # A relative name: the folder's may hold what qemu-img takes for a protocol, or letters that it cannot open on Windows.
         _qemu_img(path, "it cannot be made", [qemu_img, "create", "-q", "-f", "qcow2", temporary.name, str(size)])
         files.sync(temporary)
         _move(temporary, path)
-    except OSError as error:
-        raise _explained(path, "it cannot be made", str(error)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
