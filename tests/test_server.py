@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launcher import control, host, store
+from launcher import control, host, readiness, seed, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoProgress, NotRunning, Refused, Usage, WherryError
 from launcher.keeper import starter
@@ -17,6 +17,7 @@ from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.machine import inspect
+from launcher.state import State
 from launcher.store import MachineDir
 
 
@@ -144,6 +145,16 @@ def test_a_start_without_a_data_disk_fails_and_says_so(keeper: Supervisor) -> No
     assert not keeper.directory.data_disk.exists()
     with pytest.raises(WherryError, match="is gone"):
         keeper.wait_ready()
+
+
+@pytest.mark.parametrize(("action", "kept"), [(seed.READ_ONLY, True), (seed.USE, False), (seed.REPAIR, False)])
+def test_a_look_at_a_damaged_disk_does_not_forget_the_damage(directory: MachineDir, action: str, kept: bool) -> None:
+    error = {"message": f"{readiness.DAMAGED_WORDS}: so"}
+    directory.write_state(State(status="failed", last_error=error))
+    keeper = Supervisor(directory, disk_action=action)
+    keeper.update(status="running")
+    keeper._ended("stopped", {})
+    assert directory.read_state().last_error == (error if kept else {})
 
 
 def test_a_keeper_that_hangs_does_not_hang_every_command(directory: MachineDir, monkeypatch: pytest.MonkeyPatch) -> None:

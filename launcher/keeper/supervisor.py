@@ -42,7 +42,7 @@ class Supervisor:
         self.journal = Journal()
         self.watch = Watch(self.on_message)
         self.guest: Guest | None = None
-        self.state = State()
+        self.state = _first_state(directory, self.disk_action)
         self.began = time.monotonic()
         self.stop_force = False
         self._stop_wanted = threading.Event()
@@ -229,7 +229,10 @@ class Supervisor:
             with suppress(OSError):
                 socket.unlink(missing_ok=True)
         # What was learned stays readable after the end; what pointed at processes does not.
-        self.update(status=status, qemu_pid=0, qemu_stamp="", keeper_pid=0, ssh_port=0, token="", last_error=error)
+        self.update(
+            status=status, qemu_pid=0, qemu_stamp="", keeper_pid=0, ssh_port=0, token="",
+            last_error=error or self.state.last_error,
+        )  # fmt: skip
         self.journal.add({"event": "stopped", "forced": self.stop_force})
 
     # Fed by the console and QMP
@@ -253,6 +256,14 @@ class Supervisor:
 
     def on_qmp_event(self, name: str, data: dict[str, Any]) -> None:
         log.info("qemu: %s %s", name, data)
+
+
+def _first_state(directory: MachineDir, disk_action: str) -> State:
+    """Blank, but that a look at a damaged disk does not mend it: why the machine did not start stays known, for `repair`."""
+    if disk_action == seed.READ_ONLY:
+        with suppress(Damaged):
+            return State(last_error=directory.read_state().last_error)
+    return State()
 
 
 def _config(directory: MachineDir, only_stop: bool) -> MachineConfig:
