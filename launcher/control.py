@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher import __version__
-from launcher.errors import ConnectionLost, NoProgress, NotRunning, WherryError, from_json
+from launcher.errors import ConnectionLost, NoProgress, NotRunning, Refused, from_json
 
 PROTOCOL: Final = 1
 LARGEST_FRAME: Final = 16 << 20
@@ -231,9 +231,9 @@ def _ask_soon(path: Path, verb: str) -> dict[str, Any]:
 
 
 def check_request(value: dict[str, Any]) -> None:
-    """The keeper's check of a request. Raises WherryError for another protocol."""
+    """The keeper's check of a request. Raises Refused for another protocol."""
     if value.get("protocol") != PROTOCOL and value.get("verb") not in AGELESS:
-        raise WherryError(
+        raise Refused(
             f"this keeper speaks protocol {PROTOCOL}, wherry {value.get('wherry')} speaks {value.get('protocol')}.",
             hint="Stop the machine with the wherry that started it: wherry stop",
         )

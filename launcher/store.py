@@ -68,10 +68,13 @@ def isos_needed(directory: MachineDir) -> set[str]:
     needed = {directory.read_config().iso}
     for file in (directory.rollback_file, directory.suspend_file):
         try:
-            needed.add(str(json.loads(file.read_text(encoding="utf-8"))["iso"]))
+            found = json.loads(file.read_text(encoding="utf-8"))
+            needed.add(str(found["iso"]))
+            # An upgrade under way: where it leads, and what led back before it.
+            needed.update(str(iso) for iso in (found.get("to"), (found.get("before") or {}).get("iso")) if iso)
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WherryError(f"{file} cannot be read: {error!r}") from error
     return needed
 

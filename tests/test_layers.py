@@ -39,6 +39,7 @@ PARTS = {
     "machinedir": "store",
     "config_keys": "config",
     "configfile": "config",
+    "diskcopy": "disks",
 }
 
 

@@ -223,7 +223,7 @@ def test_only_ageless_words_are_answered_in_another_protocol(keeper: Supervisor,
     monkeypatch.setattr(control, "check_request", lambda value: real({**value, "protocol": 99}))
     assert control.status(keeper.directory.control_socket)["keeper"]["protocol"] == control.PROTOCOL
     assert control.handover(keeper.directory.control_socket)["released"] is False
-    with pytest.raises(WherryError, match="speaks 99"):
+    with pytest.raises(Refused, match="speaks 99"):
         ask(keeper, "stop")
 
 

@@ -93,6 +93,8 @@ def test_files_of_a_newer_wherry_are_refused_and_left(wherry: Callable[..., Said
     listed = wherry("list", "--json")
     assert listed.code == 0
     assert json.loads(listed.out)["data"][0]["status"] == "newer"
+    for words in (("delete",), ("delete", "--yes"), ("upgrade", "--check")):
+        assert wherry(*words).code == 6
     assert file.read_text() == text
 
 

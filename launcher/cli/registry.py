@@ -13,6 +13,7 @@ VERBS: Final = {
     "init": ("start", "Make a machine without starting it."),
     "stop": ("stop", "Shut the machine down cleanly."),
     "restart": ("start", "Stop, then up."),
+    "upgrade": ("upgrade", "Move a machine to this release's ISO; --rollback goes back."),
     "status": ("status", "One machine: running 0, stopped 3, broken 1."),
     "list": ("status", "All machines, the damaged ones too."),
     "delete": ("delete", "Delete a machine and everything on its disk; asks first."),
@@ -46,7 +47,7 @@ ALIASES: Final = {
 LATER: Final = frozenset(
     {
         "suspend", "save", "env", "shellinit", "context", "link", "unlink", "port", "share",
-        "upgrade", "disk", "autostart", "uninstall",
+        "disk", "autostart", "uninstall",
     }
 )  # fmt: skip
 

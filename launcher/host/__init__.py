@@ -78,6 +78,9 @@ class HostModule(Protocol):
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder last, as fsync does with the content of a file."""
 
+    def clone(self, source: int, target: int) -> bool:
+        """Make the empty file of descriptor `target` share the content of `source`; False when the file system cannot."""
+
     def terminal(self) -> Terminal:
         """Our own standard streams."""
 

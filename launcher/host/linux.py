@@ -15,6 +15,7 @@ __all__ = [
     "NAME",
     "accelerator_hint",
     "accelerators",
+    "clone",
     "detach_options",
     "editor",
     "is_private",
@@ -31,6 +32,7 @@ __all__ = [
     "terminal",
 ]
 
+_FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
 NAME: Final = "linux"
 ENDPOINT: Final[Endpoint] = "unix"
 _TIMEOUT: Final = 20
@@ -136,3 +138,13 @@ def process_stamp(pid: int) -> str | None:
     # proc(5): the name, field 2, may hold blanks and brackets; after its last bracket come state (3) and start time (22).
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{boot[:8]}-{fields[19]}"
+
+
+def clone(source: int, target: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:  # btrfs, XFS and bcachefs can
+        return False
+    return True

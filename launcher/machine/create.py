@@ -143,7 +143,7 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
         if images.resolve(now.arch, options.iso, report).sha256 != now.iso:
             raise Usage(
                 f"machine {directory.name!r} keeps the ISO that it was made with.",
-                hint="Make another machine: wherry up NAME --iso …",
+                hint=f"wherry upgrade --iso … {directory.name}",
             )
     wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory)
     if wanted != now:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -99,12 +101,23 @@ def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = 
     replaced. With `only_stop` a new one does not start the machine: it takes over a QEMU without a keeper, and ends it.
     Raises Refused for a newer one's, and for files that a newer wherry wrote.
     """
-    lock = host.current().lock(directory.start_lock_file, wait=True)
-    try:
+    from launcher.machine import wayback
+
+    with starting(directory):
         found = succession.serving(directory, report)
         if found is None:
+            if not directory.qemu_runs():
+                wayback.settle(directory)
             start_keeper(directory, "stop" if only_stop else disk_action)
         return found
+
+
+@contextlib.contextmanager
+def starting(directory: MachineDir) -> Iterator[None]:
+    """Only one command at a time starts a keeper, or changes what one starts with."""
+    lock = host.current().lock(directory.start_lock_file, wait=True)
+    try:
+        yield
     finally:
         if lock is not None:
             os.close(lock)

@@ -70,6 +70,12 @@ def what_delete_removes(name: str) -> list[str]:
         lines.append(f"          {wanted.arch}, {wanted.cpus} CPUs, {format_size(wanted.memory)} memory")
     except WherryError as error:
         lines.append(f"          broken: {error.message}")
+    from launcher.machine import wayback
+
+    lines += [
+        f"copy      {copy}, an earlier or later state of the disk ({size / 1e9:.1f} GB)"
+        for copy, size in wayback.copies(directory)
+    ]
     lines.append(f"disk      all images, containers, volumes and logins in it ({_used(directory.path)} on this computer)")
     return lines
 

@@ -26,6 +26,8 @@ _KEPT = {key: value for key, value in os.environ.items() if not key.startswith((
 class Home:
     """A fresh WHERRY_HOME in a short path."""
 
+    program = WHERRY
+
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="wherry-test-"))
         self.environment = {**_KEPT, "WHERRY_HOME": str(self.path / "home"), "XDG_RUNTIME_DIR": str(self.path)}
@@ -42,7 +44,7 @@ class Home:
         """Run to the end; stdin is empty unless given."""
         source: dict[str, Any] = {"input": input} if input is not None else {"stdin": stdin or subprocess.DEVNULL}
         return subprocess.run(
-            [str(WHERRY), *words],
+            [str(self.program), *words],
             capture_output=True,
             timeout=timeout,
             env={**self.environment, **(env or {})},
@@ -52,7 +54,7 @@ class Home:
         )
 
     def popen(self, *words: str, stdin: int | IO[Any] = subprocess.DEVNULL, **options: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([str(WHERRY), *words], stdin=stdin, env=self.environment, cwd=self.path, **options)
+        return subprocess.Popen([str(self.program), *words], stdin=stdin, env=self.environment, cwd=self.path, **options)
 
     def up(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         done = self.wherry("up", *words, timeout=START_SECONDS)
