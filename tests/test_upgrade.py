@@ -412,3 +412,19 @@ def test_who_was_faster_wins(machine: MachineDir, same: Path, over: Path) -> Non
     with pytest.raises(Refused, match="another ISO meanwhile"):
         upgrade.carry_out(slow, True, QUIET)
     assert machine.read_config().iso == sha(same)
+
+
+def test_a_way_back_that_was_cut_short_is_ended_by_the_same_words(
+    machine: MachineDir, over: Path, monkeypatch: pytest.MonkeyPatch, wherry: Callable[..., Said]
+) -> None:
+    first = machine.read_config().iso
+    assert wherry("upgrade", "--copy", "--iso", str(over)).code == 0
+    machine.data_disk.write_text(THEN)
+    going = upgrade.plan_back("default")
+    assert cut_short(monkeypatch, lambda: upgrade.carry_out(going, True, QUIET), 3, after=True)
+    assert machine.read_config().iso == sha(over)
+    assert machine.data_disk.read_text() == NOW  # the disk is the old one, the ISO not yet
+    said = wherry("upgrade", "--rollback", "--copy")
+    assert (said.code, "has this ISO" in said.out) == (0, True), said.err
+    assert machine.read_config().iso == first
+    assert not machine.rollback_file.exists()

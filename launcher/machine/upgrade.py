@@ -63,7 +63,9 @@ class Done:
 def plan(name: str, iso: IsoSource | Path | None, report: Reporter) -> Plan:
     """The way to this release's ISO, or to `iso`. Raises what the ISO raises, and Refused for a way down over a step of
     engine-data.toml."""
-    directory, config = _asked(name)
+    directory, _ = _asked(name)
+    _settled(directory)
+    config = directory.read_config()
     new = images.resolve(config.arch, iso, report)
     old = _manifest(config.iso)
     down = enginedata.downward(old, new.manifest, undone=False)
@@ -93,8 +95,12 @@ def to_fetch(name: str) -> Pin | None:
 
 def plan_back(name: str) -> Plan:
     """The way back to the ISO before. Raises Refused when there is none."""
-    directory, config = _asked(name)
-    record = wayback.read(directory)
+    directory, before = _asked(name)
+    ended = _settled(directory)
+    config, record = directory.read_config(), wayback.read(directory)
+    if ended and before.iso != config.iso:  # what is asked for had been begun, and is done now
+        new = images.by_sha(config.iso)
+        return Plan(name, config.iso, new, new.manifest, [], [], running=False, record=record)
     if record is None:
         raise Refused(
             f"{name} has no ISO to go back to: it was not upgraded, or went back already.", hint=f"wherry status {name}"
@@ -118,6 +124,17 @@ def _asked(name: str) -> tuple[MachineDir, MachineConfig]:
     except NotRunning:
         pass
     return directory, config
+
+
+def _settled(directory: MachineDir) -> bool:
+    """End a way back that was cut short; whether there was one."""
+    if not wayback.cut_short(directory) or running(directory):
+        return False
+    with run.starting(directory):
+        if running(directory):
+            return False
+        wayback.settle(directory)
+    return True
 
 
 def check(wanted: Plan, copy: bool) -> None:

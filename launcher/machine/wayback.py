@@ -119,11 +119,15 @@ def back(directory: MachineDir, record: Record, *, put_back: bool) -> str:
 def settle(directory: MachineDir) -> None:
     """End a way back that was cut short. Before every start; the caller holds the lock for it, and the machine does not run."""
     files.sweep(directory.path)
-    if not directory.rollback_file.exists():
-        return
     record = _read(directory)
     if record is not None and record.restoring:
         _finish(directory, record)
+
+
+def cut_short(directory: MachineDir) -> bool:
+    """Whether there is something for `settle` to end."""
+    record = _read(directory)
+    return record is not None and bool(record.restoring)
 
 
 def _finish(directory: MachineDir, record: Record) -> None:
