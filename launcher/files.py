@@ -12,6 +12,7 @@ from launcher import host
 
 # .NAME.PID-RANDOM: the pid tells whether the one who writes is still there.
 _TEMPORARY: Final = re.compile(r"\..+\.(?P<pid>[0-9]{1,10})-[0-9a-f]{8}(?:\.deleted)?")
+_BLOCK: Final = 64 << 10
 
 
 def temporary(path: Path) -> Path:
@@ -47,6 +48,18 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file; blocks of zeros stay holes. The target is 0600."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    with source.open("rb") as reader, os.fdopen(os.open(target, flags, 0o600), "wb") as writer:
+        while data := reader.read(_BLOCK):
+            if data.count(0) == len(data):
+                writer.seek(len(data), os.SEEK_CUR)
+            else:
+                writer.write(data)
+        writer.truncate()
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,10 +27,14 @@ def find(program: str, extra: Sequence[Path] = (), *, path: str | None = None) -
     return Path(found) if found else None
 
 
-def run(argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+def run(
+    argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None,
+    good: Collection[int] = (0,),
+) -> str:  # fmt: skip
     """Run to the end and return stdout (UTF-8, bad bytes replaced).
 
-    Raises MissingOnHost when the program is not there, WherryError with its stderr when it fails or outlasts `timeout` seconds.
+    Raises MissingOnHost when the program is not there, WherryError with its stderr when it outlasts `timeout` seconds or its
+    exit code is none of the `good` ones.
     """
     words = [os.fspath(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
@@ -42,7 +46,7 @@ def run(argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None, 
         raise missing(words[0]) from error
     except subprocess.TimeoutExpired as error:
         raise WherryError(f"{words[0]} gave no answer within {timeout:g} s.") from error
-    if done.returncode != 0:
+    if done.returncode not in good:
         detail = done.stderr.decode(errors="replace").strip()
         raise WherryError(f"{Path(words[0]).name} failed with exit code {done.returncode}.", detail=detail or None)
     return done.stdout.decode(errors="replace")

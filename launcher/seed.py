@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from launcher import guestfiles, store
 from launcher.config import MIB, MachineConfig
-from launcher.errors import WherryError
+from launcher.errors import Damaged, WherryError
 from launcher.store import MachineDir
 
 CONTRACT: Final = 1
@@ -164,4 +164,4 @@ def _key(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise WherryError(f"the machine has lost a key: {error}.") from error
+        raise Damaged(f"the machine has lost its key {path.name}: {error.strerror}.", hint="wherry repair") from error

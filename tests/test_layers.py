@@ -33,6 +33,7 @@ PARTS = {
     "bars": "console",
     "isofile": "images",
     "floors": "images",
+    "qcow": "disks",
     "state": "store",
     "files": "store",
     "identity": "store",

@@ -213,7 +213,7 @@ def test_a_keeper_that_does_not_know_the_word_is_killed_by_what_it_told(process:
     directory = store.machine("default")
     answer: dict[str, object] = {"status": "running", "keeper_pid": process.pid, "keeper": {"start": 1.0, "pid": process.pid}}
     with pytest.raises(WherryError, match="cannot be told"):  # the pid is another process's now
-        succession._kill(directory, answer)
+        succession.kill_keeper(directory, answer)
     del answer["keeper"]
     succession._kill(directory, answer)
     assert not psutil.pid_exists(process.pid)

@@ -58,6 +58,9 @@ def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
         state = directory.read_state()
     if directory.qemu_runs():
         raise _orphaned(directory)
+    for key in (directory.client_key, directory.host_key):
+        if not key.exists():
+            raise Damaged(f"its key {key.name} is lost.", hint=directory.repair_hint)
     return state, None
 
 

@@ -68,7 +68,7 @@ def _let_go(directory: MachineDir, answer: dict[str, Any], report: Reporter) -> 
     except NotRunning:  # it ended meanwhile
         return True
     except WherryError:  # it does not know the word, or does not answer: a keeper's death is no harm to the machine
-        _kill(directory, answer)
+        kill_keeper(directory, answer)
         return True
     if handed["released"]:
         return True
@@ -87,10 +87,10 @@ def _end_silent(directory: MachineDir, error: WherryError) -> None:
     state = directory.read_state()
     if not release.is_newer(__version__, state.wherry or "0"):
         raise error
-    _kill(directory, {"keeper_pid": state.keeper_pid})
+    kill_keeper(directory, {"keeper_pid": state.keeper_pid})
 
 
-def _kill(directory: MachineDir, answer: dict[str, Any]) -> None:
+def kill_keeper(directory: MachineDir, answer: dict[str, Any]) -> None:
     """Kill the keeper that gave this answer, when it is certain to be one: pid, start time, command and folder."""
     import psutil
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from launcher.errors import WherryError
+from launcher.errors import Damaged, WherryError
 from launcher.store import MachineDir, write_private
 
 if TYPE_CHECKING:
@@ -30,6 +30,33 @@ def make_keys(machine: MachineDir) -> None:
     """Make what is missing of client key and host key. A private key that is there stays; its public half follows it."""
     _make(machine.client_key, f"wherry-{machine.name}")
     _make(machine.host_key, f"wherry-{machine.name}-host")
+
+
+def damaged_keys(machine: MachineDir) -> list[str]:
+    """Names of the private keys that are lost or cannot be read, and of the public halves that do not fit."""
+    wrong = []
+    for private in (machine.client_key, machine.host_key):
+        try:
+            line = _public_line(_read(private))
+        except WherryError:
+            wrong.append(private.name)
+            continue
+        public = public_file(private)
+        if not public.exists() or not public.read_bytes().startswith(line):
+            wrong.append(public.name)
+    return wrong
+
+
+def renew_keys(machine: MachineDir) -> None:
+    """Set damaged private keys aside, and make what is missing. The guest hears of new keys at its next start: they are in the
+    seed."""
+    for private in (machine.client_key, machine.host_key):
+        try:
+            _read(private)
+        except WherryError:
+            if private.exists():
+                private.replace(private.with_name(f"{private.name}.damaged"))
+    make_keys(machine)
 
 
 def authorized_key_line(machine: MachineDir) -> str:
@@ -60,10 +87,14 @@ def _make(path: Path, comment: str) -> None:
     else:
         key = Ed25519PrivateKey.generate()
         write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + f" {comment}\n".encode("ascii")
+    line = _public_line(key) + f" {comment}\n".encode("ascii")
     public = public_file(path)
     if not public.exists() or public.read_bytes() != line:
         write_private(public, line)
+
+
+def _public_line(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
 
 
 def _read(path: Path) -> Ed25519PrivateKey:
@@ -77,4 +108,4 @@ def _read(path: Path) -> Ed25519PrivateKey:
 
 
 def _damaged(path: Path) -> WherryError:
-    return WherryError(f"{path} cannot be read as an SSH key.", hint="Remove the file; a new key is made at the next start.")
+    return Damaged(f"{path} cannot be read as an SSH key.", hint="wherry repair")

@@ -106,8 +106,8 @@ class Driver(Home):
         assert done.returncode == 0, (command, done.stdout.decode(), done.stderr.decode())
         return done.stdout.decode()
 
-    def status(self) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads(self.wherry("status", "--json").stdout)["data"]
+    def status(self, timeout: float = 300) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(self.wherry("status", "--json", timeout=timeout).stdout)["data"]
         return data
 
     def status_or_none(self) -> dict[str, Any]:
