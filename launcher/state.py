@@ -29,6 +29,7 @@ class State:
     restarts: dict[str, int] = field(default_factory=dict)  # named cause -> how often a start was repeated for it
     last_error: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what the guest or the start wants the user to know
+    paused: str = ""  # why QEMU holds the guest, as a sentence
     wherry: str = ""  # the version that wrote this; empty before 0.1.0 told it
 
     def to_json(self) -> dict[str, Any]:

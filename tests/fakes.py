@@ -16,6 +16,7 @@ from typing import Any
 from launcher import __version__, control, host, store
 from launcher.config import GIB, MachineConfig
 from launcher.control import Framed
+from launcher.ssh.keys import make_keys
 
 CONFIG = MachineConfig(arch="amd64", cpus=1, memory=GIB, iso="a" * 64)
 WORK = "/var/lib/wherry/work"
@@ -26,7 +27,7 @@ Client = Callable[[dict[str, Any], Path], tuple[int, bytes, bytes]]
 
 
 def make_machine(name: str = "default") -> store.MachineDir:
-    directory = store.create(name, CONFIG, lambda made: None)
+    directory = store.create(name, CONFIG, make_keys)
     directory.data_disk.touch()
     return directory
 

@@ -48,6 +48,7 @@ def machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> store.MachineDir:
     directory = make_machine()
     directory.config_file.write_text(directory.config_file.read_text() + _TOML)
     for key in (directory.client_key, directory.host_key):
+        key.unlink()
         key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2-key\n-----END OPENSSH PRIVATE KEY-----\n")
     for name in ("env", "authorized_keys", "ssh_host_ed25519_key", "daemon.json", "docker-config"):
         (directory.seed_dir / name).write_text("hunter2-seed")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from launcher.machine.repair import Repair
 from launcher.report import SilentReporter
 from launcher.ssh import keys
 from launcher.store import MachineDir
+from tests.conftest import Said
 
 QUIET = SilentReporter()
 IMG = shutil.which("qemu-img")
@@ -329,3 +332,17 @@ def test_no_space_for_the_copy_of_a_disk(machine: MachineDir, monkeypatch: pytes
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(WherryError, match="no space for that"):
         qcow.mend_all(machine.data_disk, Path("qemu-img"))
+
+
+def test_what_is_said(machine: MachineDir, wherry: Callable[..., Said]) -> None:
+    assert wherry("repair") == Said(0, "nothing is to be mended\n", "")
+    machine.client_key.unlink()
+    said = wherry("repair", "--dry-run", "--json")
+    data = json.loads(said.out)["data"]
+    assert (said.code, data["whole"], data["status"]) == (1, False, "broken")
+    assert [(step["found"], step["mended"]) for step in data["steps"]] == [("the key id_ed25519 is lost or damaged", True)]
+    assert wherry("repair") == Said(0, "the key id_ed25519 is lost or damaged: made anew\n", "")
+    machine.data_disk.unlink()
+    said = wherry("repair", "--yes")
+    assert said.code == 1
+    assert said.out.startswith(f"{machine.data_disk} is gone")

@@ -86,7 +86,7 @@ def test_the_files_hold_the_right_halves_of_the_keys(machine: MachineDir) -> Non
 
 def test_a_lost_key_is_said(machine: MachineDir) -> None:
     machine.host_key.unlink()
-    with pytest.raises(WherryError, match="lost a key"):
+    with pytest.raises(WherryError, match="lost its key host_ed25519"):
         seed.write(machine, CONFIG, "nothing")
 
 

@@ -215,7 +215,7 @@ def test_a_keeper_that_does_not_know_the_word_is_killed_by_what_it_told(process:
     with pytest.raises(WherryError, match="cannot be told"):  # the pid is another process's now
         succession.kill_keeper(directory, answer)
     del answer["keeper"]
-    succession._kill(directory, answer)
+    succession.kill_keeper(directory, answer)
     assert not psutil.pid_exists(process.pid)
 
 

@@ -192,8 +192,14 @@ class Server:
                 framed.send_json(event)
         raise AssertionError("a journal never ends")
 
-    def _exec(self, framed: Framed, request: dict[str, Any]) -> None:
+    def _ready(self) -> None:
+        """Raises what keeps a command from the guest."""
         self._keeper.wait_ready()
+        if self._keeper.state.paused:
+            raise WherryError(f"{self._keeper.state.paused}.", hint="Free some space there; nothing is lost.")
+
+    def _exec(self, framed: Framed, request: dict[str, Any]) -> None:
+        self._ready()
         if request.get("ensure_hello") is True:
             code, _, words = self._keeper.connection().run(["/usr/lib/wherry/engine", "ensure-hello"], timeout=120)
             if code != 0:
@@ -203,7 +209,7 @@ class Server:
         sessions.serve_exec(framed, request, self._keeper.connection, self._slots)
 
     def _engine(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._keeper.wait_ready()
+        self._ready()
         method, path = request.get("method"), request.get("path")
         if not isinstance(method, str) or not isinstance(path, str) or not path.startswith("/"):
             raise Usage("an engine call needs a method and a path.")

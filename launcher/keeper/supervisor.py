@@ -17,7 +17,9 @@ from launcher.keeper import starter, stopper
 from launcher.keeper.adoption import take_over
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
+from launcher.keeper.pause import Pause
 from launcher.keeper.watch import Cancelled, Watch
+from launcher.qemu.qmp import Qmp
 from launcher.readiness import Line
 from launcher.ssh.transport import Connection
 from launcher.state import State
@@ -42,6 +44,7 @@ class Supervisor:
         self.journal = Journal()
         self.watch = Watch(self.on_message)
         self.guest: Guest | None = None
+        self.pause = Pause(self._held)
         self.state = _first_state(directory, self.disk_action)
         self.began = time.monotonic()
         self.stop_force = False
@@ -256,6 +259,20 @@ class Supervisor:
 
     def on_qmp_event(self, name: str, data: dict[str, Any]) -> None:
         log.info("qemu: %s %s", name, data)
+        self.pause.on_event(name, data, self.monitor)
+
+    def monitor(self) -> Qmp | None:
+        """QEMU's, as long as there is one."""
+        return self.guest.qmp if self.guest is not None else None
+
+    def _held(self, held: bool) -> None:
+        place = self.directory.path
+        if held:
+            self.update(paused=f"there is no space left in {place}; the machine is held, and goes on when there is")
+            self.note(self.state.paused, warning=True)
+        else:
+            self.update(paused="")
+            self.note(f"there is space in {place} again; the machine goes on")
 
 
 def _first_state(directory: MachineDir, disk_action: str) -> State:

@@ -85,7 +85,8 @@ def keys(order: Order) -> Iterator[Step]:
     if wrong:
         if not order.dry_run:
             ssh_keys.renew_keys(order.directory)
-        yield Step(f"{', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} lost or damaged", "made anew", mended=True)
+        names = " and ".join(f"the key {name}" for name in wrong)
+        yield Step(f"{names} {'is' if len(wrong) == 1 else 'are'} lost or damaged", "made anew", mended=True)
 
 
 def iso(order: Order) -> Iterator[Step]:

@@ -14,7 +14,7 @@ from launcher.cli.options import machine_name, verb
 from launcher.console import memory, seconds, size, table
 
 # Exit codes of status; what is none of these does not run.
-_CODES: Final = {"running": 0, "broken": 1, "newer": 6}
+_CODES: Final = {"running": 0, "broken": 1, "paused": 1, "newer": 6}
 _NOT_RUNNING: Final = 3
 
 
