@@ -55,6 +55,11 @@ def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
         data = control.status(directory.control_socket)
         keeper = data.pop("keeper", {})
         data.pop("pid", None)  # 0.1.0 before it told more
+        if not directory.keeper_lives():
+            raise WherryError(
+                "who answers here is the keeper of a folder that was moved or deleted while it ran; it is ending.",
+                hint="wherry up waits for that.",
+            )
         return State.from_json(data), keeper
     except NotRunning:
         state = directory.read_state()

@@ -1,0 +1,48 @@
+"""Waiting for the end of a keeper: not longer than it takes, and never for the next one."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from launcher import host
+from launcher.errors import NoProgress
+from launcher.machine import keepers
+from tests.fakes import FakeKeeper
+
+
+def test_until_the_lock_is_free(keeper: FakeKeeper) -> None:
+    keeper.status = "stopping"
+    assert keepers.status(keeper.directory) == "stopping"
+    timer = threading.Timer(0.3, keeper.let_go)
+    timer.start()
+    keepers.wait_gone(keeper.directory)
+    assert not keeper.directory.keeper_lives()
+    assert keepers.status(keeper.directory) is None
+    timer.join()
+
+
+def test_one_that_listens_no_more_and_has_not_ended(keeper: FakeKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper.let_go()
+    lock = host.current().lock(keeper.directory.lock_file, wait=False)
+    assert lock is not None
+    monkeypatch.setattr(keepers, "_ENDS_WITHIN", 0.3)
+    with pytest.raises(NoProgress, match="does not end"):
+        keepers.wait_gone(keeper.directory)
+    os.close(lock)
+    keepers.wait_gone(keeper.directory)
+
+
+def test_the_next_one_is_not_waited_for(keeper: FakeKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    keepers.wait_gone(keeper.directory)
+    monkeypatch.setattr(keepers, "_ENDS_WITHIN", 0.3)
+    with pytest.raises(NoProgress):
+        keepers.wait_gone(keeper.directory, alone=True)
+
+
+def test_one_without_our_lock_is_that_of_a_folder_before(keeper: FakeKeeper) -> None:
+    assert keepers.status(keeper.directory) == "running"
+    keeper.directory.lock_file.unlink()
+    assert keepers.status(keeper.directory) == "stopping"
