@@ -53,13 +53,14 @@ def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
     """The keeper's own word when there is one, else what it left on disk; and what the keeper says of itself."""
     try:
         data = control.status(directory.control_socket)
-        keeper = data.pop("keeper", {})
-        data.pop("pid", None)  # 0.1.0 before it told more
         if not directory.keeper_lives():
+            control.status(directory.control_socket)  # it may have ended after its answer
             raise WherryError(
                 "who answers here is the keeper of a folder that was moved or deleted while it ran; it is ending.",
                 hint="wherry up waits for that.",
             )
+        keeper = data.pop("keeper", {})
+        data.pop("pid", None)  # 0.1.0 before it told more
         return State.from_json(data), keeper
     except NotRunning:
         state = directory.read_state()
