@@ -32,19 +32,18 @@ def kill_keeper(driver: Driver) -> int:
     return int(found["qemu"].pid)
 
 
-def test_a_machine_whose_files_are_damaged_while_it_runs(driver: Driver) -> None:
+def test_hands_in_the_folder_of_a_machine_that_runs(driver: Driver) -> None:
     """Each time the keeper is killed as well, and the next one takes over the same QEMU with the same container."""
     driver.up()
     folder = folder_of(driver)
     driver.docker("run", "-d", "--name", "witness", "wherry.internal/hello", "sleep", "100000")
     began = driver.docker("inspect", "--format", "{{.State.StartedAt}}", "witness")
-    (qemu,) = {kill_keeper(driver)}
+    qemu = kill_keeper(driver)
 
     def goes_on() -> None:
         assert ours(driver)["qemu"].pid == qemu
         assert driver.docker("inspect", "--format", "{{.State.StartedAt}}", "witness") == began
         assert driver.status()["status"] == "running"
-        assert kill_keeper(driver) == qemu
 
     # state.json is garbage: QEMU is known by its name and its folder.
     (folder / "state.json").write_bytes(b"\0" * 700)
@@ -52,12 +51,14 @@ def test_a_machine_whose_files_are_damaged_while_it_runs(driver: Driver) -> None
     driver.up()
     goes_on()
     # It is lost, and so are the lock that QEMU holds and the one of the keeper.
+    assert kill_keeper(driver) == qemu
     for name in ("state.json", "lock.qemu", "lock"):
         (folder / name).unlink()
     assert driver.status()["status"] == "broken"
     driver.up()
     goes_on()
     # machine.toml as well: repair makes it anew, as it was, and takes over too.
+    assert kill_keeper(driver) == qemu
     before = (folder / "machine.toml").read_text()
     (folder / "machine.toml").write_bytes(b"cpus = \0")
     assert driver.wherry("up").returncode == 1
@@ -65,16 +66,19 @@ def test_a_machine_whose_files_are_damaged_while_it_runs(driver: Driver) -> None
     assert done.returncode == 0, done.stderr.decode()
     assert (folder / "machine.toml").read_text() == before
     goes_on()
-    # wherry stop takes it over too, to end it.
-    done = driver.wherry("stop", timeout=180)
+    # A keeper that stands still answers nobody: commands say so in time, repair ends it.
+    ours(driver)["keeper"].suspend()
+    done = driver.wherry("docker", "ps", timeout=60)
+    assert done.returncode == 125
+    assert b"gives no answer" in done.stderr
+    done = driver.wherry("repair", timeout=120)
     assert done.returncode == 0, done.stderr.decode()
-    assert b"wherry-stop off" in driver.wherry("logs", "serial", "-n", "3").stdout
-    assert driver.processes() == []
+    goes_on()
+    check_moved(driver)
 
 
-def test_a_folder_that_is_moved_while_the_machine_runs(driver: Driver) -> None:
-    """It is stopped cleanly: nobody would find it, and its files are elsewhere. What is made in its place is another one."""
-    driver.up()
+def check_moved(driver: Driver) -> None:
+    """A machine whose folder is moved is stopped cleanly: nobody would find it. What is made in its place is another one."""
     driver.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "sh", "-c", "echo precious > /data/file")
     folder_of(driver).rename(folder_of(driver, "moved"))
     driver.wait_until(lambda: driver.processes() == [], "the keeper of the moved folder ends")
@@ -137,21 +141,6 @@ def test_init_and_delete_killed_at_any_moment(home: Home) -> None:
     assert home.wherry("delete", "--yes").returncode == 0
     home.wherry("init", "--disk", "2G", timeout=300)
     check_nothing_left(home)
-
-
-def test_a_keeper_that_stands_still(driver: Driver) -> None:
-    """Stopped by a signal it answers nobody: commands say so in time, repair ends it, containers go on."""
-    driver.up()
-    found = ours(driver)
-    found["keeper"].suspend()
-    done = driver.wherry("docker", "ps", timeout=60)
-    assert done.returncode == 125
-    assert b"gives no answer" in done.stderr
-    assert driver.status(timeout=60)["status"] == "broken"
-    done = driver.wherry("repair", timeout=120)
-    assert done.returncode == 0, done.stderr.decode()
-    assert ours(driver)["qemu"].pid == found["qemu"].pid
-    assert driver.status()["status"] == "running"
 
 
 @pytest.fixture
@@ -238,6 +227,10 @@ def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> N
         writer.kill()
     assert small.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "cat", "/data/file") == "precious\n"
     small.wait_until(lambda: small.ssh("docker ps -q") == "", "the writer ends")
+    # wherry stop takes over as well, to end it.
+    kill_keeper(small)
     assert small.wherry("stop", timeout=180).returncode == 0
+    assert b"wherry-stop off" in small.wherry("logs", "serial", "-n", "3").stdout
+    assert small.processes() == []
     qcow = subprocess.run(["qemu-img", "check", folder_of(small) / "data.qcow2"], check=False, capture_output=True)
     assert qcow.returncode in (0, 3), qcow

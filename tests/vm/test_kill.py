@@ -120,6 +120,7 @@ def kill(driver: Driver, victim: str, command: Process | None, dice: random.Rand
     if victim == "command":
         assert command is not None
         command.kill()
+        command.wait()
         return
     wanted = ["keeper", "qemu"] if victim == "both" else [victim]
     dice.shuffle(wanted)
