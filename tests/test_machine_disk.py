@@ -74,12 +74,13 @@ def test_the_verb(wherry: Callable[..., Said], directory: MachineDir) -> None:
     assert made.code == 0 and json.loads(made.out)["data"] == {"name": "default"}
     assert directory.data_disk.exists()
     assert wherry("repair", "--new-disk").code == 6
-    nothing = wherry("repair")
-    assert nothing.code == 0 and "nothing was to be mended" in nothing.err
+    assert wherry("repair", "--undo", "--dry-run").code == 2
+    left = wherry("repair")  # the ISO of this machine is none, and that is all
+    assert left.code == 1 and len(left.out.splitlines()) == 1 and "not in the cache" in left.out
 
 
 @pytest.mark.usefixtures("keeper")
-@pytest.mark.parametrize("option", [[], ["--read-only"], ["--new-disk"], ["--undo"], ["--forget"]])
+@pytest.mark.parametrize("option", [["--read-only"], ["--new-disk"], ["--undo"], ["--forget"]])
 def test_the_verb_leaves_a_running_machine_alone(wherry: Callable[..., Said], option: list[str]) -> None:
     said = wherry("repair", *option)
     assert said.code == 6 and "is running" in said.err and "wherry stop default" in said.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import disks, files, host, images, qcow, store
+from launcher import disks, files, host, images, qcow, readiness, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoSuchMachine, Refused, WherryError
 from launcher.images import cache
@@ -22,8 +23,10 @@ from launcher.machine.inspect import list_machines, status
 from launcher.machine.repair import Repair
 from launcher.report import SilentReporter
 from launcher.ssh import keys
+from launcher.state import State
 from launcher.store import MachineDir
 from tests.conftest import Said
+from tests.fakes import FakeKeeper
 
 QUIET = SilentReporter()
 IMG = shutil.which("qemu-img")
@@ -346,3 +349,32 @@ def test_what_is_said(machine: MachineDir, wherry: Callable[..., Said]) -> None:
     said = wherry("repair", "--yes")
     assert said.code == 1
     assert said.out.startswith(f"{machine.data_disk} is gone")
+
+
+def test_a_machine_that_runs_is_left_alone(keeper: FakeKeeper, wherry: Callable[..., Said]) -> None:
+    keeper.directory.host_key.unlink()
+    assert wherry("repair") == Said(0, "nothing is to be mended\n", "")
+    assert {request["verb"] for request in keeper.requests} == {"status"}
+    assert not keeper.directory.host_key.exists()
+
+
+def test_a_damaged_file_system_is_left_to_e2fsck(machine: MachineDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    repaired = importlib.import_module("launcher.machine.repair")
+    machine.write_state(
+        State(status="failed", last_error={"message": f"{readiness.DAMAGED_WORDS}: bad magic. It is not mounted."})
+    )
+    asked = []
+
+    def refuse(name: str, report: object) -> None:
+        asked.append(name)
+        raise Refused("e2fsck cannot mend it.", hint="wherry repair --read-only")
+
+    monkeypatch.setattr(repaired, "repair_disk", refuse)
+    done = mend()
+    assert asked == ["default"]
+    assert not done.whole
+    assert done.steps[0].done == "e2fsck cannot mend it. wherry repair --read-only"
+    # What is around the file system comes first: a disk that cannot be read is not started.
+    machine.data_disk.write_bytes(b"")
+    assert not mend().whole
+    assert asked == ["default"]

@@ -70,7 +70,10 @@ def _file_system(order: Order) -> Iterator[Step]:
     directory = order.directory
     if running(directory):
         return
-    found = str(directory.read_state().last_error.get("message", "")).rstrip(".")
+    try:
+        found = str(directory.read_state().last_error.get("message", "")).rstrip(".")
+    except Damaged:  # with a dry run it is as it was
+        return
     if not found.startswith(readiness.DAMAGED_WORDS):
         return
     if order.dry_run:
