@@ -694,3 +694,15 @@ def test_a_disk_that_fills_up_is_given_its_space_back(bench: Bench, tmp_path: Pa
         pytest.skip(f"no mount namespace here: {done.stderr.strip()}")
     assert done.stdout.startswith("7 the disk is full:"), done.stdout + done.stderr
     assert done.stdout.splitlines()[1:] == []
+
+
+def test_a_password_in_an_address_is_not_shown(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = bench.server.url("/r").replace("https://", "https://someone:secret@")
+    monkeypatch.setenv("WHERRY_MIRRORS", f"{address} {address}")
+    with pytest.raises(IsoProblem) as caught:
+        bench.up()
+    assert "secret" not in json.dumps(caught.value.to_json())
+    bench.serve(GOOD)
+    iso = bench.up()
+    assert bench.asked()[-1].headers["authorization"].startswith("Basic ")
+    assert "secret" not in iso.path.with_name("origin.json").read_text()

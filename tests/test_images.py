@@ -225,7 +225,7 @@ def test_a_damaged_manifest_in_the_cache(make_iso: MakeIso, text: str) -> None:
 def test_an_iso_that_is_not_in_the_cache_says_how_to_get_it() -> None:
     with pytest.raises(IsoProblem, match="abababababab") as caught:
         by_sha("ab" * 32)
-    assert "--iso" in (caught.value.hint or "")
+    assert "wherry iso import FILE" in (caught.value.hint or "")
 
 
 def test_imports_at_the_same_time_give_one_iso(make_iso: MakeIso, home: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -411,3 +412,47 @@ def test_the_release_file_can_be_read() -> None:
     from launcher.images import pins
 
     pins.release()
+
+
+def test_a_machine_whose_cache_was_emptied_gets_its_iso_again(
+    put: Put, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from launcher.machine.create import UpOptions, change
+    from launcher.report import SilentReporter
+
+    directory = machine_of("default", ONE)
+    silent = SilentReporter()
+    change(directory, UpOptions(), silent)  # not known where from: the start says what to do
+    server = IsoServer(paths={"/wherry-amd64.iso": well(ONE)})
+    try:
+        pin(monkeypatch, tmp_path, TWO, [server.url()])
+        change(directory, UpOptions(), silent)
+        assert not server.requests
+        pin(monkeypatch, tmp_path, ONE, [server.url()])
+        change(directory, UpOptions(), silent)
+        assert here(home) == {sha(ONE)}
+    finally:
+        server.close()
+    shutil.rmtree(home / "cache")
+    (tmp_path / "build").mkdir()
+    monkeypatch.setattr(guestfiles, "checkout", lambda: tmp_path)
+    monkeypatch.delenv("WHERRY_RELEASE")
+    put("build/wherry-amd64.iso", TWO)
+    change(directory, UpOptions(), silent)
+    assert not (home / "cache").exists()
+    put("build/wherry-amd64.iso", ONE)
+    change(directory, UpOptions(), silent)
+    assert here(home) == {sha(ONE)}
+
+
+def test_a_machine_keeps_its_iso_whatever_up_is_given(put: Put) -> None:
+    from launcher.errors import Usage
+    from launcher.images import parse_source
+    from launcher.machine.create import UpOptions, change
+    from launcher.report import SilentReporter
+
+    directory = machine_of("default", ONE)
+    change(directory, UpOptions(iso=parse_source(str(put("one.iso", ONE)))), SilentReporter())
+    for other in (str(put("two.iso", TWO)), f"https://nowhere.invalid/x.iso#sha256={sha(TWO)}"):
+        with pytest.raises(Usage, match="keeps the ISO"):
+            change(directory, UpOptions(iso=parse_source(other)), SilentReporter())

@@ -5,7 +5,7 @@
 
 from launcher.images.cache import Iso, by_sha
 from launcher.images.importer import import_file
-from launcher.images.source import IsoSource, parse_source, resolve
+from launcher.images.source import IsoSource, parse_source, resolve, restore
 from launcher.images.transport import Transport
 
-__all__ = ["Iso", "IsoSource", "Transport", "by_sha", "import_file", "parse_source", "resolve"]
+__all__ = ["Iso", "IsoSource", "Transport", "by_sha", "import_file", "parse_source", "resolve", "restore"]

@@ -28,8 +28,6 @@ from launcher import host, isofile, store
 from launcher.errors import IsoProblem, Refused
 from launcher.report import Reporter
 
-MANIFEST_FORMAT: Final = 1
-
 Origin = Literal["file", "url", "release", "checkout"]
 
 ISO: Final = "wherry.iso"
@@ -77,7 +75,7 @@ def by_sha(sha256: str) -> Iso:
     if not home.is_dir():
         raise IsoProblem(
             f"the ISO of this machine ({sha256[:12]}) is not in the cache.",
-            hint="wherry up --iso FILE, with the ISO that it was made with",
+            hint="wherry iso import FILE, with the ISO that it was made with",
         )
     try:
         manifest = read_json(home / MANIFEST)

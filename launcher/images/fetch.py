@@ -19,7 +19,7 @@ from launcher.images.cache import Iso, Origin
 from launcher.images.download import Wanted, download
 from launcher.images.partial import Partial
 from launcher.images.transport import Transport
-from launcher.images.web import Hiccup, Unavailable, Web
+from launcher.images.web import Hiccup, Unavailable, Web, without_password
 from launcher.report import Reporter
 
 # Kernel and initrd are taken out of the ISO, and the disk should not be full to the last byte.
@@ -80,12 +80,12 @@ def _fetch(order: Order, partial: Partial, transport: Transport, report: Reporte
     if found is None or order.arch not in (None, found):
         partial.restart()
         what = "no ISO of wherry" if found is None else f"for {found}, not for {order.arch}"
-        raise IsoProblem(f"what {url} has is {what}.", hint=None if found is None else f"--arch {found}")
+        raise IsoProblem(f"what {without_password(url)} has is {what}.", hint=None if found is None else f"--arch {found}")
     beside = [url, *(other for other in order.urls if other != url)]
     said, sbom = _beside(beside, order, partial.size, found, transport, report)
     with cache.new() as temporary:
         partial.take(temporary / cache.ISO)
-        source = {"origin": order.origin, "url": url, "imported": time.time()}
+        source = {"origin": order.origin, "url": without_password(url), "imported": time.time()}
         return cache.take_in(temporary, said, source, sbom)
 
 
@@ -106,10 +106,10 @@ def _beside(
 
 
 def _fitting(data: bytes, url: str, order: Order, size: int, arch: str) -> dict[str, Any]:
-    said = manifest.parse(data, f"the manifest beside {url}")
+    said = manifest.parse(data, f"the manifest beside {without_password(url)}")
     same = (said["sha256"], said["size"], said["architecture"]) == (order.wanted.sha256, size, arch)
     if not same or (order.manifest and hashlib.sha256(data).hexdigest() != order.manifest):
-        raise IsoProblem(f"the manifest beside {url} is that of another file.")
+        raise IsoProblem(f"the manifest beside {without_password(url)} is that of another file.")
     return said
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from launcher import __version__, guestfiles
 from launcher.errors import IsoProblem, Usage
-from launcher.images import cache, pins
+from launcher.images import cache, manifest, pins
 from launcher.images.cache import Iso
 from launcher.images.importer import import_file
 from launcher.images.pins import Pin, Release
@@ -76,8 +77,26 @@ def obtain(source: IsoSource, arch: str | None, report: Reporter, transport: Tra
         order = Order([source.url], Wanted(source.sha256, None), arch, "url", "unknown")
         found = fetch(order, transport, report)
     if arch not in (None, found.arch):
-        raise IsoProblem(f"{source.url} is for {found.arch}, not for {arch}.", hint=f"--arch {found.arch}")
+        raise IsoProblem(f"what is asked for is for {found.arch}, not for {arch}.", hint=f"--arch {found.arch}")
     return found
+
+
+def restore(sha256: str, arch: str, report: Reporter, transport: Transport | None = None) -> None:
+    """Have a machine's ISO again after the cache was emptied, if this release is pinned to it or the checkout built it.
+
+    Else nothing happens. Raises IsoProblem when it cannot be fetched.
+    """
+    if _cached(sha256) is not None:
+        return
+    release = pins.release()
+    pin = release.pins.get(arch)
+    if pin is not None and pin.sha256 == sha256:
+        _fetch_pinned(pin, release, arch, report, transport or Transport())
+        return
+    built = _built_file(arch)
+    said = built.with_suffix(".json") if built is not None else None
+    if built is not None and said is not None and said.exists() and manifest.read(said)["sha256"] == sha256:
+        import_file(built, arch, "checkout", report)
 
 
 def pull(arch: str, report: Reporter, transport: Transport) -> Iso:
@@ -114,7 +133,7 @@ def _fetch_pinned(pin: Pin, release: Release, arch: str, report: Reporter, trans
     from launcher.images.download import Wanted
     from launcher.images.fetch import Order, fetch
 
-    report.step("iso", f"{pin.file} from {urls[0]}")
+    report.step("iso", f"fetching {pin.file} from {urlsplit(urls[0]).hostname}")
     try:
         order = Order(urls, Wanted(pin.sha256, pin.size), arch, "release", __version__, pin.manifest)
         return fetch(order, transport, report)

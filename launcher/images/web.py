@@ -180,9 +180,9 @@ def _redirected(url: str, location: str) -> str:
     target = urljoin(url, location)
     scheme = urlsplit(target).scheme
     if not location or scheme not in ("http", "https"):
-        raise Unavailable(f"{host(url)} redirects to {location or 'nowhere'}, which is not followed.")
+        raise Unavailable(f"{host(url)} redirects to {without_password(location) or 'nowhere'}, which is not followed.")
     if scheme == "http" and urlsplit(url).scheme == "https":
-        raise Unavailable(f"{host(url)} redirects from https to {target}, which is not followed.")
+        raise Unavailable(f"{host(url)} redirects from https to {without_password(target)}, which is not followed.")
     return target
 
 

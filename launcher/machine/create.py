@@ -137,15 +137,21 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
         )
     if options.disk not in (None, now.disk):
         raise Usage(f"the disk of machine {directory.name!r} has {format_size(now.disk)}; its size is chosen when it is made.")
-    if options.iso is not None:
-        from launcher import images
-
-        if images.resolve(now.arch, options.iso, report).sha256 != now.iso:
-            raise Usage(
-                f"machine {directory.name!r} keeps the ISO that it was made with.",
-                hint=f"wherry upgrade --iso … {directory.name}",
-            )
+    _have_iso(directory.name, now, options.iso, report)
     wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory)
     if wanted != now:
         directory.write_config(wanted)
         report.note(f"{directory.name}: {describe(wanted)} from its next start on")
+
+
+def _have_iso(name: str, now: MachineConfig, wanted: IsoSource | None, report: Reporter) -> None:
+    """Have the machine's own ISO, should the cache have been emptied. Raises Usage when another one is wanted."""
+    from launcher import images
+
+    if wanted is None:
+        images.restore(now.iso, now.arch, report)
+        return
+    # An address tells what it has without a download.
+    if now.iso not in (wanted.sha256, "" if wanted.sha256 else images.resolve(now.arch, wanted, report).sha256):
+        raise Usage(f"machine {name!r} keeps the ISO that it was made with.", hint=f"wherry upgrade --iso … {name}")
+    images.resolve(now.arch, wanted, report)

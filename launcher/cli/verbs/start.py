@@ -37,6 +37,8 @@ def up(
         with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "starting")) as reporter:
             result = machine.up(chosen, options, reporter)
     except KeyboardInterrupt:
+        if _status(chosen) == "none":
+            raise Interrupted("interrupted before there was a machine.", hint=f"wherry up{_argument(chosen)}") from None
         raise _interrupted(chosen) from None
     show(app, result, was_running=before == "running")
 
