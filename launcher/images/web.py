@@ -86,7 +86,7 @@ class Web:
         try:
             return self._session.get(
                 url, headers=headers, stream=True, allow_redirects=False, proxies=self._proxies(url),
-                timeout=self._transport.stall,
+                timeout=(self._transport.connect, self._transport.stall),
             )  # fmt: skip
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
             raise self._translated(error, url) from error
@@ -141,9 +141,7 @@ class Web:
         with requests.Session() as session:
             session.mount("https://", _Adapter(peek.context))
             try:
-                session.get(
-                    url, verify=False, timeout=self._transport.stall, proxies=self._proxies(url), allow_redirects=False
-                ).close()  # fmt: skip
+                session.get(url, verify=False, timeout=self._transport.connect, proxies=self._proxies(url)).close()
             except (requests.RequestException, OSError):
                 pass
         return peek.seen[-1] if peek.seen else None
@@ -190,9 +188,10 @@ def _hiccup(name: str, causes: list[BaseException], transport: Transport) -> Hic
     def has(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)
 
-    if has(requests.ConnectTimeout):
-        return Hiccup(f"{name} does not answer within {transport.stall:g} s")
-    if has(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
+    # Of a request that got no answer it is not told which of the two times ran out.
+    if has(requests.ConnectTimeout, requests.ReadTimeout):
+        return Hiccup(f"{name} does not answer")
+    if has(urllib3.exceptions.ReadTimeoutError, TimeoutError):
         return Hiccup(f"{name} sent nothing for {transport.stall:g} s")
     if has(ConnectionRefusedError):
         return Hiccup(f"{name} refuses the connection")
