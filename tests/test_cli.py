@@ -180,6 +180,9 @@ def test_a_mistake_of_ours_is_no_traceback(wherry: Wherry, monkeypatch: pytest.M
 def test_ctrl_c_in_up(wherry: Wherry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "up", failing(KeyboardInterrupt()))
     said = wherry("up", "arm")
+    assert said == Said(130, "", "wherry: interrupted before there was a machine.\n        wherry up arm\n")
+    make_machine("arm")
+    said = wherry("up", "arm")
     assert said == Said(
         130, "", "wherry: arm is still starting in the background.\n        wherry up arm watches, wherry stop arm ends it\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 from launcher import disks, files, host, images, qcow, readiness, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoSuchMachine, Refused, WherryError
-from launcher.images import cache
+from launcher.images import cache, manifest
 from launcher.machine import repair as module
 from launcher.machine.inspect import list_machines, status
 from launcher.machine.repair import Repair
@@ -27,6 +28,7 @@ from launcher.state import State
 from launcher.store import MachineDir
 from tests.conftest import Said
 from tests.fakes import FakeKeeper
+from tests.tinyiso import iso_bytes
 
 QUIET = SilentReporter()
 IMG = shutil.which("qemu-img")
@@ -274,15 +276,16 @@ def test_an_iso_that_is_not_in_the_cache(machine: MachineDir, monkeypatch: pytes
 
 def test_the_built_iso_is_imported_again(machine: MachineDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(cache.folder())
-    (tmp_path / "build").mkdir()
     built = tmp_path / "build" / f"wherry-{host.native_arch()}.iso"
-    built.touch()
-    built.with_suffix(".json").write_text(f'{{"sha256": "{ISO}"}}')
+    built.parent.mkdir()
+    data = iso_bytes(volume=f"WHERRY_{host.native_arch().upper()}")
+    built.write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    built.with_suffix(".json").write_text(json.dumps(manifest.minimal(host.native_arch(), "0", sha256, len(data))))
+    machine.write_config(machine.read_config().changed(iso=sha256))
     monkeypatch.setattr("launcher.guestfiles.checkout", lambda: tmp_path)
-    taken = []
-    monkeypatch.setattr(images, "import_file", lambda *words: taken.append(words[0]))
     assert [step.done for step in module.repair("default", QUIET).steps] == ["in the cache again"]
-    assert taken == [built]
+    assert images.by_sha(sha256).path.read_bytes() == data
 
 
 def test_a_lock_held_by_a_stranger_is_told_and_left(machine: MachineDir) -> None:

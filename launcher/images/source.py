@@ -94,9 +94,15 @@ def restore(sha256: str, arch: str, report: Reporter, transport: Transport | Non
         _fetch_pinned(pin, release, arch, report, transport or Transport())
         return
     built = _built_file(arch)
-    said = built.with_suffix(".json") if built is not None else None
-    if built is not None and said is not None and said.exists() and manifest.read(said)["sha256"] == sha256:
+    if built is not None and _sha_said(built) == sha256:
         import_file(built, arch, "checkout", report)
+
+
+def _sha_said(built: Path) -> str:
+    try:
+        return str(manifest.read(built.with_suffix(".json"))["sha256"])
+    except IsoProblem:
+        return ""
 
 
 def pull(arch: str, report: Reporter, transport: Transport) -> Iso:

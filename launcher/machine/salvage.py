@@ -8,7 +8,7 @@ from typing import Any
 
 from launcher import config, host, images
 from launcher.config import GIB, MachineConfig
-from launcher.errors import IsoProblem, Refused, WherryError
+from launcher.errors import Refused, WherryError
 from launcher.images import cache
 from launcher.machine.create import default_cpus, default_memory
 from launcher.report import Reporter
@@ -128,23 +128,5 @@ def _likely_iso(arch: str, report: Reporter) -> str:
 
 def iso_again(wanted: MachineConfig, report: Reporter) -> None:
     """Have the machine's own ISO in the cache once more. Raises IsoProblem when this wherry has no way to get that one."""
-    from launcher import guestfiles
-    from launcher.images import pins, source
-
-    if pins.pinned().get(wanted.arch) == wanted.iso:
-        source.pull(wanted.arch, report, images.Transport())
-        return
-    checkout = guestfiles.checkout()
-    built = checkout / "build" / f"wherry-{wanted.arch}.iso" if checkout else None
-    if built is not None and built.is_file() and _sha_of(built.with_suffix(".json")) == wanted.iso:
-        images.import_file(built, wanted.arch, "checkout", report)
-        return
+    images.restore(wanted.iso, wanted.arch, report)
     cache.by_sha(wanted.iso)  # raises: with what is wrong
-    raise IsoProblem(f"the ISO {wanted.iso[:12]} is not here.")
-
-
-def _sha_of(manifest: Any) -> str:
-    try:
-        return str(cache.read_json(manifest)["sha256"])
-    except (OSError, ValueError, KeyError):
-        return ""
