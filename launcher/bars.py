@@ -70,10 +70,21 @@ class TerminalReporter:
             self.begin()  # made; what follows is its start
 
     def note(self, text: str) -> None:
-        self._line(f"  {text}")
+        self._text("  ", text)
 
     def warn(self, text: str) -> None:
-        self._line(f"wherry: {text}")
+        self._text("wherry: ", text)
+
+    def _text(self, head: str, text: str) -> None:
+        """A sentence, broken between words where the terminal is too narrow for it."""
+        import textwrap
+
+        columns = max(width_of(self._stream) - 1, 20)
+        for line in textwrap.wrap(
+            text, columns, initial_indent=head, subsequent_indent=" " * (len(head) + 2), break_long_words=False,
+            break_on_hyphens=False,
+        ):  # fmt: skip
+            self._line(line)
 
     def stage(self, name: str, seconds: float) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from launcher import __version__, store
-from launcher.config import GIB, MachineConfig
+from launcher.config import GIB, MachineConfig, Network
 from launcher.config_keys import KEYS
 from launcher.configfile import line_of
 from launcher.errors import Refused
@@ -214,6 +214,12 @@ def test_show_marks_the_defaults(wherry: Wherry, file: Path) -> None:
     for name in {"cpus", "memory"}:
         wherry("config", "unset", name)
     assert "default" in wherry("config", "show").out.splitlines()[1]
+
+
+def test_every_field_of_a_machine_has_its_key() -> None:
+    fields = {name for name in MachineConfig.__dataclass_fields__ if name not in ("engine", "network")}
+    fields |= {f"network.{name}" for name in Network.__dataclass_fields__} | {"engine.KEY", "version"}
+    assert {key.name for key in KEYS} == fields
 
 
 def test_get(wherry: Wherry, file: Path) -> None:
