@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,7 +21,7 @@ from launcher.configfile import line_of
 from launcher.errors import Refused
 from launcher.machine import configure, create
 from tests.conftest import Said
-from tests.fakes import FakeKeeper, make_machine
+from tests.fakes import FakeKeeper, make_iso, make_machine
 
 Wherry = Callable[..., Said]
 
@@ -370,3 +372,32 @@ def test_many_changes_at_once_all_arrive(file: Path) -> None:
         assert command.communicate()[1] is not None and command.returncode == 0
     engine = store.machine("default").read_config().engine
     assert [engine[f"label-{number}"] for number in range(6)] == list(range(6))
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """A proxy that has nothing, and notes what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name for it
+        pass
+
+
+def test_upgrade_fetches_through_the_machines_proxy(wherry: Wherry, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    make_iso()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert wherry("config", "set", f"network.proxy=http://127.0.0.1:{server.server_port}").code == 0
+            said = wherry("upgrade", "--iso", f"http://images.invalid/wherry.iso#sha256={'b' * 64}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert said.code == 7 and Proxy.asked[0].startswith("http://images.invalid/wherry"), said

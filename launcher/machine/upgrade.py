@@ -66,7 +66,8 @@ def plan(name: str, iso: IsoSource | Path | None, report: Reporter) -> Plan:
     directory, _ = _asked(name)
     _settled(directory)
     config = directory.read_config()
-    new = images.resolve(config.arch, iso, report)
+    transport = images.Transport(proxy=config.network.proxy, ca=config.network.ca)
+    new = images.resolve(config.arch, iso, report, transport)
     old = _manifest(config.iso)
     down = enginedata.downward(old, new.manifest, undone=False)
     if down:

@@ -176,7 +176,7 @@ def _tell(console: Console, plan: Plan, restart: bool) -> None:
         console.story("Nothing is changed: it is so already.")
     for change in plan.changes:
         if change.later:
-            console.story(f"{change.key} is kept, and takes effect in a later release of wherry.")
+            console.story(f"{change.key} is kept, and takes effect in the machine with a later release of wherry.")
     if plan.restart:
         how = "is done now" if restart else f"wherry restart{'' if name == 'default' else ' ' + name}, or --restart"
         console.story(f"This takes a restart of {name}, which runs: {how}.")
