@@ -73,6 +73,7 @@ def machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> store.MachineDir:
     monkeypatch.setenv("HTTPS_PROXY", "http://ana:hunter2-env@proxy:3128")
     monkeypatch.setenv("DOCKER_HOST", "tcp://ana:hunter2-host@far")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2-aws")
+    monkeypatch.setenv("GREETING", "hunter2-plain")  # nothing in its name tells of a secret
     return directory
 
 
