@@ -7,6 +7,7 @@
  * connection, there are no chunks. A request that is sent while the engine starts is held by its socket until it serves: one held
  * request tells readiness to the moment and costs nothing.
  */
+#define _GNU_SOURCE
 #include "lib.h"
 
 #include <errno.h>
@@ -159,12 +160,26 @@ static void load_image(char *text, size_t size)
         close(fd);
 }
 
+/*
+ * The engine writes an image's files and does not sync them, its list of images it does: a machine that is switched off now would
+ * keep the image and have empty files in it, for good.
+ */
+static void sync_store(void)
+{
+    int store = open(setting("WHERRY_STORE", "/var/lib/docker"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store < 0)
+        return;
+    (void)syncfs(store);
+    close(store);
+}
+
 /* 1: there. 0: the engine would not take it, TEXT says why. -1: the engine does not answer. */
 static int ensure_image(char *text, size_t size)
 {
     int have = have_image();
     if (have == 0) {
         load_image(text, size);
+        sync_store();
         have = have_image();
     }
     return have;

