@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ SUFFIXES = (".iso", ".json", ".cdx.json")
 
 
 def build(argv: Sequence[str | Path], environment: Mapping[str, str] | None = None, umask: int = 0o022) -> None:
+    started = time.monotonic()
     done = subprocess.run(
         [os.fspath(word) for word in argv],
         env={**os.environ, **(environment or {})},
@@ -52,6 +54,7 @@ def build(argv: Sequence[str | Path], environment: Mapping[str, str] | None = No
         umask=umask,
     )
     assert done.returncode == 0, done.stderr
+    print(f"{argv[0]}: {time.monotonic() - started:.0f} s")
 
 
 def digests(folder: Path, arch: str) -> dict[str, str]:
@@ -138,6 +141,7 @@ def test_two_builds_give_the_same_bytes(arch: str, tmp_path: Path, elsewhere: Pa
     build([*pinned, script, "--arch", arch, "--output", output, *fast, "--version", __version__], environment, 0o077)
     told = f"{' '.join(map(str, python))}: {compare(output, tmp_path, arch)}"
     assert digests(output, arch) == digests(tmp_path, arch), told
+    print(arch, digests(output, arch))
 
 
 def compare(one: Path, other: Path, arch: str) -> str:
