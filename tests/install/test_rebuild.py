@@ -31,6 +31,7 @@ STRANGE = {
     "LANG": "tr_TR.UTF-8",
     "TZ": "Asia/Kolkata",
     "CFLAGS": "-O0 -g",
+    "CPPFLAGS": "-fno-inline",
     "LDFLAGS": "-Wl,--build-id=sha1",
     "MAKEFLAGS": "-j7",
     "ZSTD_CLEVEL": "1",
