@@ -54,6 +54,12 @@ def test_status_is_the_state(keeper: Supervisor) -> None:
     assert keeper.directory.read_state().ssh_port == 4
 
 
+@pytest.mark.parametrize(("only_stop", "said"), [(False, "starting"), (True, "stopping")])
+def test_a_keeper_that_has_just_begun_is_no_stopped_one(directory: MachineDir, only_stop: bool, said: str) -> None:
+    # Who heard "stopped" waited for the end of a keeper that was about to start the machine.
+    assert Supervisor(directory, only_stop=only_stop).status == said
+
+
 @pytest.mark.usefixtures("server")
 def test_who_watches_late_hears_everything(keeper: Supervisor) -> None:
     keeper.journal.add({"event": "stage", "name": "kernel", "seconds": 1.0})
@@ -116,7 +122,7 @@ def test_rubbish_ends_one_connection_and_no_more(keeper: Supervisor) -> None:
             stream.shutdown(socket.SHUT_WR)
             while stream.recv(4096):
                 pass
-    assert ask(keeper, "status")["status"] == "stopped"
+    assert ask(keeper, "status")["status"] == "starting"
 
 
 def test_the_socket_is_closed_to_others_and_goes(keeper: Supervisor, server: Server) -> None:

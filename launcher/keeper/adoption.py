@@ -106,4 +106,4 @@ def _give_up(keeper: Supervisor) -> None:
         with suppress(WherryError):
             keeper.guest.quit()
     keeper.guest, keeper.watch = None, Watch(keeper.on_message)
-    keeper.state = State(notes=keeper.state.notes, restarts=keeper.state.restarts)
+    keeper.state = replace(keeper.first_state(), notes=keeper.state.notes, restarts=keeper.state.restarts)

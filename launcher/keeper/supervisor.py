@@ -45,7 +45,7 @@ class Supervisor:
         self.watch = Watch(self.on_message)
         self.guest: Guest | None = None
         self.pause = Pause(self._held)
-        self.state = _first_state(directory, self.disk_action)
+        self.state = self.first_state()
         self.began = time.monotonic()
         self.stop_force = False
         self._stop_wanted = threading.Event()
@@ -55,6 +55,17 @@ class Supervisor:
         self._connection_lock = threading.Lock()
 
     # What other threads use
+
+    def first_state(self) -> State:
+        """Of a keeper that has just begun, or begins anew. Never "stopped": who asks would wait for the end of this keeper.
+
+        A look at a damaged disk does not mend it: why the machine did not start stays known, for `repair`.
+        """
+        status = "stopping" if self.only_stop else "starting"
+        if self.disk_action == seed.READ_ONLY:
+            with suppress(Damaged):
+                return State(status=status, last_error=self.directory.read_state().last_error)
+        return State(status=status)
 
     @property
     def status(self) -> str:
@@ -273,14 +284,6 @@ class Supervisor:
         else:
             self.update(paused="")
             self.note(f"there is space in {place} again; the machine goes on")
-
-
-def _first_state(directory: MachineDir, disk_action: str) -> State:
-    """Blank, but that a look at a damaged disk does not mend it: why the machine did not start stays known, for `repair`."""
-    if disk_action == seed.READ_ONLY:
-        with suppress(Damaged):
-            return State(last_error=directory.read_state().last_error)
-    return State()
 
 
 def _config(directory: MachineDir, only_stop: bool) -> MachineConfig:
