@@ -251,25 +251,6 @@ def test_a_login_is_private_and_kept(driver: Driver) -> None:
     assert place in json.loads(driver.ssh("cat /root/.docker/config.json"))["auths"]
 
 
-def test_a_disk_that_is_not_ours_is_left_alone(driver: Driver) -> None:
-    assert driver.wherry("init", "--disk", "2G", timeout=300).returncode == 0
-    disk = driver.path / "home" / "machines" / "default" / "data.qcow2"
-    raw = driver.path / "raw"
-    with raw.open("wb") as file:
-        file.truncate(2 << 30)
-        file.seek(1 << 20)
-        file.write(b"data of somebody")
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, disk], check=True)
-    before = subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk, driver.path / "before"], check=True)
-    assert before.returncode == 0
-    done = driver.wherry("up", timeout=START_SECONDS)
-    assert done.returncode == 1
-    assert b"disk" in done.stderr
-    assert driver.processes() == []
-    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk, driver.path / "after"], check=True)
-    assert subprocess.run(["cmp", driver.path / "before", driver.path / "after"], check=False).returncode == 0
-
-
 def test_two_machines_side_by_side_one_of_them_arm64(driver: Driver) -> None:
     driver.up()
     driver.up("arm", "--arch", "arm64")
