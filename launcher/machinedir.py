@@ -111,6 +111,11 @@ class MachineDir:
         return self.path / "emulation-told"
 
     @property
+    def context_declined(self) -> Path:
+        """There once the user removed the docker context: `up` makes none then."""
+        return self.path / "context-declined"
+
+    @property
     def run_dir(self) -> Path:
         """Sockets: short, 0700, outside the machine directory, whose path may be long."""
         import hashlib
@@ -121,6 +126,11 @@ class MachineDir:
     @property
     def control_socket(self) -> Path:
         return self.run_dir / "control.sock"
+
+    @property
+    def engine_socket(self) -> Path:
+        """The Docker API, for any client on this computer."""
+        return self.run_dir / "docker.sock"
 
     @property
     def qmp_socket(self) -> Path:
@@ -197,7 +207,7 @@ class MachineDir:
 
     def remove_sockets(self) -> None:
         """What a killed keeper left; the caller knows that nobody of this machine lives."""
-        for socket in (self.control_socket, self.qmp_socket, self.serial_socket):
+        for socket in (self.control_socket, self.engine_socket, self.qmp_socket, self.serial_socket):
             socket.unlink(missing_ok=True)
         try:
             self.run_dir.rmdir()

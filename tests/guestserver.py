@@ -293,14 +293,17 @@ def _bridge(guest: Guest, channel: paramiko.Channel) -> None:
         upwards = guest.start(_forward, channel, stream)
         while answer := stream.recv(65536):
             channel.sendall(answer)
-        stream.shutdown(socket.SHUT_RDWR)
-        channel.close()
+        # As sshd does: the end of one direction is told, the other one goes on, and both ended are a close.
+        channel.shutdown_write()
         upwards.join()
 
 
 def _forward(channel: paramiko.Channel, stream: socket.socket) -> None:
-    while data := channel.recv(65536):
-        stream.sendall(data)
+    try:
+        while data := channel.recv(65536):
+            stream.sendall(data)
+    finally:
+        stream.shutdown(socket.SHUT_WR)
 
 
 @contextlib.contextmanager

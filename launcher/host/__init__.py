@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from contextlib import AbstractContextManager
 from functools import cache
@@ -86,6 +87,13 @@ class HostModule(Protocol):
 
     def editor(self) -> list[str]:
         """The text editor of the system, as words, for a user who has chosen none."""
+
+    def wait_hangup(self, stream: socket.socket) -> bool:
+        """After the end of its input: wait until the other side has closed the socket altogether, or we have. False at once
+        where the system does not tell that from an end of input alone."""
+
+    def docker_socket(self) -> Path | None:
+        """Where docker's clients look when nobody told them; None where that is no socket file."""
 
     def make_private(self, folder: Path) -> None:
         """Make the folder, closed to other users; raises Refused when it is there and belongs to somebody else."""

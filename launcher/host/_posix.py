@@ -71,6 +71,10 @@ def is_private(path: Path) -> bool:
     return found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
 
 
+def docker_socket() -> Path | None:
+    return Path("/var/run/docker.sock")
+
+
 def terminal() -> Terminal:
     from launcher.host.terminal_posix import PosixTerminal
 

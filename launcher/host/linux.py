@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import socket
 from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
-from launcher.host._posix import detach_options, is_private, lock, lock_taken, make_private, sync_folder, terminal
+from launcher.host._posix import (
+    detach_options,
+    docker_socket,
+    is_private,
+    lock,
+    lock_taken,
+    make_private,
+    sync_folder,
+    terminal,
+)
 
 __all__ = [
     "ENDPOINT",
@@ -17,6 +28,7 @@ __all__ = [
     "accelerators",
     "clone",
     "detach_options",
+    "docker_socket",
     "editor",
     "is_private",
     "libraries",
@@ -30,6 +42,7 @@ __all__ = [
     "run_base",
     "sync_folder",
     "terminal",
+    "wait_hangup",
 ]
 
 _FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
@@ -147,4 +160,12 @@ def clone(source: int, target: int) -> bool:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:  # btrfs, XFS and bcachefs can
         return False
+    return True
+
+
+def wait_hangup(stream: socket.socket) -> bool:
+    # unix(7) says POLLHUP only when both directions are closed; a peer that has closed its output alone is POLLRDHUP.
+    poll = select.poll()
+    poll.register(stream, 0)
+    poll.poll()
     return True

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
-from launcher.host._posix import detach_options, is_private, lock, lock_taken, make_private, sync_folder, terminal
+from launcher.host._posix import (
+    detach_options,
+    docker_socket,
+    is_private,
+    lock,
+    lock_taken,
+    make_private,
+    sync_folder,
+    terminal,
+)
 
 __all__ = [
     "ENDPOINT",
@@ -16,6 +26,7 @@ __all__ = [
     "accelerators",
     "clone",
     "detach_options",
+    "docker_socket",
     "editor",
     "is_private",
     "libraries",
@@ -29,6 +40,7 @@ __all__ = [
     "run_base",
     "sync_folder",
     "terminal",
+    "wait_hangup",
 ]
 
 NAME: Final = "macos"
@@ -104,4 +116,9 @@ def process_stamp(pid: int) -> str | None:
 
 
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
+    return False
+
+
+def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
+    # poll(2) here may say POLLHUP for an end of input alone, which would cut off `echo | docker run -i`.
     return False

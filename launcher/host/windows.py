@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -129,4 +130,12 @@ def terminal() -> Terminal:
 
 
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
+    return False
+
+
+def docker_socket() -> Path | None:
+    return None
+
+
+def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
     return False

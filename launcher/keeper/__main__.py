@@ -17,6 +17,7 @@ from types import FrameType
 from launcher import host, store
 from launcher.errors import WherryError, of_system
 from launcher.keeper.guard import Guard
+from launcher.keeper.proxy.server import EngineProxy
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
 from launcher.store import MachineDir
@@ -71,8 +72,9 @@ def _keep(directory: MachineDir, action: str) -> int:
     assert lock is not None
     try:
         keeper = Supervisor(directory, only_stop=action == "stop", disk_action=action)
-        server = Server(keeper)
+        server, proxy = Server(keeper), EngineProxy(keeper)
         server.start()
+        proxy.start()
     except WherryError as error:
         logging.getLogger("wherry.keeper").exception("cannot begin")
         _tell(f"error {error.message}")
@@ -85,6 +87,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         return keeper.run()
     finally:
         guard.stop()
+        proxy.close()
         server.close()
 
 

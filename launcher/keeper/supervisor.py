@@ -12,7 +12,7 @@ from typing import Any
 
 from launcher import __version__, files, host, readiness, release, seed
 from launcher.config import GIB, MachineConfig
-from launcher.errors import Damaged, NotRunning, WherryError, of_system
+from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
 from launcher.keeper import starter, stopper
 from launcher.keeper.adoption import take_over
 from launcher.keeper.journal import Journal
@@ -105,10 +105,14 @@ class Supervisor:
         self.note(f"{self.directory.path} was moved or deleted while the machine ran; it was stopped", warning=True)
         self.request_stop(force=False)
 
-    def wait_ready(self) -> None:
-        """Until the start is done. Raises the error of a failed start, NotRunning when a stop came first."""
-        event = self.journal.wait(lambda event: event["event"] in ("ready", "failed", "stop"))
-        assert event is not None
+    def wait_ready(self, seconds: float | None = None) -> None:
+        """Until the start is done, but not longer than `seconds`.
+
+        Raises the error of a failed start, NotRunning when a stop came first, NoProgress when the time was too short.
+        """
+        event = self.journal.wait(lambda event: event["event"] in ("ready", "failed", "stop"), seconds)
+        if event is None:
+            raise NoProgress(f"machine {self.directory.name!r} is still starting.", hint="wherry up")
         if event["event"] == "failed":
             raise starter.error_of(event)
         if self.status != "running":

@@ -1,0 +1,1 @@
+"""The Docker API on this computer: a socket whose connections are channels to the engine, watched on their way."""

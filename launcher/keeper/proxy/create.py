@@ -1,0 +1,110 @@
+"""The body of a create request: bind sources are translated, and refused when the machine does not have them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+from launcher.keeper.proxy import paths
+from launcher.keeper.proxy.refusal import Refusal
+
+LARGEST_BODY: Final = 16 << 20
+ENGINE: Final = "/run/docker.sock"
+# What containers mount to work with the engine or the kernel is meant to be the machine's own.
+_GUEST_FILES: Final = ("/var/run/docker.sock", ENGINE, "/etc/localtime")
+_GUEST_FOLDERS: Final = ("/proc", "/sys", "/dev", "/lib/modules")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Clean paths: the sockets here that stand for the engine's own, and the folders of this computer that are shared."""
+
+    sockets: frozenset[str] = frozenset()
+    shares: tuple[str, ...] = ()
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that knows the names which came more than once for a reader that ignores case, as the engine does."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        counted = Counter(name.casefold() for name, _ in pairs)
+        self.repeated = {name for name, count in counted.items() if count > 1}
+
+
+def rewrite(body: bytes, rules: Rules) -> bytes:
+    """The body to send: the same bytes when nothing in it changes. Raises Refusal."""
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_Object)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"the container's settings are no JSON: {error}") from error
+    changed = False
+    for holder in [value, *_members(value, "HostConfig")]:  # the oldest versions of the API have them at the top
+        for binds in _members(holder, "Binds"):
+            changed = _binds(binds, rules) or changed
+        for mounts in _members(holder, "Mounts"):
+            changed = _mounts(mounts, rules) or changed
+    return json.dumps(value).encode() if changed else body
+
+
+def _members(value: Any, name: str) -> list[Any]:
+    """The member of that name, whatever its case. Raises Refusal when it is there twice: who knows which one counts."""
+    if not isinstance(value, _Object):
+        return []
+    if name.casefold() in value.repeated:
+        raise Refusal(400, f"{name} is there more than once in the container's settings.")
+    return [item for key, item in value.items() if key.casefold() == name.casefold()]
+
+
+def _binds(binds: Any, rules: Rules) -> bool:
+    if not isinstance(binds, list):
+        return False
+    changed = False
+    for position, text in enumerate(binds):
+        parts = paths.split_bind(text) if isinstance(text, str) else None
+        if parts is None:
+            continue
+        source = _source(parts[0], rules)
+        if source != parts[0]:
+            binds[position], changed = source + parts[1], True
+    return changed
+
+
+def _mounts(mounts: Any, rules: Rules) -> bool:
+    if not isinstance(mounts, list):
+        return False
+    changed = False
+    for mount in mounts:
+        if not any(isinstance(kind, str) and kind.casefold() == "bind" for kind in _members(mount, "Type")):
+            continue
+        _members(mount, "Source")
+        for key in [key for key in mount if key.casefold() == "source" and isinstance(mount[key], str)]:
+            source = _source(mount[key], rules)
+            if source != mount[key]:
+                mount[key], changed = source, True
+    return changed
+
+
+def _source(text: str, rules: Rules) -> str:
+    """The source as the machine has it. What is no absolute path is a volume's name, or an error that the engine explains."""
+    source = paths.from_windows(text)
+    if not source.startswith("/"):
+        return text
+    path = paths.clean(source)
+    if path in rules.sockets:
+        return ENGINE
+    if path in _GUEST_FILES or any(paths.within(path, folder) for folder in _GUEST_FOLDERS):
+        return source
+    if any(paths.within(path, share) for share in rules.shares):
+        return source
+    raise Refusal(400, _not_shared(text))
+
+
+def _not_shared(path: str) -> str:
+    return (
+        f"{path} is on this computer and not shared with the machine: the container would see an empty folder. "
+        "Shares come in a later release of wherry; until then: docker cp into the container, COPY in a Dockerfile, "
+        "or a named volume"
+    )

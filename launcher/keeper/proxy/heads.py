@@ -1,0 +1,125 @@
+"""Requests and answers of one connection, read by h11 from a copy of their bytes (RFC 9112): where each begins and ends."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import h11
+
+from launcher.keeper.proxy.refusal import Refusal
+
+LARGEST_HEAD: Final = 1 << 20  # what the engine's own server takes (Go, http.DefaultMaxHeaderBytes)
+_NO_BODY: Final = (204, 304)
+_REASONS: Final = {400: b"Bad Request", 413: b"Request Entity Too Large", 503: b"Service Unavailable"}
+# Of the body that is rewritten these are no longer true.
+_OF_THE_BODY: Final = (b"content-length", b"transfer-encoding", b"expect", b"trailer")
+
+
+class Request:
+    """One request as it comes from the client. Feed it until `done`; what it did not take is in `rest`."""
+
+    def __init__(self) -> None:
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
+        self.head: h11.Request | None = None
+        self.done = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes; what they hold of the body. Raises Refusal for what is no HTTP/1."""
+        self._http.receive_data(data)
+        body = []
+        try:
+            while not self.done and (event := self._http.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Request):
+                    self._begin(event)
+                elif isinstance(event, h11.Data):
+                    body.append(bytes(event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    self.done = True
+                else:
+                    break
+        except h11.RemoteProtocolError as error:
+            raise Refusal(error.error_status_hint, f"this is no request that can be read: {error}") from error
+        return b"".join(body)
+
+    def _begin(self, head: h11.Request) -> None:
+        # HTTP/2 without an upgrade begins with something that looks like a head; nothing could be watched in it.
+        if head.http_version not in (b"1.0", b"1.1"):
+            raise Refusal(505, f"HTTP/{head.http_version.decode()} is not spoken here without an upgrade.")
+        self.head = head
+
+    @property
+    def rest(self) -> bytes:
+        """Bytes that came behind the end of the request."""
+        return self._http.trailing_data[0] if self.done else b""
+
+    @property
+    def announced(self) -> int:
+        """The length of the body as the head tells it; 0 when it does not."""
+        assert self.head is not None
+        return next((int(value) for name, value in self.head.headers if name == b"content-length"), 0)
+
+    def go_on(self) -> bytes:
+        """What a client wants to hear before it sends the body; empty when it waits for nothing."""
+        if not self._http.they_are_waiting_for_100_continue:
+            return b""
+        return self._http.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")) or b""
+
+    def head_for(self, body: bytes) -> bytes:
+        """The head as it came, but for a body that was rewritten."""
+        assert self.head is not None
+        lines = [b"%s %s HTTP/%s" % (self.head.method, self.head.target, self.head.http_version)]
+        kept = [(name, value) for name, value in self.head.headers.raw_items() if name.lower() not in _OF_THE_BODY]
+        lines += [b"%s: %s" % item for item in [*kept, (b"Content-Length", b"%d" % len(body))]]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def answer(self, refusal: Refusal) -> bytes:
+        """A whole answer of ours; it ends the connection unless the request has come to its end."""
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(refusal.body)))]
+        if not self.done:
+            headers.append(("Connection", "close"))
+        head = h11.Response(status_code=refusal.status, headers=headers, reason=_REASONS.get(refusal.status, b""))
+        parts = [self._http.send(event) for event in (head, h11.Data(data=refusal.body), h11.EndOfMessage())]
+        return b"".join(part for part in parts if part)
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing can follow on the connection after `answer`."""
+        return self._http.our_state is not h11.DONE
+
+
+class Answer:
+    """What the engine says to one request. Feed it until what comes next is `known`.
+
+    raw: from here on the connection is no HTTP any more (101), or an answer without a length, which only its end ends.
+    """
+
+    def __init__(self, request: h11.Request) -> None:
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
+        self._is_head = request.method == b"HEAD"
+        self.state: Literal["head", "body", "done", "raw"] = "head"
+        # h11 must believe to have sent the request, and that it allows any switch of protocols.
+        asked = [("Host", "engine"), ("Connection", "upgrade"), ("Upgrade", "any")]
+        self._http.send(h11.Request(method=b"HEAD" if self._is_head else b"GET", target=b"/", headers=asked))
+        self._http.send(h11.EndOfMessage())
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes; whether it is `known` now. Raises h11.RemoteProtocolError for what is no HTTP/1."""
+        self._http.receive_data(data)
+        while not self.known and (event := self._http.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.Response):
+                self.state = "raw" if self._endless(event) else "body"
+            elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                self.state = "raw"
+            elif isinstance(event, h11.EndOfMessage):
+                self.state = "done"
+        return self.known
+
+    @property
+    def known(self) -> bool:
+        """Whether the answer is complete, or no HTTP follows it."""
+        return self.state in ("done", "raw")
+
+    def _endless(self, head: h11.Response) -> bool:
+        if self._is_head or head.status_code in _NO_BODY:
+            return False
+        return not any(name in (b"content-length", b"transfer-encoding") for name, _ in head.headers)

@@ -1,0 +1,65 @@
+"""Where clients connect: on this system a unix socket that only its owner can open."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from launcher import host
+from launcher.errors import WherryError
+from launcher.store import LONGEST_SOCKET
+
+log = logging.getLogger("wherry.proxy")
+
+_BACKLOG: Final = 1024
+_NO_ROOM_SECONDS: Final = 0.2
+
+
+class UnixListener:
+    """Hands every connection to `serve` in a thread of its own. Another system's pipe needs the same three calls."""
+
+    def __init__(self, path: Path, serve: Callable[[socket.socket], None]) -> None:
+        self._path = path
+        self._serve = serve
+        self._listening: socket.socket | None = None
+
+    def start(self) -> None:
+        """Raises WherryError when the socket's path is too long for the system."""
+        if len(os.fsencode(self._path)) > LONGEST_SOCKET:
+            raise WherryError(f"{self._path} is too long for a socket.", hint="Set XDG_RUNTIME_DIR to a shorter folder.")
+        host.current().make_private(self._path.parent)
+        self._path.unlink(missing_ok=True)
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(str(self._path))
+        self._path.chmod(0o600)
+        self._listening.listen(_BACKLOG)
+        threading.Thread(target=self._accept, args=(self._listening,), name="engine", daemon=True).start()
+
+    def close(self) -> None:
+        """Nobody can connect any more; connections that are there go on."""
+        self._path.unlink(missing_ok=True)
+        if self._listening is not None:
+            # Closing alone does not wake the thread that accepts.
+            with contextlib.suppress(OSError):
+                self._listening.shutdown(socket.SHUT_RDWR)
+            self._listening.close()
+
+    def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                stream, _ = listening.accept()
+            except OSError as error:
+                if listening.fileno() < 0 or not self._path.exists():
+                    return
+                # Out of descriptors, most likely: they come back when connections end.
+                log.warning("a connection cannot be accepted: %s", error)
+                time.sleep(_NO_ROOM_SECONDS)
+                continue
+            threading.Thread(target=self._serve, args=(stream,), name="engine-up", daemon=True).start()

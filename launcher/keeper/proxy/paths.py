@@ -1,0 +1,55 @@
+"""Paths as the engine understands them: of requests, and of bind sources."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+_VERSION: Final = re.compile(r"^/v[0-9.]+(?=/)")
+_DRIVE: Final = re.compile(r"^([A-Za-z]):[\\/]")
+
+
+def endpoint(target: bytes) -> str:
+    """The path of a request's target without query, version, escapes and detours: /v1.41//containers/cre%61te?x is
+    /containers/create.
+
+    The engine's router takes escapes and answers most detours by a redirect to the plain path; here they are the same, so that
+    none gets past a check.
+    """
+    if not target.startswith(b"/"):  # http://host/path, which a server must take (RFC 9112, 3.2.2)
+        _, found, rest = target.partition(b"://")
+        slash = rest.find(b"/")
+        target = rest[slash:] if found and slash >= 0 else b"/"
+    path = unquote_to_bytes(target.partition(b"?")[0]).decode("latin-1")
+    return _VERSION.sub("", clean(path))
+
+
+def clean(path: str) -> str:
+    """One slash at a time, no `.` and `..`, none at the end."""
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def creates_container(method: bytes, target: bytes) -> bool:
+    return method.upper() == b"POST" and endpoint(target) == "/containers/create"
+
+
+def from_windows(path: str) -> str:
+    r"""/c/Users/x for C:\Users\x and C:/Users/x, which is where the machine has it; other paths as they are."""
+    match = _DRIVE.match(path)
+    if match is None:
+        return path
+    return f"/{match[1].lower()}/{path[3:]}".replace("\\", "/")
+
+
+def split_bind(text: str) -> tuple[str, str] | None:
+    """Source and the rest with its colon of SOURCE:TARGET[:OPTIONS]; None when there is no source."""
+    # The colon of a drive is none: C:\data:/data. A volume's name has two letters at least, so there is no other reading.
+    end = text.find(":", 2 if _DRIVE.match(text) else 0)
+    return (text[:end], text[end:]) if end > 0 else None
+
+
+def within(path: str, folder: str) -> bool:
+    """Whether a clean path is the folder or in it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

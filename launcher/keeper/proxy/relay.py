@@ -1,0 +1,247 @@
+"""One connection of the Docker API: a client's socket on one side, a channel to the engine on the other, two threads.
+
+Bytes go on as they came. Nothing is held without bound: a client that does not read blocks our write, so the channel's window
+closes; an engine that does not read blocks our send, so we stop reading the client. A request is passed on when the answer to
+the one before is complete, which is when a server looks at it; so it is always known whether what the client sends is HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import h11
+from paramiko import Channel
+
+from launcher import host
+from launcher.errors import WherryError
+from launcher.keeper.proxy import create, paths
+from launcher.keeper.proxy.create import Rules
+from launcher.keeper.proxy.heads import Answer, Request
+from launcher.keeper.proxy.refusal import Refusal
+from launcher.ssh.transport import BROKEN, PACKET, close, receive
+
+log = logging.getLogger("wherry.proxy")
+
+_CHUNK: Final = 64 << 10
+_LINGER: Final = 1.0  # seconds in which a client that still sends may read why it was refused
+
+
+class _EngineGone(Exception):
+    """The engine takes nothing more."""
+
+
+class Relay:
+    """Serves one client in the calling thread; `dial` opens the channel when the first request is there."""
+
+    def __init__(self, client: socket.socket, dial: Callable[[], Channel], rules: Rules) -> None:
+        self._client = client
+        self._dial = dial
+        self._rules = rules
+        self._changed = threading.Condition()  # for the two below
+        self._answer: Answer | None = None
+        self._ended = False  # the engine says nothing more
+        self._channel: Channel | None = None
+        self._down = threading.Thread(target=self._from_engine, name="engine-down", daemon=True)
+
+    def serve(self) -> None:
+        """To the end of the connection; closes the socket."""
+        try:
+            self._from_client()
+        except _EngineGone:
+            self._down.join()  # what it said before, or that it is gone, is still to be told
+        except BROKEN as error:
+            log.debug("a connection ended: %s", error)
+        finally:
+            self.hang_up()
+            if self._channel is not None:
+                close(self._channel)
+                self._down.join()
+            self._client.close()
+
+    def hang_up(self) -> None:
+        """End it from another thread."""
+        with contextlib.suppress(OSError):
+            self._client.shutdown(socket.SHUT_RDWR)
+
+    # From the client to the engine.
+
+    def _from_client(self) -> None:
+        rest: bytes | None = b""
+        while rest is not None and (data := rest or self._client.recv(_CHUNK)):
+            if not self._settled():
+                return
+            if self._raw:
+                self._pump(data)
+                break
+            rest = self._request(data)
+        if rest is not None:
+            self._client_ended()
+
+    def _settled(self) -> bool:
+        """Wait for the end of the last answer, or of HTTP on this connection. False when the engine ended it before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._answer is None or self._answer.known)
+            return not self._ended or self._raw
+
+    @property
+    def _raw(self) -> bool:
+        return self._answer is not None and self._answer.state == "raw"
+
+    def _request(self, data: bytes) -> bytes | None:
+        """One request, whose first bytes are there. What came behind it; None when no other can follow."""
+        request = Request()
+        try:
+            seen, body = bytearray(data), request.feed(data)
+            while request.head is None:
+                if not (data := self._client.recv(_CHUNK)):
+                    return None
+                seen += data
+                body = request.feed(data)
+            if paths.creates_container(request.head.method, request.head.target):
+                return self._create(request, body)
+            return self._pass_on(request, bytes(seen))
+        except Refusal as refusal:
+            return self._refuse(request, refusal)
+
+    def _pass_on(self, request: Request, data: bytes) -> bytes | None:
+        self._begin(request)
+        while True:
+            rest = request.rest
+            self._send(data[: len(data) - len(rest)])
+            if request.done:
+                return rest
+            if not (data := self._client.recv(_CHUNK)):
+                self._client_ended()
+                return None
+            try:
+                request.feed(data)
+            except Refusal as refusal:  # what was begun cannot be answered by us any more
+                log.warning("a connection is cut: %s", refusal.message)
+                return None
+
+    def _create(self, request: Request, body: bytes) -> bytes | None:
+        if request.announced > create.LARGEST_BODY:
+            raise Refusal(413, "the container's settings are larger than 16 MB.")
+        if not request.done:
+            self._client.sendall(request.go_on())
+        parts, size = [body], len(body)
+        while not request.done:
+            if not (data := self._client.recv(_CHUNK)):
+                return None
+            parts.append(request.feed(data))
+            size += len(parts[-1])
+            if size > create.LARGEST_BODY:
+                raise Refusal(413, "the container's settings are larger than 16 MB.")
+        body = create.rewrite(b"".join(parts), self._rules)
+        self._begin(request)
+        self._send(request.head_for(body) + body)
+        return request.rest
+
+    def _begin(self, request: Request) -> None:
+        """Have a channel, and expect an answer. Raises Refusal when the engine cannot be reached."""
+        assert request.head is not None
+        channel = self._channel
+        if channel is None:
+            try:
+                channel = self._dial()
+            except WherryError as error:
+                raise Refusal(503, error.message + (f" ({error.hint})" if error.hint else "")) from error
+        with self._changed:
+            self._answer = Answer(request.head)
+        if self._channel is None:
+            self._channel = channel
+            self._down.start()
+
+    def _refuse(self, request: Request, refusal: Refusal) -> bytes | None:
+        log.info("refused: %s", refusal.message)
+        self._client.sendall(request.answer(refusal))
+        if not request.last:
+            return request.rest
+        self._linger()
+        return None
+
+    def _linger(self) -> None:
+        """Take what a client still sends for a moment: one that is cut off in the middle may not read our answer."""
+        with contextlib.suppress(OSError):
+            self._client.shutdown(socket.SHUT_WR)
+            deadline = time.monotonic() + _LINGER
+            while (left := deadline - time.monotonic()) > 0:
+                self._client.settimeout(left)
+                if not self._client.recv(_CHUNK):
+                    break
+
+    def _pump(self, data: bytes) -> None:
+        """What is no HTTP, to its end."""
+        while data:
+            self._send(data)
+            data = self._client.recv(_CHUNK)
+
+    def _client_ended(self) -> None:
+        """The client sends nothing more; it may still read. Returns when it does not any more, or the engine is silent."""
+        if self._channel is None:
+            return
+        self._channel.shutdown_write()
+        if not host.current().wait_hangup(self._client):
+            self._down.join()
+
+    def _send(self, data: bytes) -> None:
+        assert self._channel is not None
+        try:
+            # In pieces: sendall copies the whole rest after every packet.
+            for start in range(0, len(data), PACKET):
+                self._channel.sendall(data[start : start + PACKET])
+        except BROKEN as error:
+            raise _EngineGone from error
+
+    # From the engine to the client.
+
+    def _from_engine(self) -> None:
+        assert self._channel is not None
+        try:
+            while data := receive(self._channel.recv):
+                self._client.sendall(data)
+                self._heard(data)
+            self._engine_ended()
+        except OSError as error:
+            log.debug("the client is gone: %s", error)
+        except h11.RemoteProtocolError as error:
+            log.warning("a connection is cut, the engine's answer cannot be read: %s", error)
+        finally:
+            self._end()
+            close(self._channel)
+            self.hang_up()
+
+    def _heard(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is not None and not answer.known and answer.feed(data):
+            with self._changed:
+                self._changed.notify_all()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _engine_ended(self) -> None:
+        self._end()
+        assert self._channel is not None
+        if self._raw:
+            # It may go on to take input, as a container does whose output was closed.
+            self._client.shutdown(socket.SHUT_WR)
+            self._channel.status_event.wait()
+        elif self._answer is not None and self._answer.state == "head" and not self._channel.eof_received:
+            # Not the engine has ended it, which sshd would have told.
+            with contextlib.suppress(OSError):
+                self._client.sendall(_LOST)
+
+
+_LOST: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    + Refusal(503, "the connection to the machine ended before the engine answered (wherry status)").body
+)

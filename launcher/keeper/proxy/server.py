@@ -1,0 +1,67 @@
+"""The engine's socket of one machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import Final, Protocol
+
+from paramiko import Channel
+
+from launcher.keeper.engine import SOCKET
+from launcher.keeper.proxy.create import Rules
+from launcher.keeper.proxy.listener import UnixListener
+from launcher.keeper.proxy.paths import clean
+from launcher.keeper.proxy.relay import Relay
+from launcher.ssh.transport import Connection
+from launcher.store import MachineDir
+
+# A start says itself when it makes no progress; this is for one that never ends.
+_START_SECONDS: Final = 600.0
+
+
+class Keeper(Protocol):
+    """As much of the supervisor as the proxy asks for."""
+
+    directory: MachineDir
+
+    def wait_ready(self, seconds: float | None = None) -> None: ...
+    def connection(self) -> Connection: ...
+
+
+class EngineProxy:
+    """Serves one machine. `start` listens before it returns; clients that come while the machine starts wait."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        path = keeper.directory.engine_socket
+        self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path))}))
+        self._listener = UnixListener(path, self._serve)
+        self._relays: set[Relay] = set()
+        self._changed = threading.Condition()
+
+    def start(self) -> None:
+        """Raises WherryError when the socket cannot be made."""
+        self._listener.start()
+
+    def close(self) -> None:
+        """End every connection."""
+        self._listener.close()
+        with self._changed:
+            for relay in self._relays:
+                relay.hang_up()
+
+    def _serve(self, client: socket.socket) -> None:
+        relay = Relay(client, self._dial, self._rules)
+        with self._changed:
+            self._relays.add(relay)
+        try:
+            relay.serve()
+        finally:
+            with self._changed:
+                self._relays.discard(relay)
+
+    def _dial(self) -> Channel:
+        self._keeper.wait_ready(_START_SECONDS)
+        return self._keeper.connection().open_streamlocal(SOCKET)

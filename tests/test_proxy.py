@@ -1,0 +1,485 @@
+"""launcher.keeper.proxy: a client's socket, through the proxy and a real SSH connection, to an HTTP server on a unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import socket
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from launcher.errors import NotRunning, WherryError
+from launcher.keeper.proxy.server import EngineProxy
+from launcher.ssh.transport import CLOSED_KNOWN, Connection
+from launcher.store import MachineDir
+from tests.engineserver import Engine, engine
+from tests.guestserver import Guest, guest
+
+PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
+
+
+class Keeper:
+    """As much of a supervisor as the proxy asks for."""
+
+    def __init__(self, directory: MachineDir, connection: Connection) -> None:
+        self.directory = directory
+        self.warm = connection
+        self.ready = threading.Event()
+        self.ready.set()
+        self.error: WherryError | None = None
+
+    def wait_ready(self, seconds: float | None = None) -> None:
+        assert self.ready.wait(seconds)
+        if self.error is not None:
+            raise self.error
+
+    def connection(self) -> Connection:
+        return self.warm
+
+
+class Setup:
+    def __init__(self, server: Engine, machine: Guest, keeper: Keeper) -> None:
+        self.engine, self.guest, self.keeper = server, machine, keeper
+        self.path = keeper.directory.engine_socket
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(30)
+        client.connect(str(self.path))
+        return client
+
+    def http(self) -> http.client.HTTPConnection:
+        made = http.client.HTTPConnection("docker", timeout=30)
+        made.sock = self.connect()
+        return made
+
+    def says(self, sent: bytes, pieces: int = 0) -> bytes:
+        """Everything that comes back until the other side closes."""
+        with self.connect() as client:
+            for start in range(0, len(sent), pieces or len(sent)):
+                client.sendall(sent[start : start + (pieces or len(sent))])
+            return everything(client)
+
+
+def everything(client: socket.socket) -> bytes:
+    got = b""
+    while data := client.recv(65536):
+        got += data
+    return got
+
+
+def until(client: socket.socket, end: bytes) -> bytes:
+    got = b""
+    while end not in got:
+        data = client.recv(65536)
+        assert data, got
+        got += data
+    return got
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+    with tempfile.TemporaryDirectory(prefix="w") as short, engine(Path(short) / "e") as server, guest(tmp_path) as machine:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        machine.engine = server.path
+        keeper = Keeper(machine.machine, machine.connect())
+        made = EngineProxy(keeper)
+        made.start()
+        yield Setup(server, machine, keeper)
+        made.close()
+
+
+def test_the_socket_is_its_owners_alone(proxy: Setup) -> None:
+    found = proxy.path.lstat()
+    assert stat.S_ISSOCK(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600
+    assert stat.S_IMODE(proxy.path.parent.stat().st_mode) == 0o700
+    assert proxy.guest.sockets == []  # a client that says nothing costs the machine nothing
+    proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert proxy.guest.sockets == [b"/run/docker.sock"]
+
+
+def test_one_connection_serves_many_requests(proxy: Setup) -> None:
+    client = proxy.http()
+    for path in ("/_ping", "/v1.41/info?a=%20b", "/chunked?n=100000", "/empty", "/last"):
+        client.request("GET", path)
+        with client.getresponse() as answer:
+            body = answer.read()
+        assert len(body) == 100_000 if "chunked" in path else body in (b"", b"OK " + path.encode())
+    client.request("HEAD", "/x")
+    assert client.getresponse().read() == b""
+    client.request("POST", "/auth", b"x" * 70_000)
+    assert client.getresponse().read() == b"70000"
+    client.close()
+    assert proxy.engine.accepted == 1
+    assert [seen.target for seen in proxy.engine.seen][1] == "/v1.41/info?a=%20b"
+
+
+def test_bytes_go_on_as_they_came(proxy: Setup) -> None:
+    """Case, order and blanks of headers, chunk extensions, trailers."""
+    sent = (
+        b"POST /x/%2e%2e/y HTTP/1.1\r\nhOST:docker\r\nX-One:  1 \r\nx-one: 2\r\n"
+        b"Transfer-Encoding: chunked\r\nTrailer: T\r\n\r\n"
+        b"5;a=b\r\nhello\r\n0\r\nT: v\r\n\r\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="w") as short, socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{short}/e")
+        listening.listen()
+        proxy.guest.engine = Path(short) / "e"
+        with proxy.connect() as client:
+            client.sendall(sent)
+            stream, _ = listening.accept()
+            with stream:
+                assert until(stream, b"T: v\r\n\r\n") == sent
+                answer = b"HTTP/1.1 299 Very  odd\r\nx-A:  1\r\nContent-Length: 2\r\n\r\nok"
+                stream.sendall(answer)
+                assert until(client, b"ok") == answer
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 100_000])
+def test_pipelined_requests_are_answered_in_order(proxy: Setup, pieces: int) -> None:
+    many = b"".join(b"GET /%d HTTP/1.1\r\nHost: d\r\n\r\n" % number for number in range(20))
+    posted = b"POST /p HTTP/1.1\r\nHost: d\r\nContent-Length: 3\r\n\r\nabc"
+    chunked = b"POST /c HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1;x\r\nd\r\n0\r\n\r\n"
+    last = b"GET /last HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
+    got = proxy.says(many + posted + chunked + last, pieces)
+    bodies = [part.split(b"\r\n\r\n")[1] for part in got.split(b"HTTP/1.1 ")[1:]]
+    assert bodies == [b"OK /%d" % number for number in range(20)] + [b"3", b"4", b"OK /last"]
+    assert [seen.body for seen in proxy.engine.seen][20:22] == [b"abc", b"abcd"]
+
+
+@pytest.mark.parametrize(
+    "upgrade", [b"Connection: Upgrade\r\nUpgrade: tcp\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n", b""]
+)
+@pytest.mark.parametrize("together", [False, True], ids=["asks-first", "at-once"])
+def test_a_stream_is_opaque_and_half_closes(proxy: Setup, upgrade: bytes, together: bool) -> None:
+    """What looks like a request in it is none; the good-bye after the end of the input arrives."""
+    head = b"POST /v1.41/containers/x/attach?stdin=1 HTTP/1.1\r\nHost: d\r\n%sContent-Length: 0\r\n\r\n" % upgrade
+    stream = b"POST /containers/create HTTP/1.1\r\n\r\n\0\xff" + bytes(range(256)) * 2000
+    with proxy.connect() as client:
+        client.sendall(head + (stream if together else b""))
+        got = b"" if together else until(client, b"\r\n\r\n")
+        echoed: list[bytes] = []
+        reader = threading.Thread(target=lambda: echoed.append(everything(client)))
+        reader.start()
+        if not together:
+            client.sendall(stream)
+        client.shutdown(socket.SHUT_WR)
+        reader.join(30)
+    got += echoed[0]
+    answer, _, rest = got.partition(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 101" if upgrade else b"HTTP/1.1 200")
+    assert rest == stream + b"bye"
+
+
+def test_a_client_that_ends_ends_its_request(proxy: Setup) -> None:
+    """logs -f and Ctrl-C; with the output alone closed as well, as a server sees it."""
+    for number, half in enumerate([False, True], 1):
+        with proxy.connect() as client:
+            client.sendall(b"GET /silent HTTP/1.1\r\nHost: d\r\n\r\n")
+            until(client, b"\r\n\r\n")
+            if half:
+                client.shutdown(socket.SHUT_WR)
+                assert everything(client) == b""
+        proxy.engine.wait(lambda wanted=number: proxy.engine.gone == wanted)  # type: ignore[misc]
+
+
+def test_a_client_that_dies_on_a_silent_stream_leaves_nothing(proxy: Setup) -> None:
+    with proxy.connect() as client:
+        client.sendall(b"POST /containers/x/attach HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        until(client, b"\r\n\r\n")
+    proxy.engine.wait(lambda: proxy.engine.gone == 1)
+    _wait(lambda: not _relay_threads())
+
+
+def test_a_server_that_closes_is_seen(proxy: Setup) -> None:
+    assert proxy.says(b"GET /dropped HTTP/1.1\r\nHost: d\r\n\r\n") == b""
+    assert b"OK /old" in proxy.says(b"GET /old HTTP/1.0\r\n\r\n")
+
+
+# What is rewritten and refused.
+
+
+def create(body: Any, target: bytes = b"/v1.41/containers/create?name=x", extra: bytes = b"") -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return b"POST %s HTTP/1.1\r\nHost: d\r\nConnection: close\r\n%sContent-Length: %d\r\n\r\n%s" % (
+        target,
+        extra,
+        len(data),
+        data,
+    )
+
+
+def test_a_create_without_binds_arrives_as_it_was(proxy: Setup) -> None:
+    body = b'{ "Image": "x\\u00e9",  "HostConfig": {"Binds": ["volume:/v", "/dev/shm:/s"], "Memory": 12345678901234567890}}'
+    assert proxy.says(create(body, extra=b"X-Registry-Auth: abc\r\n")).startswith(b"HTTP/1.1 201")
+    assert proxy.engine.seen[0].body == body
+    assert proxy.engine.seen[0].headers["X-Registry-Auth"] == "abc"
+    assert proxy.engine.seen[0].target == "/v1.41/containers/create?name=x"
+
+
+def test_our_own_socket_becomes_the_engines(proxy: Setup) -> None:
+    for config in ({"Binds": [f"{proxy.path}:/var/run/docker.sock:ro"]},
+                   {"Mounts": [{"Type": "bind", "Source": str(proxy.path), "Target": "/d"}]}):  # fmt: skip
+        assert proxy.says(create({"Image": "x", "HostConfig": config})).startswith(b"HTTP/1.1 201")
+    first, second = (json.loads(seen.body)["HostConfig"] for seen in proxy.engine.seen)
+    assert first["Binds"] == ["/run/docker.sock:/var/run/docker.sock:ro"]
+    assert second["Mounts"][0]["Source"] == "/run/docker.sock"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/containers/create", b"/v1.41/containers/create", b"//v1.41/containers/create", b"/v1.41//containers/create?name=a",
+        b"/v1.41/containers/cre%61te", b"/v1.41/x/../containers/create", b"/v1.41/containers/./create",
+        b"/v1.41/containers/create/", b"/v1.41/%63ontainers%2Fcreate", b"http://docker/v1.41/containers/create",
+        b"/v1.41/..//v1.52/containers/create",
+        b"/v1.41/containers/create?x=/../..",
+    ],
+)  # fmt: skip
+def test_no_spelling_of_the_path_gets_past_the_check(proxy: Setup, target: bytes) -> None:
+    got = proxy.says(create({"HostConfig": {"Binds": ["/home/me:/x"]}}, target))
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"application/json" in head
+    assert "not shared" in json.loads(body)["message"]
+    assert proxy.engine.seen == [] and proxy.guest.sockets == []
+
+
+def test_a_refusal_leaves_the_connection_usable(proxy: Setup) -> None:
+    client = proxy.http()
+    for _ in range(3):
+        client.request("POST", "/containers/create", json.dumps({"HostConfig": {"Binds": ["/etc:/x"]}}))
+        refused = client.getresponse()
+        assert (refused.status, "not shared" in json.load(refused)["message"]) == (400, True)
+        client.request("POST", "/containers/create", b'{"Image":"x"}')
+        assert client.getresponse().read() == b'{"Id":"abc"}'
+    client.close()
+
+
+@pytest.mark.parametrize("pieces", [1, 0])
+def test_a_chunked_create_is_checked_and_gets_a_length(proxy: Setup, pieces: int) -> None:
+    body = json.dumps({"HostConfig": {"Binds": [f"{proxy.path}:/d"]}}).encode()
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 10]), body[at : at + 10]) for at in range(0, len(body), 10))
+    head = b"POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert proxy.says(head + chunks + b"0\r\n\r\n", pieces).startswith(b"HTTP/1.1 201")
+    seen = proxy.engine.seen[0]
+    assert seen.headers["Content-Length"] == str(len(seen.body)) and "Transfer-Encoding" not in seen.headers
+    assert json.loads(seen.body)["HostConfig"]["Binds"] == ["/run/docker.sock:/d"]
+
+
+def test_a_create_that_waits_for_100_gets_it_once(proxy: Setup) -> None:
+    with proxy.connect() as client:
+        client.sendall(b"POST /containers/create HTTP/1.1\r\nHost: d\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"{}")
+        assert until(client, b'{"Id":"abc"}').startswith(b"HTTP/1.1 201")
+    assert "Expect" not in proxy.engine.seen[0].headers
+
+
+def test_another_request_that_waits_for_100_gets_the_engines(proxy: Setup) -> None:
+    with proxy.connect() as client:
+        client.sendall(b"POST /other HTTP/1.1\r\nHost: d\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"{}")
+        assert until(client, b"\r\n\r\n2").startswith(b"HTTP/1.1 200")
+
+
+def test_the_largest_body_passes_and_one_byte_more_does_not(proxy: Setup) -> None:
+    largest = b'{"a":"' + b"x" * ((16 << 20) - 8) + b'"}'
+    assert proxy.says(create(largest)).startswith(b"HTTP/1.1 201")
+    assert len(proxy.engine.seen[0].body) == 16 << 20
+    head = b"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % ((16 << 20) + 1)
+    assert proxy.says(head).startswith(b"HTTP/1.1 413")
+    unknown = (
+        b"POST /containers/create HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"100000\r\n%s\r\n" % bytes(1 << 20) * 17
+    )
+    assert proxy.says(unknown).startswith(b"HTTP/1.1 413")
+    assert len(proxy.engine.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01", 400),  # TLS
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+        (b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nHost: d\r\nX: " + b"x" * (2 << 20) + b"\r\n\r\n", 431),
+        (create(b"not json"), 400),
+        (create(b"[" * 100_000), 400),
+        (create(b'{"HostConfig":{"Binds":["/etc:/x"]},"HostConfig":{}}'), 400),
+    ],
+)
+def test_what_cannot_be_read_is_not_passed_on(proxy: Setup, sent: bytes, status: int) -> None:
+    got = proxy.says(sent)
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), got
+    assert json.loads(body)["message"]
+    assert proxy.engine.seen == []
+
+
+def test_a_chunk_that_cannot_be_read_cuts_the_connection(proxy: Setup) -> None:
+    """Nobody knows what the engine would make of what follows."""
+    head, good, bad = b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n", b"3\r\nabc\r\n", b"zz\r\n"
+    assert proxy.says(head + good + bad).startswith(b"HTTP/1.1 400")
+    with proxy.connect() as client:
+        client.sendall(head + good)
+        proxy.engine.wait(lambda: proxy.engine.accepted == 1)
+        client.sendall(bad + b"0\r\n\r\n" + PING)
+        assert everything(client) == b""
+    assert proxy.engine.seen == []
+
+
+# The way there.
+
+
+def test_clients_wait_for_the_start(proxy: Setup) -> None:
+    proxy.keeper.ready.clear()
+    with proxy.connect() as client:
+        client.sendall(PING)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(30)
+        proxy.keeper.ready.set()
+        assert until(client, b"OK /_ping").startswith(b"HTTP/1.1 200")
+
+
+def test_a_machine_that_does_not_run_is_said(proxy: Setup) -> None:
+    proxy.keeper.error = NotRunning("machine 'default' is stopping.", hint="wherry up")
+    client = proxy.http()
+    client.request("GET", "/_ping")
+    answer = client.getresponse()
+    assert answer.status == 503
+    assert json.load(answer) == {"message": "machine 'default' is stopping. (wherry up)"}
+    client.close()
+
+
+def test_a_connection_that_breaks_before_the_answer_is_said(proxy: Setup) -> None:
+    with proxy.connect() as client:
+        client.sendall(b"POST /slow HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        proxy.engine.wait(lambda: proxy.engine.accepted == 1)
+        proxy.guest.drop()
+        got = everything(client)
+    assert got.startswith(b"HTTP/1.1 503") and b"connection to the machine ended" in got
+    proxy.engine.reading.set()
+
+
+def test_a_connection_that_is_refused_is_said(proxy: Setup) -> None:
+    proxy.guest.refused.add("direct-streamlocal@openssh.com")
+    got = proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert got.startswith(b"HTTP/1.1 503") and b"cannot be reached" in got
+
+
+# What it costs.
+
+
+def _relay_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("engine-")]
+
+
+def _wait(true: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_many_calls_leave_nothing(proxy: Setup) -> None:
+    def call(_: int) -> bool:
+        return b"OK /_ping" in proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+    call(0)
+    process = psutil.Process()
+    _wait(lambda: not _relay_threads())
+    before = process.num_fds()
+    with ThreadPoolExecutor(10) as pool:
+        assert all(pool.map(call, range(300)))
+    _wait(lambda: not _relay_threads())
+    _wait(lambda: process.num_fds() <= before)
+    transport = proxy.keeper.warm._transport
+    _wait(lambda: not transport._held)
+    assert len(transport.channels_seen) == CLOSED_KNOWN
+
+
+def test_two_hundred_at_once(proxy: Setup) -> None:
+    clients = [proxy.connect() for _ in range(200)]
+    for client in clients:
+        client.sendall(PING)
+    for client in clients:
+        assert until(client, b"OK /_ping").startswith(b"HTTP/1.1 200")
+        client.close()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def test_memory_is_flat_for_large_bodies(proxy: Setup) -> None:
+    size = 64 << 20
+    client = proxy.http()
+    client.request("GET", f"/chunked?n={1 << 20}")
+    client.getresponse().read()
+    before, got = _peak(), 0
+    client.request("GET", f"/chunked?n={size}")
+    answer = client.getresponse()
+    while data := answer.read(1 << 16):
+        got += len(data)
+    client.request(
+        "POST",
+        "/count",
+        (bytes(1 << 16) for _ in range(size >> 16)),
+        encode_chunked=True,
+        headers={"Transfer-Encoding": "chunked"},
+    )
+    assert (got, client.getresponse().read()) == (size, b"%d" % size)
+    client.close()
+    assert _peak() - before < 32 << 20
+
+
+def test_a_client_that_does_not_read_holds_up_the_engine(proxy: Setup) -> None:
+    """And nobody else."""
+    with proxy.connect() as lazy:
+        lazy.sendall(b"GET /chunked?n=%d HTTP/1.1\r\nHost: d\r\n\r\n" % (256 << 20))
+        until(lazy, b"\r\n\r\n")
+        before = _peak()
+        for _ in range(20):
+            assert b"OK /_ping" in proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert _peak() - before < 32 << 20
+
+
+def test_an_engine_that_does_not_read_holds_up_the_client(proxy: Setup) -> None:
+    with proxy.connect() as eager:
+        eager.sendall(b"POST /slow HTTP/1.1\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % (64 << 20))
+        eager.settimeout(1)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while True:
+                sent += eager.send(bytes(1 << 16))
+        assert sent < 32 << 20
+        assert b"OK /_ping" in proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    proxy.engine.reading.set()
+
+
+def test_a_path_that_is_too_long_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    keeper = Keeper(MachineDir("m", tmp_path / "m"), None)  # type: ignore[arg-type]
+    with pytest.raises(WherryError, match="too long"):
+        EngineProxy(keeper).start()
+    assert os.listdir(long) == []
