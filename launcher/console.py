@@ -111,6 +111,11 @@ class Console:
         elif text:
             write_line(self._out, text)
 
+    def answer_text(self, text: str) -> None:
+        """An answer that is for a program to read, unless it reads JSON."""
+        if not self.json:
+            write_line(self._out, text)
+
     def story(self, text: str) -> None:
         """A line that one may like to know; with -q or --json it is not said."""
         if not (self.quiet or self.json):

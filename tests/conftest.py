@@ -37,11 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty WHERRY_HOME, and no setting of the developer's own."""
-    for name in ("WHERRY_MACHINE", "COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "_WHERRY_COMPLETE"):
+    """An empty WHERRY_HOME and docker folder, and no setting of the developer's own."""
+    ours = ("WHERRY_MACHINE", "_WHERRY_COMPLETE")
+    for name in (*ours, "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WHERRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     return tmp_path / "home"
 
 

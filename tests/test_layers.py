@@ -19,7 +19,7 @@ LAYERS = (
     {"machine"},
     {"keeper"},
     {"readiness"},
-    {"images", "disks", "seed", "qemu", "ssh"},
+    {"images", "disks", "seed", "qemu", "ssh", "dockerhome"},
     {"control"},
     {"store"},
     {"config", "guestfiles", "host"},

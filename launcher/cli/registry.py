@@ -24,6 +24,8 @@ VERBS: Final = {
     "iso": ("iso", "The machine's images: list, pull, import, build, verify, prune."),
     "config": ("config", "Settings: show, get, set, unset, edit, path."),
     "doctor": ("doctor", "Look at everything that a machine needs, and say what to do."),
+    "env": ("env", "Shell code that leads docker in this terminal to the machine."),
+    "context": ("context", "The machine's docker context: create, use, remove."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -33,6 +35,7 @@ VERBS: Final = {
 # Another word for a verb, with the options that it stands for. boot2docker's, but for start.
 ALIASES: Final = {
     "start": ("up",),
+    "shellinit": ("env",),
     "down": ("stop",),
     "halt": ("stop",),
     "poweroff": ("stop",),
@@ -46,7 +49,7 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save", "env", "shellinit", "context", "link", "unlink", "port", "share",
+        "suspend", "save", "link", "unlink", "port", "share",
         "disk", "autostart", "uninstall",
     }
 )  # fmt: skip

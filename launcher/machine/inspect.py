@@ -36,6 +36,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
             raise Damaged("its data disk data.qcow2 is gone.", hint=directory.repair_hint)
         state, keeper = _state(directory)
         data |= _running_values(state, keeper)
+        data["socket"] = str(directory.engine_socket) if keeper is not None else None
         if data["status"] == "running" and state.paused:
             data |= {"status": "paused", "problem": f"{state.paused}.", "next": "Free some space there; nothing is lost."}
         data["keeper_wherry"] = (keeper or {}).get("wherry")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ def delete(name: str, force: bool, report: Reporter) -> None:
         if not force:
             raise Refused(f"machine {name!r} is running.", hint=f"wherry stop {name}, or: wherry delete --force {name}")
         stop(name, True, report)
+    from launcher.machine import context
+
+    with contextlib.suppress(WherryError, OSError):  # docker's files may be damaged; that is no reason to keep a machine
+        context.forget(directory)
     store.remove(directory)
 
 

@@ -85,7 +85,7 @@ def test_the_sdist_builds_the_same_wheel(built: Path, tmp_path: Path) -> None:
 
 
 def test_a_bare_venv(installed: Path, tmp_path: Path) -> None:
-    home = {"WHERRY_HOME": str(tmp_path / "home")}
+    home = {"WHERRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
     assert run(installed / "wherry", "--version", cwd=tmp_path) == f"wherry {__version__}\n"
     assert run(installed / "wherry", "list", "--json", cwd=tmp_path, **home).startswith('{\n "ok": true,\n "data": []')
     assert run(installed / "python", "-m", "launcher", "--version", cwd=tmp_path) == f"wherry {__version__}\n"

@@ -30,7 +30,12 @@ class Home:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="wherry-test-"))
-        self.environment = {**_KEPT, "WHERRY_HOME": str(self.path / "home"), "XDG_RUNTIME_DIR": str(self.path)}
+        self.environment = {
+            **_KEPT,
+            "WHERRY_HOME": str(self.path / "home"),
+            "XDG_RUNTIME_DIR": str(self.path),
+            "DOCKER_CONFIG": str(self.path / "docker"),
+        }
 
     def wherry(
         self,

@@ -9,12 +9,13 @@ import click
 
 from launcher.cli.app import App
 from launcher.cli.options import last_start, machine_name, machine_options, verb
-from launcher.console import seconds
+from launcher.console import Console, seconds
 from launcher.errors import Interrupted, NoSuchMachine
 
 if TYPE_CHECKING:
     from launcher.images import IsoSource
     from launcher.machine import UpResult
+    from launcher.machine.context import Offer
 
 
 @click.command()
@@ -78,21 +79,34 @@ def restart(app: App, name: str | None, force: bool) -> None:
 
 
 def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
-    """How a start went, and what to try next."""
-    console = app.console
-    console.answer(asdict(result), "")
+    """How a start went, where docker leads, and what to try next."""
+    from launcher.machine.context import offer
+
+    console, offered = app.console, offer(result.name)
+    console.answer(asdict(result) | {"context": asdict(offered)}, "")
     facts = f"Docker {result.engine} · {result.accel if result.accel != 'tcg' else 'no hardware acceleration'}"
     if was_running:
         console.story(f"{result.name} is running · {facts}")
         for note in result.notes if result.already else []:  # else they were told as they came
             console.story(f"  {note}")
+        _tell_context(console, offered)
         return
     console.story(f"Ready in {seconds(result.seconds)} · {facts}")
     if result.emulation_hint:
         console.story("Running WITHOUT hardware acceleration: containers are 5-8 times slower.")
         console.story(f"Why   {result.emulation_hint}")
+    _tell_context(console, offered)
     prefix = "" if result.name == "default" else f"--machine {result.name} "
     console.story(f"Try   wherry {prefix}run wherry/hello")
+
+
+def _tell_context(console: Console, offered: Offer) -> None:
+    if offered.before is not None:
+        console.story(f"  docker context {offered.name} is now current (was: {offered.before})   undo: wherry context remove")
+    elif not offered.current and not offered.advice:
+        console.story(f"  docker reaches it by:  docker context use {offered.name}")
+    for line in offered.advice:
+        console.story(f"  {line}")
 
 
 def _status(name: str) -> str:

@@ -73,6 +73,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         cpus = "1 CPU" if found["cpus"] == 1 else f"{found['cpus']} CPUs"
         lines.append(f"{'has':<10}{found['arch']} · {cpus} · {memory(found['memory'])} memory")
         lines.append(f"{'disk':<10}{size(found.get('disk_used', 0))} here, at most {memory(found['disk'])}")
+    if found.get("socket"):
+        lines.append(f"{'socket':<10}unix://{found['socket']}")
     if found.get("ssh_port"):
         lines.append(f"{'ssh':<10}127.0.0.1:{found['ssh_port']}")
     lines += [f"{'restarts':<10}{cause}: {count}" for cause, count in (found.get("restarts") or {}).items()]
