@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher import host
 from tests.fakes import FakeKeeper
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WHERRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setattr(host.current(), "docker_socket", lambda: tmp_path / "usual.sock")  # the developer may have an engine
     return tmp_path / "home"
 
 

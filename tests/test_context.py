@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from launcher import host, store
+from launcher import store
 from launcher.cli import shells
 from launcher.dockerhome import Context, DockerHome
 from launcher.errors import WherryError
@@ -26,9 +26,8 @@ Wherry = Callable[..., Said]
 
 
 @pytest.fixture
-def docker(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """docker's folder, on a computer where nothing listens at the usual place."""
-    monkeypatch.setattr(host.current(), "docker_socket", lambda: tmp_path / "usual.sock")
+def docker(home: Path, tmp_path: Path) -> Path:
+    """docker's folder."""
     return tmp_path / "docker"
 
 
