@@ -57,6 +57,7 @@ class Guest:
         self.sockets: list[bytes] = []
         self.commands: list[str] = []
         self.exits: list[int] = []
+        self.strays: list[Any] = []  # channels that a message came for after both sides had closed them
         self.refused: set[str] = set()  # kinds of channels, "exec"
         self.engine = Path("/nonexistent")  # the socket here that stands for those in the guest
         self.tell_exit = True
@@ -127,6 +128,19 @@ class Guest:
             transport.start_server(threading.Event(), server=_Interface(self))
 
 
+class _Seen(dict[int, bool]):
+    """paramiko looks in here for a message about a channel that it does not have: after a close from both sides, that is.
+    OpenSSH ends the connection then."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__()
+        self._guest = guest
+
+    def __contains__(self, chanid: object) -> bool:
+        self._guest.note(self._guest.strays, chanid)
+        return super().__contains__(chanid)
+
+
 class _Transport(paramiko.Transport):
     """Takes what paramiko's server does not know: signal requests, channels to unix sockets."""
 
@@ -134,6 +148,7 @@ class _Transport(paramiko.Transport):
         super().__init__(stream)
         self.guest = guest
         self.path = b""
+        self.channels_seen = _Seen(guest)
         self.pending: tuple[str, tuple[int, int] | None] | None = None  # the command that was just asked for
         self._kept: list[paramiko.Channel] = []  # paramiko's own table forgets a channel that nobody holds
         self._channel_handler_table = {**paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: self._request}  # type: ignore[attr-defined]

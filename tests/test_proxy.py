@@ -21,7 +21,8 @@ import pytest
 
 from launcher.errors import NotRunning, WherryError
 from launcher.keeper.proxy.server import EngineProxy
-from launcher.ssh.transport import CLOSED_KNOWN, Connection
+from launcher.ssh.channels import CLOSED_KNOWN
+from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 from tests.engineserver import Engine, engine
 from tests.guestserver import Guest, guest
@@ -422,6 +423,41 @@ def test_two_hundred_at_once(proxy: Setup) -> None:
     for client in clients:
         assert until(client, b"OK /_ping").startswith(b"HTTP/1.1 200")
         client.close()
+
+
+def test_nothing_is_said_about_a_channel_after_its_close(proxy: Setup) -> None:
+    """Clients that end at once, in the middle of an answer, and with the input still coming."""
+
+    def call(number: int) -> None:
+        with proxy.connect() as client:
+            if number % 3 == 0:
+                client.sendall(b"GET /dropped HTTP/1.1\r\nHost: d\r\n\r\n")
+                assert everything(client) == b""
+            elif number % 3 == 1:
+                client.sendall(b"GET /chunked?n=3000000 HTTP/1.1\r\nHost: d\r\n\r\n")
+                client.recv(1000)
+            else:
+                client.sendall(b"POST /containers/x/attach HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n" + bytes(50_000))
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(call, range(300)))
+    _wait(lambda: not _relay_threads())
+    assert proxy.guest.strays == []
+
+
+def test_new_keys_while_channels_come_and_go(proxy: Setup) -> None:
+    """Keys are exchanged anew each 512 MB; nothing may wait for the thread that reads them."""
+    packetizer = proxy.keeper.warm._transport.packetizer
+    packetizer.REKEY_BYTES = 1 << 20
+
+    def call(_: int) -> int:
+        with proxy.connect() as client:
+            client.sendall(b"GET /chunked?n=500000 HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
+            return len(everything(client))
+
+    with ThreadPoolExecutor(10) as pool:
+        assert min(pool.map(call, range(60))) > 500_000
+    assert proxy.keeper.warm.alive and proxy.guest.strays == []
 
 
 def _peak() -> int:

@@ -7,7 +7,6 @@ import logging
 import secrets
 import socket
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import paramiko
 
 from launcher.errors import ConnectionLost, Refused, WherryError
 from launcher.ssh import keys, request
+from launcher.ssh.channels import Transport
 
 log = logging.getLogger("wherry.ssh")
 
@@ -33,7 +33,6 @@ MACS: Final = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-256")
 WINDOW: Final = 2 << 20
 PACKET: Final = 32 << 10
 CHANNEL_SECONDS: Final = 60.0
-CLOSED_KNOWN: Final = 200
 # How often the reading thread looks up from an idle socket; paramiko's own 0.1 s keeps a laptop's CPU awake.
 IDLE_SECONDS: Final = 5.0
 
@@ -50,37 +49,10 @@ class Terminal:
     columns: int
 
 
-class _Transport(paramiko.Transport):
-    """Forgets channels that both sides have closed; paramiko's own keeps a note of each for ever."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        super().__init__(stream, WINDOW, PACKET)
-        # paramiko holds channels weakly, and would not see the other side close one that nobody holds any more.
-        self._held: dict[int, paramiko.Channel] = {}
-        self._closed: deque[int] = deque()
-
-    def hold(self, channel: paramiko.Channel) -> paramiko.Channel:
-        """Keep a channel that was just opened until the other side has closed it."""
-        with channel.lock:
-            if self._channels.get(channel.chanid) is channel:  # type: ignore[attr-defined]
-                self._held[channel.chanid] = channel
-        return channel
-
-    def _unlink_channel(self, chanid: int) -> None:
-        """Called with the channel's lock when the other side has closed it."""
-        super()._unlink_channel(chanid)  # type: ignore[misc]
-        self._held.pop(chanid, None)
-        # The last ones stay known: a word about an unknown channel ends the connection, and a server with threads, such as
-        # paramiko's own, may say one after its close.
-        self._closed.append(chanid)
-        if len(self._closed) > CLOSED_KNOWN:
-            self.channels_seen.pop(self._closed.popleft(), None)
-
-
 class Connection:
     """An authenticated connection; `connect` makes one. Safe to use from many threads."""
 
-    def __init__(self, transport: _Transport, stream: socket.socket, helper: str, folder: str) -> None:
+    def __init__(self, transport: Transport, stream: socket.socket, helper: str, folder: str) -> None:
         self._transport = transport
         self._stream = stream
         self._helper = helper
@@ -109,7 +81,7 @@ class Connection:
                 stream = socket.create_connection(("127.0.0.1", port), timeout=timeout)
                 # Nagle's algorithm and delayed ACKs together cost 40 ms per small request.
                 stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                transport = _Transport(stream)
+                transport = Transport(stream, WINDOW, PACKET)
                 _log_in(transport, user, client_key, keys.read_public(host_key), timeout)
             stream.settimeout(IDLE_SECONDS)
             return cls(transport, stream, helper, folder)
@@ -152,12 +124,12 @@ class Connection:
 
     def open_session(self) -> paramiko.Channel:
         with _translated("the machine opens no SSH session"):
-            return self._transport.hold(self._transport.open_session(timeout=CHANNEL_SECONDS))
+            return self._transport.take(self._transport.open_session(timeout=CHANNEL_SECONDS))
 
     def open_streamlocal(self, path: str) -> paramiko.Channel:
         """A channel to a unix socket in the guest."""
         with _translated(f"{path} in the machine cannot be reached"):
-            return self._transport.hold(request.open_streamlocal(self._transport, path, CHANNEL_SECONDS))
+            return self._transport.take(request.open_streamlocal(self._transport, path, CHANNEL_SECONDS))
 
     def start(
         self,
