@@ -1,7 +1,7 @@
 """paramiko's transport, made fit for many short channels from many threads.
 
-Three things of its Channel are wrong for that; the names used here are private, tests/test_ssh_channels.py and test_proxy.py
-fail when they change.
+Three things of its Channel are wrong for that; the names used here are private, tests/test_proxy.py fails when
+they change.
 
 - It decides under a lock what to say and says it outside: another thread's close may overtake it. OpenSSH ends the whole
   connection at a word about a channel that is closed (channels.c, channel_from_packet_id).
