@@ -50,7 +50,8 @@ class Keeper:
 
 
 class Setup:
-    def __init__(self, server: Engine, machine: Guest, keeper: Keeper) -> None:
+    def __init__(self, server: Engine, machine: Guest, keeper: Keeper, made: EngineProxy) -> None:
+        self.made = made
         self.engine, self.guest, self.keeper = server, machine, keeper
         self.path = keeper.directory.engine_socket
 
@@ -97,7 +98,7 @@ def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
         keeper = Keeper(machine.machine, machine.connect())
         made = EngineProxy(keeper)
         made.start()
-        yield Setup(server, machine, keeper)
+        yield Setup(server, machine, keeper, made)
         made.close()
 
 
@@ -167,9 +168,11 @@ def test_a_stream_is_opaque_and_half_closes(proxy: Setup, upgrade: bytes, togeth
     """What looks like a request in it is none; the good-bye after the end of the input arrives."""
     head = b"POST /v1.41/containers/x/attach?stdin=1 HTTP/1.1\r\nHost: d\r\n%sContent-Length: 0\r\n\r\n" % upgrade
     stream = b"POST /containers/create HTTP/1.1\r\n\r\n\0\xff" + bytes(range(256)) * 2000
+    assert proxy.made.working() == 0
     with proxy.connect() as client:
         client.sendall(head + (stream if together else b""))
         got = b"" if together else until(client, b"\r\n\r\n")
+        assert together or proxy.made.working() == 1
         echoed: list[bytes] = []
         reader = threading.Thread(target=lambda: echoed.append(everything(client)))
         reader.start()
@@ -189,6 +192,7 @@ def test_a_client_that_ends_ends_its_request(proxy: Setup) -> None:
         with proxy.connect() as client:
             client.sendall(b"GET /silent HTTP/1.1\r\nHost: d\r\n\r\n")
             until(client, b"\r\n\r\n")
+            assert proxy.made.working() == 0
             if half:
                 client.shutdown(socket.SHUT_WR)
                 assert everything(client) == b""
@@ -373,6 +377,7 @@ def test_a_connection_that_breaks_before_the_answer_is_said(proxy: Setup) -> Non
     with proxy.connect() as client:
         client.sendall(b"POST /slow HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
         proxy.engine.wait(lambda: proxy.engine.accepted == 1)
+        assert proxy.made.working() == 1
         proxy.guest.drop()
         got = everything(client)
     assert got.startswith(b"HTTP/1.1 503") and b"connection to the machine ended" in got

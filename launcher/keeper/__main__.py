@@ -72,7 +72,8 @@ def _keep(directory: MachineDir, action: str) -> int:
     assert lock is not None
     try:
         keeper = Supervisor(directory, only_stop=action == "stop", disk_action=action)
-        server, proxy = Server(keeper), EngineProxy(keeper)
+        proxy = EngineProxy(keeper)
+        server = Server(keeper, proxy.working)
         server.start()
         proxy.start()
     except WherryError as error:

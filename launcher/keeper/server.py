@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import psutil
@@ -29,9 +29,9 @@ _BACKLOG: Final = 256  # many commands at once are normal: compose, IDEs, script
 
 
 class Server:
-    """Serves one supervisor. `start` listens before it returns."""
+    """Serves one supervisor. `start` listens before it returns. `others`: what else a handover would cut short."""
 
-    def __init__(self, keeper: Supervisor) -> None:
+    def __init__(self, keeper: Supervisor, others: Callable[[], int] = lambda: 0) -> None:
         self._keeper = keeper
         self._path = keeper.directory.control_socket
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
@@ -41,6 +41,7 @@ class Server:
         self._listening: socket.socket | None = None
         self._made: os.stat_result | None = None
         self._waiting: set[threading.Thread] = set()
+        self._others = others
         self._working = 0  # requests that a handover would cut short
         self._leaving = False
         self._counting = threading.Lock()  # for the two above
@@ -143,23 +144,27 @@ class Server:
         else:
             raise Usage(f"the keeper does not know {verb!r}.")
 
+    @property
+    def _sessions(self) -> int:
+        return self._working + self._others()
+
     def _about(self) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
             "start": self._started,
             "wherry": __version__,
             "protocol": control.PROTOCOL,
-            "sessions": self._working,
+            "sessions": self._sessions,
             "uptime": self._keeper.uptime,
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:
         """Let a newer keeper take the machine. The answer is out before this process begins to end."""
         with self._counting:
-            released = not self._working and not self._leaving and self._keeper.may_leave
+            released = not self._sessions and not self._leaving and self._keeper.may_leave
             self._leaving = self._leaving or released
         try:
-            framed.send_json({"ok": True, "data": {"released": released, "sessions": self._working}})
+            framed.send_json({"ok": True, "data": {"released": released, "sessions": self._sessions}})
         except OSError:  # who asked is gone: nobody would take over
             with self._counting:
                 self._leaving = self._leaving and not released

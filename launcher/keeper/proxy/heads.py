@@ -96,6 +96,7 @@ class Answer:
     def __init__(self, request: h11.Request) -> None:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
         self._is_head = request.method == b"HEAD"
+        self.only_reads = request.method in (b"GET", b"HEAD")
         self.state: Literal["head", "body", "done", "raw"] = "head"
         # h11 must believe to have sent the request, and that it allows any switch of protocols.
         asked = [("Host", "engine"), ("Connection", "upgrade"), ("Upgrade", "any")]

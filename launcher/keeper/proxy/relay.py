@@ -69,6 +69,13 @@ class Relay:
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def working(self) -> bool:
+        """Whether something would be lost if it ended now: a stream, or a request that changes something. Who follows events or
+        logs asks again."""
+        answer = self._answer
+        return answer is not None and (answer.state == "raw" or (not answer.known and not answer.only_reads))
+
     # From the client to the engine.
 
     def _from_client(self) -> None:

@@ -52,6 +52,11 @@ class EngineProxy:
             for relay in self._relays:
                 relay.hang_up()
 
+    def working(self) -> int:
+        """How many connections carry what would be lost if this process ended."""
+        with self._changed:
+            return sum(relay.working for relay in self._relays)
+
     def _serve(self, client: socket.socket) -> None:
         relay = Relay(client, self._dial, self._rules)
         with self._changed:
