@@ -29,6 +29,8 @@ class UnixListener:
         self._path = path
         self._serve = serve
         self._listening: socket.socket | None = None
+        self._closed = False
+        self._made: os.stat_result | None = None
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
@@ -39,12 +41,17 @@ class UnixListener:
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(str(self._path))
         self._path.chmod(0o600)
+        self._made = self._path.stat()
         self._listening.listen(_BACKLOG)
         threading.Thread(target=self._accept, args=(self._listening,), name="engine", daemon=True).start()
 
     def close(self) -> None:
         """Nobody can connect any more; connections that are there go on."""
-        self._path.unlink(missing_ok=True)
+        self._closed = True
+        with contextlib.suppress(OSError):
+            # A machine whose folder was moved may have a new keeper at this place.
+            if self._made is not None and os.path.samestat(self._path.stat(), self._made):
+                self._path.unlink()
         if self._listening is not None:
             # Closing alone does not wake the thread that accepts.
             with contextlib.suppress(OSError):
@@ -56,7 +63,7 @@ class UnixListener:
             try:
                 stream, _ = listening.accept()
             except OSError as error:
-                if listening.fileno() < 0 or not self._path.exists():
+                if self._closed:
                     return
                 # Out of descriptors, most likely: they come back when connections end.
                 log.warning("a connection cannot be accepted: %s", error)
