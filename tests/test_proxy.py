@@ -201,10 +201,14 @@ def test_a_client_that_ends_ends_its_request(proxy: Setup) -> None:
 
 def test_a_client_that_dies_on_a_silent_stream_leaves_nothing(proxy: Setup) -> None:
     with proxy.connect() as client:
-        client.sendall(b"POST /containers/x/attach HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        client.sendall(b"POST /containers/deaf/attach HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
         until(client, b"\r\n\r\n")
-    proxy.engine.wait(lambda: proxy.engine.gone == 1)
+        client.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+        assert len(_relay_threads()) == 2  # it may still read
     _wait(lambda: not _relay_threads())
+    assert proxy.engine.gone == 0
+    proxy.engine.reading.set()
 
 
 def test_a_server_that_closes_is_seen(proxy: Setup) -> None:
