@@ -144,7 +144,8 @@ def test_socket_paths_are_short_even_for_a_long_home(monkeypatch: pytest.MonkeyP
     for module in (host.current(),):
         assert module.run_base().is_absolute()
     assert all(
-        len(os.fsencode(path)) <= store.LONGEST_SOCKET for path in (long.control_socket, long.qmp_socket, long.serial_socket)
+        len(os.fsencode(path)) <= store.LONGEST_SOCKET
+        for path in (long.control_socket, long.engine_socket, long.qmp_socket, long.serial_socket)
     )
     assert long.run_dir != other.run_dir
 

@@ -211,7 +211,7 @@ def check_nothing_left(driver: Driver) -> None:
     left = [path for path in home.rglob(".*") if re.search(r"\.\d+-[0-9a-f]{8}|\.import-", path.name)]
     assert left == []
     sockets = sorted(path.name for path in (driver.path / "wherry").rglob("*.sock"))
-    assert sockets == (["control.sock", "qmp.sock", "serial.sock"] if ours(driver) else [])
+    assert sockets == (["control.sock", "docker.sock", "qmp.sock", "serial.sock"] if ours(driver) else [])
 
 
 @pytest.fixture
