@@ -101,7 +101,7 @@ def _reach(keeper: Supervisor) -> None:
 
 
 def _give_up(keeper: Supervisor) -> None:
-    keeper.drop_connection()
+    keeper.link.drop()
     if keeper.guest is not None:
         with suppress(WherryError):
             keeper.guest.quit()

@@ -17,6 +17,7 @@ from launcher.keeper import starter, stopper
 from launcher.keeper.adoption import take_over
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
+from launcher.keeper.link import Link
 from launcher.keeper.pause import Pause
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu.qmp import Qmp
@@ -51,8 +52,7 @@ class Supervisor:
         self._stop_wanted = threading.Event()
         self._leave_wanted = threading.Event()
         self._state_lock = threading.Lock()
-        self._connection: Connection | None = None
-        self._connection_lock = threading.Lock()
+        self.link = Link(self._connect)
 
     # What other threads use
 
@@ -120,17 +120,12 @@ class Supervisor:
 
     def connection(self) -> Connection:
         """The warm SSH connection; a new one when the old has ended. Raises ConnectionLost, NotRunning."""
-        with self._connection_lock:
-            if self._connection is None or not self._connection.alive:
-                if not self.state.ssh_port:
-                    raise NotRunning(f"machine {self.directory.name!r} has no SSH port yet.")
-                if self._connection is not None:
-                    log.warning("the SSH connection ended; connecting again")
-                    self._connection.close()
-                self._connection = Connection.connect(
-                    self.state.ssh_port, self.directory.client_key, self.directory.host_key, timeout=30
-                )
-            return self._connection
+        return self.link.get()
+
+    def _connect(self) -> Connection:
+        if not self.state.ssh_port:
+            raise NotRunning(f"machine {self.directory.name!r} has no SSH port yet.")
+        return Connection.connect(self.state.ssh_port, self.directory.client_key, self.directory.host_key, timeout=30)
 
     def update(self, **values: Any) -> None:
         """Change state.json; the keeper is its only writer."""
@@ -208,7 +203,7 @@ class Supervisor:
     def _let_go(self) -> int:
         """End, and touch neither QEMU nor state.json: the next keeper adopts what they name."""
         assert self.guest is not None
-        self.drop_connection()
+        self.link.drop()
         self.guest.close()
         log.info("left to the next keeper")
         return 0
@@ -235,14 +230,8 @@ class Supervisor:
             self.journal.add({"event": "failed", "error": error.to_json()})
         self._ended("failed", error.to_json())
 
-    def drop_connection(self) -> None:
-        with self._connection_lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
     def _ended(self, status: str, error: dict[str, object]) -> None:
-        self.drop_connection()
+        self.link.drop()
         for socket in (self.directory.qmp_socket, self.directory.serial_socket):
             with suppress(OSError):
                 socket.unlink(missing_ok=True)
