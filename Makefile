@@ -17,7 +17,7 @@ help:
 	@echo "make vm               the machines only; ARGS='-k name' for some of them"
 	@echo "make soak             machines and image builds with large counts; hours"
 	@echo "make lint             ruff, mypy, shellcheck, codespell"
-	@echo "make bench            start and command times, measured"
+	@echo "make bench            times of starts, commands, the engine's socket and ports, beside ssh; table, JSON and plot in build/"
 
 setup:
 	@.ci/setup
@@ -37,7 +37,7 @@ demo: iso
 
 test: setup
 	$(PYTHON) iso/build.py --arch amd64
-	$(PYTHON) iso/build.py --arch arm64
+	$(PYTHON) iso/build.py --arch arm64 --fast
 	$(PYTEST)
 
 unit: setup
@@ -62,7 +62,8 @@ format: setup
 	$(PYTHON) -m ruff check --fix launcher iso tests
 
 bench: iso
-	$(PYTHON) -m tests.bench
+	$(PYTHON) -m pip install -q -e '.[bench]'
+	$(PYTHON) -m tests.bench $(ARGS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,32 @@
+"""`python -m tests.bench [PART...] [--rounds N]`: all parts unless some are named; figures go to build/, JSON and a plot."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tests.bench import engine, start
+from tests.bench.results import Results
+
+BUILD: Final = Path(__file__).parent.parent.parent / "build"
+PARTS: Final[dict[str, Callable[[Results, int, int], None]]] = {"start": start.measure, "engine": engine.measure}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=5000, help="sequential calls, to see what grows")
+    asked = parser.parse_args()
+    for name in asked.parts or PARTS:
+        results = Results(name)
+        try:
+            PARTS[name](results, asked.rounds, asked.calls)
+        finally:
+            results.write(BUILD)
+
+
+if __name__ == "__main__":
+    main()
