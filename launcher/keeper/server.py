@@ -156,6 +156,7 @@ class Server:
             "protocol": control.PROTOCOL,
             "sessions": self._sessions,
             "uptime": self._keeper.uptime,
+            "health": self._keeper.health.to_json(),
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:

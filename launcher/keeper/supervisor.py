@@ -15,6 +15,7 @@ from launcher.config import GIB, MachineConfig
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
 from launcher.keeper import starter, stopper
 from launcher.keeper.adoption import take_over
+from launcher.keeper.health import Health
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
 from launcher.keeper.link import Link
@@ -53,6 +54,7 @@ class Supervisor:
         self._leave_wanted = threading.Event()
         self._state_lock = threading.Lock()
         self.link = Link(self._connect)
+        self.health = Health()
 
     # What other threads use
 

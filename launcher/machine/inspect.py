@@ -40,6 +40,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         if data["status"] == "running" and state.paused:
             data |= {"status": "paused", "problem": f"{state.paused}.", "next": "Free some space there; nothing is lost."}
         data["keeper_wherry"] = (keeper or {}).get("wherry")
+        data["health"] = (keeper or {}).get("health")
     except Refused as error:
         data |= {"status": "newer", "problem": error.message, "next": error.hint}
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         cpus = "1 CPU" if found["cpus"] == 1 else f"{found['cpus']} CPUs"
         lines.append(f"{'has':<10}{found['arch']} · {cpus} · {memory(found['memory'])} memory")
         lines.append(f"{'disk':<10}{size(found.get('disk_used', 0))} here, at most {memory(found['disk'])}")
+    lines += _health_lines(found.get("health") or {})
     if found.get("socket"):
         lines.append(f"{'socket':<10}unix://{found['socket']}")
     if found.get("ssh_port"):
@@ -87,6 +89,23 @@ def _lines(found: dict[str, Any]) -> list[str]:
     elif found.get("last_error") and found["status"] == "stopped":
         lines.append(f"{'last':<10}{found['last_error'].get('message', '')}")
     return lines
+
+
+def _health_lines(health: dict[str, Any]) -> list[str]:
+    """The parts in one line, and what was last mended."""
+    parts = [_part(name, part["state"], part["detail"]) for name, part in health.get("parts", {}).items()]
+    lines = [f"{'parts':<10}{'   '.join(parts)}"] if parts else []
+    if mended := health.get("mended"):
+        at = time.strftime("%H:%M", time.localtime(mended["at"]))
+        lines.append(f"{'mended':<10}{at} {mended['text']} in {seconds(mended['seconds'])}")
+    return lines
+
+
+def _part(name: str, state: str, detail: str) -> str:
+    """`engine ok`, `ports 4 ok`, `clock +3 ms`, `ports repairing (no connection)`."""
+    if state != "ok":
+        return f"{name} {state}" + (f" ({detail})" if detail else "")
+    return f"{name} {detail} ok" if detail.isdigit() else f"{name} {detail or state}"
 
 
 def timeline_lines(found: dict[str, Any]) -> list[str]:
