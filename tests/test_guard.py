@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from launcher import host
-from launcher.keeper import guard
 from launcher.keeper.guard import Guard
 from launcher.store import MachineDir
 from tests.fakes import make_machine
@@ -19,21 +17,20 @@ from tests.fakes import make_machine
 class Kept:
     def __init__(self, directory: MachineDir) -> None:
         self.directory = directory
-        self.lost = threading.Event()
+        self.lost: list[bool] = []
         self.lock = host.current().lock(directory.lock_file, wait=False)
         assert self.lock is not None
-        self.guard = Guard(directory, self.lock, self.lost.set)
-        self.guard.start()
+        self.guard = Guard(directory, self.lock, lambda: self.lost.append(True))
+        self.guard.look()
+        assert not self.lost
 
     def close(self) -> None:
-        self.guard.stop()
         for lock in self.guard._locks:
             os.close(lock)
 
 
 @pytest.fixture
-def kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
-    monkeypatch.setattr(guard, "_EVERY", 0.02)
+def kept(home: Path) -> Iterator[Kept]:
     one = Kept(make_machine())
     yield one
     one.close()
@@ -41,17 +38,20 @@ def kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
 
 def test_a_folder_that_is_moved(kept: Kept) -> None:
     kept.directory.path.rename(kept.directory.path.with_name("moved"))
-    assert kept.lost.wait(10)
+    kept.guard.look()
+    kept.guard.look()
+    assert kept.lost == [True]
 
 
 def test_another_folder_in_its_place(kept: Kept) -> None:
     kept.directory.path.rename(kept.directory.path.with_name("moved"))
     kept.directory.path.mkdir()
-    assert kept.lost.wait(10)
+    kept.guard.look()
+    assert kept.lost == [True]
 
 
 def test_a_lock_file_that_is_removed_is_made_anew(kept: Kept) -> None:
     kept.directory.lock_file.unlink()
-    while not kept.directory.keeper_lives():
-        pass
-    assert not kept.lost.is_set()
+    kept.guard.look()
+    assert kept.directory.keeper_lives()
+    assert not kept.lost

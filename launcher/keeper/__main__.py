@@ -18,6 +18,7 @@ from launcher import host, store
 from launcher.errors import WherryError, of_system
 from launcher.keeper.guard import Guard
 from launcher.keeper.proxy.server import EngineProxy
+from launcher.keeper.pulse import Pulse
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
 from launcher.store import MachineDir
@@ -31,8 +32,8 @@ def _log_to(directory: MachineDir) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    # paramiko logs packets and key types at DEBUG and each channel at INFO.
-    logging.getLogger("paramiko").setLevel(logging.WARNING)
+    # What paramiko says at ERROR it raises as well, and its tracebacks would fill the log while a machine does not answer.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 def _tell(word: str) -> None:
@@ -76,18 +77,22 @@ def _keep(directory: MachineDir, action: str) -> int:
         server = Server(keeper, proxy.working)
         server.start()
         proxy.start()
+        keeper.health.report("socket", "ok")
     except WherryError as error:
         logging.getLogger("wherry.keeper").exception("cannot begin")
         _tell(f"error {error.message}")
         return error.exit_code
     _on_signals(keeper)
     guard = Guard(directory, lock, keeper.folder_lost)
-    guard.start()
+    pulse = Pulse(keeper.healer.woke)
+    pulse.every_second(keeper.link.look)
+    pulse.every_few(guard.look)
+    pulse.start()
     _tell("ready")
     try:
         return keeper.run()
     finally:
-        guard.stop()
+        pulse.stop()
         proxy.close()
         server.close()
 

@@ -1,54 +1,254 @@
-"""The keeper's one warm SSH connection: made when it is first asked for, made anew when it has ended."""
+"""The keeper's one warm SSH connection: made when it is first asked for, and from then on looked after.
+
+Every 5 s sshd is asked for an answer. Two that do not come are a sign that the connection is dead; but a computer under load,
+or a QEMU that was stopped for a while, looks just the same from here, and what is under way would be lost for nothing. So
+another connection is tried beside the old one, and whichever answers first is the one. Where neither does, the old one is
+ended after 30 s. A connection that ends by itself is replaced at once. There are as many tries as it takes, as long as the
+machine is wanted.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from typing import Final, TypeVar
 
-from launcher.ssh.transport import Connection
+from launcher.errors import ConnectionLost, WherryError
+from launcher.ssh.transport import BROKEN, Connection
 
 log = logging.getLogger("wherry.keeper.link")
+
+EVERY: Final = 5.0  # seconds between questions
+DOUBT: Final = 10.0  # without an answer: two questions' worth
+DEAD: Final = 30.0  # without an answer from anybody
+WAKING: Final = 2.0  # in place of DOUBT after this computer has slept
+CALLS_WAIT: Final = 10.0
+_PATIENCE: Final = (3.0, 5.0, 8.0, 12.0, 15.0)  # for sshd's first word, by the number of the try: a busy guest needs longer
+_PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # between tries; the last one again and again
+_OLD_ONES_CHANCE: Final = 1.0
+
+OnUp = Callable[[Connection], object]
+T = TypeVar("T")
 
 
 class Link:
     """Safe to use from many threads."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
-        """`connect` raises WherryError when the machine cannot be reached."""
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        reconnect: Callable[[float], Connection] | None = None,
+        *,
+        probe: Callable[[], None] = lambda: None,
+        excused: Callable[[], bool] = lambda: False,
+        on_state: Callable[[str, float], None] = lambda _text, _seconds: None,
+    ) -> None:
+        """`connect` and `reconnect` raise WherryError when the machine cannot be reached; the latter gets how many seconds to
+        wait for sshd's first word. `probe` returns when QEMU itself answers. `excused`: whether nobody can answer now, and
+        that is known. `on_state` hears why the connection is missed, and when it is there again an empty text with the seconds
+        that it was missed."""
         self._connect = connect
+        self._reconnect = reconnect or (lambda _patience: connect())
+        self._probe = probe
+        self._excused = excused
+        self._on_state = on_state
+        self._making = threading.Lock()
+        self._changed = threading.Condition()  # for all below
+        self._subscribers: list[OnUp] = []
+        self._beats: list[OnUp] = []
         self._connection: Connection | None = None
-        self._lock = threading.Lock()
-        self._subscribers: list[Callable[[Connection], None]] = []
+        self._wanted = False  # it was there once, and is to be there again
+        self._missed: float | None = None  # since when, while there is none or it is in doubt
+        self._asked: float | None = None  # when the question was asked that has no answer yet
+        self._doubt = DOUBT
+        self._kick: threading.Event | None = None  # wakes the thread that asks
 
-    def subscribe(self, on_up: Callable[[Connection], None]) -> None:
+    def subscribe(self, on_up: OnUp) -> None:
         """Have `on_up` called, in a thread of its own, with each new connection: the first one and every one after."""
         self._subscribers.append(on_up)
 
+    def beat(self, on_beat: OnUp) -> None:
+        """Have `on_beat` called with the connection after each answer, every few seconds; it must return soon."""
+        self._beats.append(on_beat)
+
     def get(self) -> Connection:
-        """The connection; a new one when the old has ended. Raises WherryError."""
-        with self._lock:
-            if self._connection is not None and self._connection.alive:
-                return self._connection
-            if self._connection is not None:
-                log.warning("the SSH connection ended; connecting again")
-                self._connection.close()
-                self._connection = None
-            self._connection = connection = self._connect()
-        for on_up in self._subscribers:
-            threading.Thread(target=_tell, args=(on_up, connection), name="link-up", daemon=True).start()
-        return connection
+        """The connection. While it is missed, waits up to 10 s for it to be there again. Raises WherryError."""
+        with self._changed:
+            if self._wanted:
+                self._changed.wait_for(lambda: self._usable or not self._wanted, CALLS_WAIT)
+                if self._usable:
+                    assert self._connection is not None
+                    return self._connection
+                raise self._gone()
+        with self._making:
+            with self._changed:
+                if self._usable and self._connection is not None:
+                    return self._connection
+            connection = self._connect()
+            self._have(connection)
+            return connection
+
+    def open(self, make: Callable[[Connection], T]) -> T:
+        """What `make` makes of the connection; once more with the next one when the connection ended meanwhile. For what has
+        no effect before it has succeeded."""
+        connection = self.get()
+        try:
+            return make(connection)
+        except ConnectionLost:
+            if connection.alive:
+                raise
+            return make(self.get())
 
     def drop(self) -> None:
         """End the connection; the next `get` makes another one."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
+        with self._changed:
+            connection, self._connection = self._connection, None
+            self._wanted, self._missed, self._asked = False, None, None
+            self._changed.notify_all()
+        if connection is not None:
+            connection.close()
+
+    def look(self) -> None:
+        """Called every second or so: is an answer late?"""
+        now = time.monotonic()
+        with self._changed:
+            connection, asked = self._connection, self._asked
+            if connection is None or asked is None:
+                return
+            if self._excused():
+                self._asked = now
+                return
+            silent = now - asked
+            if silent > self._doubt and self._missed is None:
+                self._miss(asked, f"no answer for {silent:.0f} s")
+        if silent > DEAD and connection is self._connection:
+            log.warning("no answer for %.0f s from anybody; the connection is ended", silent)
+            connection.close()
+
+    def woke(self) -> None:
+        """This computer has slept, or this process stood still: what was asked before does not count, and is asked anew."""
+        with self._changed:
+            self._asked = time.monotonic() if self._asked is not None else None
+            self._doubt = WAKING
+            if self._kick is not None:
+                self._kick.set()
+
+    # One connection
+
+    @property
+    def _usable(self) -> bool:
+        return self._connection is not None and self._missed is None and self._connection.alive
+
+    def _gone(self) -> ConnectionLost:
+        since = self._missed
+        silent = f" for {time.monotonic() - since:.0f} s" if since is not None else ""
+        return ConnectionLost(
+            f"the machine has not answered{silent}; wherry goes on trying to reach it.", hint="Try again soon. wherry status"
+        )
+
+    def _have(self, connection: Connection) -> None:
+        kick = threading.Event()
+        connection.when_ended(kick.set)
+        with self._changed:
+            self._connection, self._wanted = connection, True
+            self._missed, self._asked, self._doubt = None, None, DOUBT
+            self._kick = kick
+            self._changed.notify_all()
+        threading.Thread(target=self._watch, args=(connection, kick), name="link", daemon=True).start()
+        for on_up in self._subscribers:
+            threading.Thread(target=_tell, args=(on_up, connection), name="link-up", daemon=True).start()
+
+    def _watch(self, connection: Connection, kick: threading.Event) -> None:
+        """Ask for answers until the connection ends."""
+        while True:
+            kick.wait(EVERY)
+            kick.clear()
+            with self._changed:
+                if not connection.alive or self._connection is not connection:
+                    break
+                self._asked = time.monotonic()
+            if connection.ping(None):
+                self._answered(connection)
+                for on_beat in self._beats:
+                    _tell(on_beat, connection)
+        with self._changed:
+            if self._connection is connection:
+                self._miss(self._asked or time.monotonic(), "the connection to the machine ended")
                 self._connection = None
 
+    def _answered(self, connection: Connection) -> None:
+        with self._changed:
+            if self._connection is not connection:
+                return
+            missed, self._missed, self._asked, self._doubt = self._missed, None, None, DOUBT
+            self._changed.notify_all()
+        if missed is not None:
+            log.info("the old connection answers again")
+            self._on_state("", time.monotonic() - missed)
 
-def _tell(on_up: Callable[[Connection], None], connection: Connection) -> None:
+    # Another one
+
+    def _miss(self, since: float, why: str) -> None:
+        """Called with the lock held."""
+        if not self._wanted or self._missed is not None:
+            return
+        self._missed = since
+        log.warning("%s; connecting again", why)
+        threading.Thread(target=self._replace, args=(why,), name="link-again", daemon=True).start()
+
+    def _replace(self, why: str) -> None:
+        self._on_state(why, 0.0)
+        tries = 0
+        while self._missing():
+            try:
+                connection = self._another(_PATIENCE[min(tries, len(_PATIENCE) - 1)])
+            except (WherryError, *BROKEN) as error:
+                log.log(logging.INFO if tries < 2 else logging.DEBUG, "connecting again: %s", error)
+            else:
+                if connection is not None:
+                    self._put(connection)
+                return
+            with self._changed:
+                self._changed.wait_for(lambda: not self._missing(), _PAUSES[min(tries, len(_PAUSES) - 1)])
+            tries += 1
+
+    def _missing(self) -> bool:
+        return self._wanted and self._missed is not None
+
+    def _another(self, patience: float) -> Connection | None:
+        """A new connection; None when it is not needed any more."""
+        if self._excused():
+            raise ConnectionLost("nobody can answer now.")
+        self._probe()
+        with self._changed:
+            if self._connection is not None:
+                # QEMU stood still, and goes on: so may the connection.
+                self._changed.wait_for(lambda: not self._missing() or self._connection is None, _OLD_ONES_CHANCE)
+            if not self._missing():
+                return None
+        return self._reconnect(patience)
+
+    def _put(self, connection: Connection) -> None:
+        """Have the new connection in place of the old one, whose calls end now."""
+        with self._changed:
+            needed, old, missed = self._missing(), self._connection, self._missed
+            self._connection = None if needed else old
+        if not needed:
+            connection.close()
+            return
+        if old is not None:
+            old.close()
+        self._have(connection)
+        assert missed is not None
+        self._on_state("", time.monotonic() - missed)
+
+
+def _tell(function: OnUp, connection: Connection) -> None:
     try:
-        on_up(connection)
+        function(connection)
+    except WherryError as error:
+        log.info("after connecting: %s", error.message)
     except Exception:  # what failed for one part must not keep the connection from the others
         log.exception("after connecting")

@@ -15,11 +15,12 @@ from launcher.config import GIB, MachineConfig
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
 from launcher.keeper import starter, stopper
 from launcher.keeper.adoption import take_over
+from launcher.keeper.healer import Healer
 from launcher.keeper.health import Health
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
-from launcher.keeper.link import Link
 from launcher.keeper.pause import Pause
+from launcher.keeper.reach import link_to
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu.qmp import Qmp
 from launcher.readiness import Line
@@ -53,8 +54,9 @@ class Supervisor:
         self._stop_wanted = threading.Event()
         self._leave_wanted = threading.Event()
         self._state_lock = threading.Lock()
-        self.link = Link(self._connect)
         self.health = Health()
+        self.link = link_to(self)
+        self.healer = Healer(self.link, self.health, lambda: self.status == "running" and not self.state.paused)
 
     # What other threads use
 
@@ -121,13 +123,8 @@ class Supervisor:
             raise NotRunning(f"machine {self.directory.name!r} is {self.status}.", hint="wherry up")
 
     def connection(self) -> Connection:
-        """The warm SSH connection; a new one when the old has ended. Raises ConnectionLost, NotRunning."""
+        """The warm SSH connection; where it is lost, the next one. Raises ConnectionLost, NotRunning."""
         return self.link.get()
-
-    def _connect(self) -> Connection:
-        if not self.state.ssh_port:
-            raise NotRunning(f"machine {self.directory.name!r} has no SSH port yet.")
-        return Connection.connect(self.state.ssh_port, self.directory.client_key, self.directory.host_key, timeout=30)
 
     def update(self, **values: Any) -> None:
         """Change state.json; the keeper is its only writer."""
@@ -174,6 +171,7 @@ class Supervisor:
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
             starter.start(self)
         self.update(status="running")
+        self.health.report("engine", "ok")
         self._remember_config()
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)

@@ -17,6 +17,7 @@ import queue
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import paramiko
@@ -36,7 +37,28 @@ class Transport(paramiko.Transport):
         self._held: dict[int, paramiko.Channel] = {}
         self._forgettable: deque[int] = deque()
         self._answers: queue.SimpleQueue[tuple[_Door, paramiko.Message] | None] = queue.SimpleQueue()
+        self._over = False
+        self._tell_over: list[Callable[[], object]] = []
+        self._over_lock = threading.Lock()
         threading.Thread(target=self._send_answers, name="ssh-answers", daemon=True).start()
+
+    def run(self) -> None:
+        """The reading thread; when it ends, so has the connection."""
+        try:
+            super().run()
+        finally:
+            with self._over_lock:
+                self._over = True
+            for tell in self._tell_over:
+                tell()
+            self._answers.put(None)
+
+    def when_ended(self, tell: Callable[[], object]) -> None:
+        with self._over_lock:
+            if not self._over:
+                self._tell_over.append(tell)
+                return
+        tell()
 
     def take(self, channel: paramiko.Channel) -> paramiko.Channel:
         """Keep the channel until the other side has closed it, and put what it says in order."""

@@ -67,21 +67,25 @@ class Connection:
         host_key: Path,
         *,
         timeout: float,
+        first_word: float | None = None,
         user: str = "root",
         helper: str = HELPER,
         folder: str = REQUESTS,
     ) -> Self:
         """Connect to 127.0.0.1:`port` and log in; `host_key` is the pair that we made, whose public half is pinned.
 
+        `timeout` is for each step, `first_word` for the connection and the server's first word alone.
         Raises ConnectionLost when nobody speaks SSH there in time, Refused when it is not our guest.
         """
         stream, transport = None, None
+        soon = first_word or timeout
         try:
             with _translated("the machine does not answer over SSH"):
-                stream = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+                stream = socket.create_connection(("127.0.0.1", port), timeout=soon)
                 # Nagle's algorithm and delayed ACKs together cost 40 ms per small request.
                 stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 transport = Transport(stream, WINDOW, PACKET)
+                transport.banner_timeout = soon
                 _log_in(transport, user, client_key, keys.read_public(host_key), timeout)
             stream.settimeout(IDLE_SECONDS)
             return cls(transport, stream, helper, folder)
@@ -105,8 +109,13 @@ class Connection:
         if self._transport.completion_event is not None:
             self._transport.completion_event.set()
 
-    def ping(self, timeout: float) -> bool:
-        """Whether sshd answers within `timeout` seconds (a global request that wants a reply, RFC 4254, 4)."""
+    def when_ended(self, tell: Callable[[], object]) -> None:
+        """Have `tell` called once when the connection has ended, whoever ended it: at once when it has already."""
+        self._transport.when_ended(tell)
+
+    def ping(self, timeout: float | None) -> bool:
+        """Whether sshd answers within `timeout` seconds (a global request that wants a reply, RFC 4254, 4). None: however long
+        that takes, as long as the connection is there."""
         with self._ping_lock:
             answered = threading.Event()
             # As Transport.global_request does it, which would wait for ever; a refusal is an answer too.
@@ -223,7 +232,7 @@ def close(channel: paramiko.Channel) -> None:
 
 
 def _log_in(transport: paramiko.Transport, user: str, client_key: Path, host_key: paramiko.PKey, timeout: float) -> None:
-    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = timeout
+    transport.handshake_timeout = transport.auth_timeout = timeout
     options = transport.get_security_options()
     options.kex, options.ciphers, options.digests = KEX, CIPHERS, MACS
     options.key_types = (host_key.get_name(),)

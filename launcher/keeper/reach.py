@@ -1,0 +1,40 @@
+"""How the supervisor's machine is reached over SSH, now and after something broke: what its link asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from launcher.errors import NotRunning
+from launcher.keeper.link import Link
+from launcher.ssh.transport import Connection
+
+if TYPE_CHECKING:
+    from launcher.keeper.supervisor import Supervisor
+
+_CONNECT_SECONDS: Final = 30.0
+_STOPPED_SECONDS: Final = 3600.0  # a QEMU that somebody stopped is asked again after this
+
+
+def link_to(keeper: Supervisor) -> Link:
+    """The link of this machine; the connection is made later."""
+
+    def reconnect(patience: float) -> Connection:
+        if not keeper.state.ssh_port:
+            raise NotRunning(f"machine {keeper.directory.name!r} has no SSH port yet.")
+        keys = keeper.directory.client_key, keeper.directory.host_key
+        return Connection.connect(keeper.state.ssh_port, *keys, timeout=_CONNECT_SECONDS, first_word=patience)
+
+    def probe() -> None:
+        """Returns when QEMU answers: one that was stopped does so when it goes on. Raises WherryError when it is gone."""
+        monitor = keeper.monitor()
+        if monitor is None:
+            raise NotRunning(f"machine {keeper.directory.name!r} is not running.")
+        monitor.execute("query-status", timeout=_STOPPED_SECONDS)
+
+    def excused() -> bool:
+        return bool(keeper.state.paused) or keeper.status == "stopping" or keeper.watch.ended
+
+    return Link(
+        lambda: reconnect(_CONNECT_SECONDS), reconnect, probe=probe, excused=excused,
+        on_state=lambda why, seconds: keeper.healer.on_link(why, seconds),
+    )  # fmt: skip

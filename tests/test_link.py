@@ -1,0 +1,256 @@
+"""The keeper's connection: doubted, replaced, given up, by a real SSH server behind a wire that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import ConnectionLost
+from launcher.keeper import link
+from launcher.keeper.link import Link
+from launcher.ssh.transport import Connection, receive
+from tests.guestserver import Guest, guest
+
+
+class Wire:
+    """Carries connections to the guest. What is cut is not told to either side: its bytes just do not come."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._open = threading.Event()
+        self._open.set()
+        self._held: set[int] = set()  # connections that stay cut
+        self.count = 0
+        self._streams: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._open.set()
+
+    def cut_what_is_there(self) -> None:
+        self._held.update(range(self.count))
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listening.close()
+        self._open.set()
+        for stream in self._streams:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for stream in self._streams:
+            stream.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                number = self.count
+                self.count += 1
+                self._streams += [near, far]
+                for ends in ((near, far), (far, near)):
+                    self._threads.append(threading.Thread(target=self._carry, args=(number, *ends), daemon=True))
+                    self._threads[-1].start()
+
+    def _carry(self, number: int, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                while not self._open.wait(0.01) or number in self._held:
+                    if number in self._held:
+                        return
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+class Setup:
+    def __init__(self, server: Guest) -> None:
+        self.server = server
+        self.wire = Wire(server.port)
+        self.excused = False
+        self.states: list[str] = []
+        self.up: list[Connection] = []
+        self.changed = threading.Condition()
+        self.link = Link(self._connect, lambda _: self._connect(0.5), excused=lambda: self.excused, on_state=self._state)
+        self.link.subscribe(self._up)
+        self._over = threading.Event()
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def _connect(self, first_word: float = 5) -> Connection:
+        port, self.server.port = self.server.port, self.wire.port
+        try:
+            return self.server.connect(first_word=first_word)
+        finally:
+            self.server.port = port
+
+    def _look(self) -> None:
+        while not self._over.wait(0.02):
+            self.link.look()
+
+    def _state(self, why: str, seconds: float) -> None:
+        assert seconds >= 0
+        with self.changed:
+            self.states.append(why)
+            self.changed.notify_all()
+
+    def _up(self, connection: Connection) -> None:
+        with self.changed:
+            self.up.append(connection)
+            self.changed.notify_all()
+
+    def wait_up(self, times: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.up) >= times, 20)
+
+    def wait_states(self, times: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.states) >= times, 20)
+
+    def close(self) -> None:
+        self._over.set()
+        self.link.drop()
+        self.wire.close()
+
+
+@pytest.fixture
+def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+    for name, value in (("EVERY", 0.05), ("DOUBT", 0.3), ("WAKING", 0.1), ("DEAD", 1.5), ("CALLS_WAIT", 0.3)):
+        monkeypatch.setattr(link, name, value)
+    monkeypatch.setattr(link, "_PAUSES", (0.01, 0.05))
+    with guest(tmp_path) as server:
+        made = Setup(server)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def test_one_connection_for_all(setup: Setup) -> None:
+    threads = [threading.Thread(target=setup.link.get) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert setup.wire.count == 1
+    setup.wait_up(1)
+    assert setup.up == [setup.link.get()]
+
+
+def test_one_that_ends_is_replaced_without_anyone_asking(setup: Setup) -> None:
+    first = setup.link.get()
+    channel = first.open_session()
+    setup.server.drop()
+    setup.wait_up(2)
+    assert receive(channel.recv) == b""
+    setup.wait_states(2)
+    assert setup.states == ["the connection to the machine ended", ""]
+    assert setup.link.get() is setup.up[1] is not first
+    assert setup.link.get().run(["echo", "hi"], timeout=20)[1] == b"hi\n"
+
+
+def test_one_that_gives_no_answer_is_replaced(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "DEAD", 60.0)
+    channel = setup.link.get().open_session()
+    setup.wire.cut_what_is_there()
+    setup.wait_up(2)
+    assert receive(channel.recv) == b""  # its call ends, not 60 s later
+    assert setup.link.get().run(["echo", "hi"], timeout=20)[1] == b"hi\n"
+
+
+def test_nothing_is_lost_when_the_old_one_answers_again(setup: Setup) -> None:
+    first = setup.link.get()
+    channel = first.start(["cat"])
+    setup.wire.cut()
+    setup.wait_states(1)
+    setup.wire.mend()
+    setup.wait_states(2)
+    assert setup.link.get() is first
+    channel.sendall(b"still here")
+    channel.shutdown_write()
+    assert receive(channel.recv) == b"still here"
+    assert setup.states[0].startswith("no answer for") and setup.states[1] == ""
+
+
+def test_calls_wait_and_then_say_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = setup.link.get()
+    channel = first.open_session()
+    setup.wire.cut()
+    setup.wait_states(1)
+    with pytest.raises(ConnectionLost, match="has not answered for"):
+        setup.link.get()
+    assert receive(channel.recv) == b""  # nobody answers for long: what is under way ends with an error
+    assert not first.alive
+    monkeypatch.setattr(link, "CALLS_WAIT", 20.0)
+    threading.Timer(0.2, setup.wire.mend).start()
+    assert setup.link.get() is not first
+
+
+def test_opening_is_tried_once_more_on_the_next_connection(setup: Setup) -> None:
+    first = setup.link.get()
+    tried: list[Connection] = []
+
+    def make(connection: Connection) -> str:
+        tried.append(connection)
+        if connection is first:
+            setup.server.drop()
+            setup.wait_up(2)
+            raise ConnectionLost("it ended")
+        return "made"
+
+    assert setup.link.open(make) == "made"
+    assert len(tried) == 2
+
+
+def test_no_answer_is_no_news_while_it_is_excused(setup: Setup) -> None:
+    first = setup.link.get()
+    setup.wire.cut()
+    setup.excused = True
+    time.sleep(0.8)
+    assert setup.states == []
+    setup.wire.mend()
+    setup.excused = False
+    assert setup.link.get() is first
+
+
+def test_after_a_sleep_an_old_question_does_not_count(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "DOUBT", 1000.0)
+    setup.link.get()
+    setup.wire.cut()
+    setup.link.woke()
+    setup.wait_states(1)  # with WAKING's patience, not DOUBT's
+    setup.wire.mend()
+    setup.wait_states(2)
+
+
+def test_what_is_dropped_is_not_made_again(setup: Setup) -> None:
+    setup.link.get()
+    setup.wire.cut()
+    setup.wait_states(1)
+    setup.link.drop()
+    setup.wire.mend()
+    tries = setup.wire.count
+    time.sleep(0.3)
+    assert setup.wire.count <= tries + 1  # one may have been under way
+    assert len(setup.up) == 1
+    assert setup.link.get().alive
+
+
+def test_beats_come_after_answers(setup: Setup) -> None:
+    beaten = threading.Event()
+    setup.link.beat(lambda _: beaten.set())
+    setup.link.get()
+    assert beaten.wait(10)
