@@ -92,6 +92,13 @@ class HostModule(Protocol):
         """After the end of its input: wait until the other side has closed the socket altogether, or we have. False at once
         where the system does not tell that from an end of input alone."""
 
+    def bind_exclusively(self, listening: socket.socket, address: str, port: int) -> None:
+        """Bind a socket so that no other program can bind the same, and that a connection of an earlier one which lingers is no
+        hindrance. Raises OSError as bind does."""
+
+    def port_denied(self, proto: str, port: int) -> tuple[str, str]:
+        """Why the system refuses us that port, and the system's own remedy."""
+
     def docker_socket(self) -> Path | None:
         """Where docker's clients look when nobody told them; None where that is no socket file."""
 

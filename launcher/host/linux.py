@@ -26,6 +26,7 @@ __all__ = [
     "NAME",
     "accelerator_hint",
     "accelerators",
+    "bind_exclusively",
     "clone",
     "detach_options",
     "docker_socket",
@@ -36,6 +37,7 @@ __all__ = [
     "lock_taken",
     "make_private",
     "no_acceleration",
+    "port_denied",
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
@@ -169,3 +171,19 @@ def wait_hangup(stream: socket.socket) -> bool:
     poll.register(stream, 0)
     poll.poll()
     return True
+
+
+def bind_exclusively(listening: socket.socket, address: str, port: int) -> None:
+    # Here it lets nobody bind what another listens on; it only passes over connections that linger (socket(7)). For UDP it
+    # would share the port.
+    if listening.type == socket.SOCK_STREAM:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((address, port))
+
+
+def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        first = 1024
+    return f"ports below {first} are root's on this computer", f"sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "NAME",
     "accelerator_hint",
     "accelerators",
+    "bind_exclusively",
     "clone",
     "detach_options",
     "docker_socket",
@@ -34,6 +36,7 @@ __all__ = [
     "lock_taken",
     "make_private",
     "no_acceleration",
+    "port_denied",
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
@@ -46,6 +49,7 @@ __all__ = [
 NAME: Final = "macos"
 ENDPOINT: Final[Endpoint] = "unix"
 _TIMEOUT: Final = 20
+_LOW: Final = 1024
 
 
 def accelerators(guest_arch: str) -> list[str]:
@@ -122,3 +126,33 @@ def clone(source: int, target: int) -> bool:  # noqa: ARG001
 def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
     # poll(2) here may say POLLHUP for an end of input alone, which would cut off `echo | docker run -i`.
     return False
+
+
+def bind_exclusively(listening: socket.socket, address: str, port: int) -> None:
+    if port < _LOW and _is_loopback(address):
+        # Since macOS 10.14 anybody may bind a low port, but on the wildcard address only. Peers are looked at when they connect.
+        address = "::" if ":" in address else "0.0.0.0"  # noqa: S104
+    try:
+        listening.bind((address, port))
+    except OSError as error:
+        # SO_REUSEADDR is needed for what lingers, and would put us in front of a program that listens on the wildcard address:
+        # so only where nobody listens.
+        if error.errno != errno.EADDRINUSE or listening.type != socket.SOCK_STREAM or _listened(listening.family, address, port):
+            raise
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, port))
+
+
+def _is_loopback(address: str) -> bool:
+    return address == "::1" or address.startswith("127.")
+
+
+def _listened(family: int, address: str, port: int) -> bool:
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
+    with socket.socket(family, socket.SOCK_STREAM) as stream:
+        stream.settimeout(1)
+        return stream.connect_ex((own, port)) == 0
+
+
+def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001
+    return f"ports below {_LOW} of one address are root's on this computer", "Publish it on 127.0.0.1 or 0.0.0.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ ENDPOINT: Final[Endpoint] = "stdio"
 _DETACHED: Final = 0x00000008 | 0x00000200 | 0x01000000
 
 
+_NETSH_SECONDS: Final = 10
 _TURN_ON: Final = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
 
 
@@ -139,3 +141,30 @@ def docker_socket() -> Path | None:
 
 def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
     return False
+
+
+def bind_exclusively(listening: socket.socket, address: str, port: int) -> None:
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)  # type: ignore[attr-defined,unused-ignore]
+    listening.bind((address, port))
+
+
+def port_denied(proto: str, port: int) -> tuple[str, str]:
+    """Windows answers "access denied" for the ranges that Hyper-V and others have reserved, and for what another program has
+    bound exclusively."""
+    from launcher import proc
+    from launcher.errors import WherryError
+
+    command = ["netsh", "interface", "ipv4", "show", "excludedportrange", f"protocol={proto}"]
+    try:
+        reserved = reserved_ranges(proc.run(command, timeout=_NETSH_SECONDS))
+    except WherryError:
+        reserved = []
+    for first, last in reserved:
+        if first <= port <= last:
+            return f"Windows has reserved the ports {first}-{last}", "As administrator: net stop winnat, then net start winnat"
+    return "another program has it for itself alone", "End that program"
+
+
+def reserved_ranges(text: str) -> list[tuple[int, int]]:
+    """First and last port of each line of numbers that netsh prints; its words differ by language."""
+    return [(int(first), int(last)) for first, last in re.findall(r"^\s*(\d+)\s+(\d+)\s*\*?\s*$", text, re.MULTILINE)]

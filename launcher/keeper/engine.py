@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 from paramiko import Channel
@@ -14,6 +16,7 @@ from launcher.ssh.transport import BROKEN, Connection, close
 
 SOCKET: Final = "/run/docker.sock"
 _TIMEOUT: Final = 60.0
+_CHUNK: Final = 64 << 10
 
 
 class _Reader(io.RawIOBase):
@@ -69,6 +72,35 @@ def request(
     finally:
         http_connection.close()
         close(channel)
+
+
+@contextlib.contextmanager
+def stream(connection: Connection, path: str) -> Iterator[Iterator[bytes]]:
+    """An answer without an end, as it comes: pieces of its body until the engine or the connection ends.
+
+    Raises EngineFailed when the engine refuses, ConnectionLost when it does not answer.
+    """
+    channel = connection.open_streamlocal(SOCKET)
+    channel.settimeout(_TIMEOUT)
+    http_connection = http.client.HTTPConnection("docker")
+    http_connection.sock = cast(Any, _Stream(channel))
+    try:
+        http_connection.request("GET", path, headers={"Host": "docker"})
+        response = http_connection.getresponse()
+        if response.status >= 400:
+            raise EngineFailed(f"the engine answered {response.status} to GET {path}: {_message(response.read())}")
+        channel.settimeout(None)
+        yield _pieces(response)
+    except (*BROKEN, http.client.HTTPException) as error:
+        raise ConnectionLost(f"the engine did not answer GET {path}: {error!r}", hint="wherry logs engine") from error
+    finally:
+        close(channel)
+
+
+def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    with contextlib.suppress(*BROKEN, http.client.HTTPException):
+        while data := response.read1(_CHUNK):
+            yield data
 
 
 def call(connection: Connection, method: str, path: str, body: object = None, *, timeout: float = _TIMEOUT) -> Any:

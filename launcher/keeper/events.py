@@ -1,0 +1,93 @@
+"""What happens in the engine: its event stream, and all of its containers whenever something may have been missed.
+
+The stream is opened before the containers are listed, so nothing falls between. It ends with the SSH connection or with the
+engine: then it is opened anew, and everything is listed again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+from launcher.errors import WherryError
+from launcher.keeper import engine
+from launcher.ssh.transport import Connection
+
+log = logging.getLogger("wherry.keeper.events")
+
+Event = dict[str, Any]
+# Others come often (exec_start of health checks) and nobody of us wants them.
+FILTERS: Final = {
+    "type": ["container", "service"],
+    "event": ["create", "start", "die", "destroy", "rename", "pause", "unpause", "update", "remove"],
+}
+_AGAIN: Final = (0.2, 1.0, 5.0)  # seconds before the stream is opened again, while the engine does not answer
+
+
+class Events:
+    """One subscriber's function is called at a time, all in one thread. Begin with `link.subscribe(events.connected)`."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[tuple[Callable[[Event], None], Callable[[Connection, list[dict[str, Any]]], None]]] = []
+        self._now: Connection | None = None
+        self._following = threading.Lock()
+        self._closed = threading.Event()
+
+    def subscribe(
+        self, on_event: Callable[[Event], None], on_resync: Callable[[Connection, list[dict[str, Any]]], None]
+    ) -> None:
+        """`on_event` gets the engine's own object: Type, Action, Actor.ID and Actor.Attributes. `on_resync` gets the answer of
+        GET /containers/json?all=1; what it knew before and does not find there is gone."""
+        self._subscribers.append((on_event, on_resync))
+
+    def connected(self, connection: Connection) -> None:
+        """Follow the engine on this connection until that ends."""
+        self._now = connection
+        with self._following:  # the thread of the connection before has not noticed its end yet
+            failures = 0
+            while self._current(connection):
+                try:
+                    self._follow(connection)
+                    failures = 0
+                except WherryError as error:
+                    if self._current(connection):
+                        log.info("the engine's events: %s", error.message)
+                    failures += 1
+                # An engine that restarts says nothing for a while; the stream's end was the sign.
+                self._closed.wait(_AGAIN[min(failures, len(_AGAIN) - 1)])
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _current(self, connection: Connection) -> bool:
+        return connection is self._now and connection.alive and not self._closed.is_set()
+
+    def _follow(self, connection: Connection) -> None:
+        path = f"/events?filters={quote(json.dumps(FILTERS))}"
+        with engine.stream(connection, path) as lines:
+            containers = engine.call(connection, "GET", "/containers/json?all=1")
+            for _, on_resync in self._subscribers:
+                _guarded(on_resync, connection, containers)
+            for event in _objects(lines):
+                for on_event, _ in self._subscribers:
+                    _guarded(on_event, event)
+
+
+def _objects(pieces: Iterator[bytes]) -> Iterator[Event]:
+    pending = b""
+    for piece in pieces:
+        *lines, pending = (pending + piece).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _guarded(function: Callable[..., None], *arguments: Any) -> None:
+    try:
+        function(*arguments)
+    except Exception:  # one part's trouble is not the other's
+        log.exception("after an event of the engine")

@@ -1,0 +1,61 @@
+"""The loop in which all published ports are served: one thread, whatever their number and that of their connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol, TypeVar
+
+from launcher.keeper.ports import sockets
+from launcher.keeper.ports.inner import Inner, Monitor
+from launcher.keeper.ports.sockets import Bound
+from launcher.keeper.ports.tcp import TcpPort
+from launcher.keeper.ports.udp import UdpPort
+
+log = logging.getLogger("wherry.ports")
+
+_ANSWERS_WITHIN: Final = 60.0
+Result = TypeVar("Result")
+
+
+class Port(Protocol):
+    """What is served."""
+
+    @property
+    def connections(self) -> int: ...
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Forwarder:
+    """Safe to use from many threads, but not from the loop itself."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ports", daemon=True)
+        self._thread.start()
+
+    def open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
+        """Serve the bound sockets; whoever connects from now on waits at worst."""
+        sockets.listen(bound)
+        return self._do(self._open(proto, target, bound))
+
+    def close(self, port: Port) -> None:
+        """The sockets are closed when it returns; connections may end what they have begun."""
+        self._do(port.close())
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+    async def _open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
+        inner = Inner(self._monitor, proto, target)
+        port: Port = TcpPort(inner, bound) if proto == "tcp" else UdpPort(inner, bound)
+        await port.open()
+        return port
+
+    def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWERS_WITHIN)

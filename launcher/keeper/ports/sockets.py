@@ -1,0 +1,168 @@
+"""Listening sockets of this computer, and why one cannot be had: who has the port, or what the system wants."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import random
+import socket
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import psutil
+
+from launcher import host
+from launcher.errors import WherryError
+from launcher.keeper.ports.bindings import Binding
+
+log = logging.getLogger("wherry.ports")
+
+BACKLOG: Final = 1024
+_KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+# The guest's own range (iso/overlay/etc/sysctl.conf), from which no host system takes its outgoing ports.
+CHOSEN_FROM: Final = range(20000, 30000)
+_TRIES: Final = 400
+_IN_USE: Final = (errno.EADDRINUSE, 10048)
+_DENIED: Final = (errno.EACCES, errno.EPERM, 10013)
+_NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, 10049, 10047)
+
+
+class Taken(WherryError):
+    """A port of this computer that cannot be had. `owner` says in a few words who has it, empty when nobody knows."""
+
+    kind = "port-taken"
+
+    def __init__(self, message: str, *, hint: str, owner: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.owner = owner
+
+
+def addresses(binding: Binding, published: Iterable[str]) -> list[str]:
+    """The addresses of this computer on which the binding is reached; without one of its own those of publish_address."""
+    return [binding.address] if binding.address else list(published)
+
+
+def name(proto: str, address: str, port: int) -> str:
+    """As docker writes it: 127.0.0.1:80/tcp, [::1]:80/tcp."""
+    return f"{f'[{address}]' if ':' in address else address}:{port}/{proto}"
+
+
+class Bound(NamedTuple):
+    """A bound socket. `only_local`: peers from elsewhere are to be dropped, since the system made us take the wildcard address."""
+
+    socket: socket.socket
+    only_local: bool
+
+
+def bind(binding: Binding, published: Iterable[str]) -> list[Bound]:
+    """Sockets on all addresses of the binding, bound and not listening yet; all or none. Raises Taken."""
+    sockets: list[Bound] = []
+    try:
+        for address in addresses(binding, published):
+            try:
+                sockets.append(_bound(binding.proto, address, binding.port))
+            except OSError as error:
+                # `localhost` is both, but a computer may have no IPv6.
+                if not (error.errno in _NO_SUCH_ADDRESS and not binding.address and ":" in address):
+                    raise _explained(error, binding, address) from error
+    except WherryError:
+        close(sockets)
+        raise
+    return sockets
+
+
+def close(sockets: Iterable[Bound]) -> None:
+    for one in sockets:
+        one.socket.close()
+
+
+def listen(sockets: Iterable[Bound]) -> None:
+    """From now on connections are taken, and wait."""
+    for one in sockets:
+        if one.socket.type == socket.SOCK_STREAM:
+            one.socket.listen(BACKLOG)
+
+
+def choose(proto: str, address: str, published: Iterable[str], avoid: set[int], among: Iterable[int] = ()) -> Binding | None:
+    """A port that is free here and not in `avoid`; of `among` in their order, else any. None when there is none."""
+    candidates = list(among) or random.sample(CHOSEN_FROM, _TRIES)
+    for port in candidates:
+        binding = Binding(proto, address, port)
+        if port in avoid:
+            continue
+        try:
+            close(bind(binding, published))
+        except WherryError:
+            continue
+        return binding
+    return None
+
+
+def _bound(proto: str, address: str, port: int) -> Bound:
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    made = socket.socket(family, _KINDS[proto])
+    try:
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        host.current().bind_exclusively(made, address, port)
+        made.setblocking(False)
+    except BaseException:
+        made.close()
+        raise
+    wanted_local = ipaddress.ip_address(address).is_loopback
+    return Bound(made, wanted_local and not ipaddress.ip_address(made.getsockname()[0]).is_loopback)
+
+
+def _explained(error: OSError, binding: Binding, address: str) -> Taken:
+    shown = name(binding.proto, address, binding.port)
+    if error.errno in _NO_SUCH_ADDRESS:
+        return Taken(f"{shown} cannot be published: this computer has no address {address}", hint="Leave the address out.")
+    another = _another(binding, address)
+    if error.errno in _DENIED:
+        why, remedy = host.current().port_denied(binding.proto, binding.port)
+        return Taken(f"port {shown} cannot be opened: {why}", hint=f"{remedy}, or publish another: {another}", owner=why)
+    if error.errno in _IN_USE:
+        owner = owner_of(binding.proto, address, binding.port)
+        by = f" by {owner}" if owner else ""
+        return Taken(f"port {shown} is in use{by}", hint=f"Free it, or publish another: {another}", owner=owner)
+    return Taken(f"port {shown} cannot be opened: {error.strerror or error}", hint=f"Publish another: {another}")
+
+
+def _another(binding: Binding, address: str) -> str:
+    """What may be written in its place, with a free port above it."""
+    above = range(max(binding.port + 1, 1024), min(binding.port + 1000, 65536))
+    above = range(binding.port + 8000, min(binding.port + 9000, 65536)) if binding.port < 1024 else above
+    for port in above:
+        try:
+            close([_bound(binding.proto, address, port)])
+        except OSError:
+            continue
+        return f"-p {port}:{binding.port}"
+    return "-p HOST:CONTAINER"
+
+
+def owner_of(proto: str, address: str, port: int) -> str:
+    """Who has a port: "postgres (pid 812)"; empty where the system does not tell it to us."""
+    try:
+        found = psutil.net_connections(proto)
+    except (psutil.Error, OSError):
+        return ""
+    for entry in found:
+        local = entry.laddr
+        if not local or local.port != port or (proto == "tcp" and entry.status != psutil.CONN_LISTEN):
+            continue
+        if entry.pid and (local.ip == address or local.ip in ("0.0.0.0", "::") or address in ("0.0.0.0", "::")):  # noqa: S104
+            return _process(entry.pid)
+    return ""
+
+
+def _process(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        words = process.cmdline()
+        if "launcher.keeper" in words:
+            return f"wherry's machine {words[words.index('launcher.keeper') + 1]} (pid {pid})"
+        return f"{process.name()} (pid {pid})"
+    except (psutil.Error, IndexError):
+        return f"pid {pid}"

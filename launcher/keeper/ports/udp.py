@@ -1,0 +1,141 @@
+"""Datagrams of one published UDP port: each peer has a socket of its own towards the guest, so that answers find their way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import time
+from collections import OrderedDict
+from typing import Any, Final, cast
+
+from launcher.errors import WherryError
+from launcher.keeper.ports.inner import LOOPBACK, Inner
+from launcher.keeper.ports.sockets import Bound
+
+log = logging.getLogger("wherry.ports")
+
+_QUIET_SECONDS: Final = 90.0  # docker's own proxy forgets a peer after as long
+_MOST_PEERS: Final = 512  # the one that was quiet longest gives way
+_MOST_WAITING: Final = 64  # datagrams of one peer while its way is made
+
+Address = tuple[Any, ...]
+
+
+class UdpPort:
+    """Serves its sockets in the forwarder's loop, from `open` to `close`."""
+
+    def __init__(self, inner: Inner, sockets: list[Bound]) -> None:
+        self._inner = inner
+        self._sockets = sockets
+        self._transports: list[asyncio.DatagramTransport] = []
+        self._flows: OrderedDict[tuple[int, Address], _Flow] = OrderedDict()
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number, bound in enumerate(self._sockets):
+            transport, _ = await loop.create_datagram_endpoint(lambda n=number, b=bound: _Outer(self, n, b), sock=bound.socket)
+            self._transports.append(transport)
+
+    async def close(self) -> None:
+        for flow in list(self._flows.values()):
+            flow.stop()
+        for transport in self._transports:
+            transport.abort()
+        # abort() closes the sockets in the loop's next round; who asked may bind them again at once.
+        for bound in self._sockets:
+            with contextlib.suppress(OSError):
+                bound.socket.close()
+        self._inner.discard()
+
+    @property
+    def connections(self) -> int:
+        return len(self._flows)
+
+    def received(self, number: int, data: bytes, peer: Address) -> None:
+        key = (number, peer)
+        flow = self._flows.get(key)
+        if flow is None:
+            if len(self._flows) >= _MOST_PEERS:
+                next(iter(self._flows.values())).stop()
+            flow = self._flows[key] = _Flow(self, key)
+        self._flows.move_to_end(key)
+        flow.send(data)
+
+    def answer(self, key: tuple[int, Address], data: bytes) -> None:
+        self._flows.move_to_end(key)
+        self._transports[key[0]].sendto(data, key[1])
+
+    def forget(self, key: tuple[int, Address]) -> None:
+        self._flows.pop(key, None)
+
+    @property
+    def inner(self) -> Inner:
+        return self._inner
+
+
+class _Flow(asyncio.DatagramProtocol):
+    """One peer."""
+
+    def __init__(self, port: UdpPort, key: tuple[int, Address]) -> None:
+        self._port = port
+        self._key = key
+        self._waiting: list[bytes] = []
+        self._transport: asyncio.DatagramTransport | None = None
+        self._last = time.monotonic()
+        self._task = asyncio.get_running_loop().create_task(self._live())
+
+    def send(self, data: bytes) -> None:
+        self._last = time.monotonic()
+        if self._transport is not None:
+            self._transport.sendto(data)
+        elif len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(data)
+
+    def stop(self) -> None:
+        self._port.forget(self._key)
+        self._task.cancel()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        for data in self._waiting:
+            self._transport.sendto(data)
+        self._waiting.clear()
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:  # noqa: ARG002  the interface's
+        self._last = time.monotonic()
+        self._port.answer(self._key, data)
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("udp: %s", exc)
+
+    async def _live(self) -> None:
+        try:
+            async with self._port.inner.rule() as number:
+                loop = asyncio.get_running_loop()
+                transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(LOOPBACK, number))
+                try:
+                    while (left := self._last + _QUIET_SECONDS - time.monotonic()) > 0:
+                        await asyncio.sleep(left)
+                finally:
+                    transport.close()
+        except (WherryError, OSError) as error:
+            log.warning("datagrams are dropped: %s", error)
+        finally:
+            self._port.forget(self._key)
+
+
+class _Outer(asyncio.DatagramProtocol):
+    def __init__(self, port: UdpPort, number: int, bound: Bound) -> None:
+        self._port = port
+        self._number = number
+        self._only_local = bound.only_local
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        if self._only_local and not ipaddress.ip_address(addr[0].partition("%")[0]).is_loopback:
+            return
+        self._port.received(self._number, data, addr)
+
+    def error_received(self, exc: Exception) -> None:
+        log.debug("udp: %s", exc)
