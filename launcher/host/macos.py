@@ -130,14 +130,18 @@ def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
 
 def bind_exclusively(listening: socket.socket, address: str, port: int) -> None:
     if port < _LOW and _is_loopback(address):
-        # Since macOS 10.14 anybody may bind a low port, but on the wildcard address only. Peers are looked at when they connect.
+        # Since macOS 10.14 anybody may bind a low port, on the wildcard address only. Peers are looked at when they connect.
         address = "::" if ":" in address else "0.0.0.0"  # noqa: S104
     try:
         listening.bind((address, port))
     except OSError as error:
         # SO_REUSEADDR is needed for what lingers, and would put us in front of a program that listens on the wildcard address:
         # so only where nobody listens.
-        if error.errno != errno.EADDRINUSE or listening.type != socket.SOCK_STREAM or _listened(listening.family, address, port):
+        if (
+            error.errno != errno.EADDRINUSE
+            or listening.type != socket.SOCK_STREAM
+            or _listened(listening.family, address, port)
+        ):
             raise
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((address, port))

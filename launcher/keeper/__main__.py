@@ -16,11 +16,14 @@ from types import FrameType
 
 from launcher import host, store
 from launcher.errors import WherryError, of_system
+from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
+from launcher.keeper.ports.service import PortService
 from launcher.keeper.proxy.server import EngineProxy
 from launcher.keeper.pulse import Pulse
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
+from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 
 _LOG_BYTES = 1 << 20
@@ -65,6 +68,13 @@ def main() -> int:
         raise
 
 
+def _follow(keeper: Supervisor, events: Events, connection: Connection) -> None:
+    """Follow the engine, once it is there."""
+    with contextlib.suppress(WherryError):  # the start has failed
+        keeper.wait_ready()
+        events.connected(connection)
+
+
 def _keep(directory: MachineDir, action: str) -> int:
     _log_to(directory)
     # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine/run.py starts one at a time.
@@ -73,8 +83,11 @@ def _keep(directory: MachineDir, action: str) -> int:
     assert lock is not None
     try:
         keeper = Supervisor(directory, only_stop=action == "stop", disk_action=action)
-        proxy = EngineProxy(keeper)
-        server = Server(keeper, proxy.working)
+        events = Events()
+        ports = PortService(keeper, events)
+        keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
+        proxy = EngineProxy(keeper, ports.publisher)
+        server = Server(keeper, proxy.working, ports.holders.listing)
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
@@ -93,6 +106,8 @@ def _keep(directory: MachineDir, action: str) -> int:
         return keeper.run()
     finally:
         pulse.stop()
+        events.close()
+        ports.close()
         proxy.close()
         server.close()
 

@@ -31,8 +31,11 @@ _BACKLOG: Final = 256  # many commands at once are normal: compose, IDEs, script
 class Server:
     """Serves one supervisor. `start` listens before it returns. `others`: what else a handover would cut short."""
 
-    def __init__(self, keeper: Supervisor, others: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, keeper: Supervisor, others: Callable[[], int] = lambda: 0, ports: Callable[[], list[dict[str, Any]]] = list
+    ) -> None:
         self._keeper = keeper
+        self._ports = ports
         self._path = keeper.directory.control_socket
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -157,6 +160,7 @@ class Server:
             "sessions": self._sessions,
             "uptime": self._keeper.uptime,
             "health": self._keeper.health.to_json(),
+            "ports": self._ports(),
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:

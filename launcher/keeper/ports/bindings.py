@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 PROTOCOLS: Final = ("tcp", "udp")
@@ -15,31 +15,31 @@ _UNPUBLISHED: Final = ("host", "none", "container:")
 
 @dataclass(frozen=True, order=True)
 class Binding:
-    """One port: `address` is the host's as the user named it, empty when there was none; `guest` is where the engine has it."""
+    """One port: `address` is the host's as the user named it, empty when there was none; `guest` is where the engine has it,
+    `inside` the container's own port, for words only."""
 
     proto: str
     address: str
     port: int
     guest: str = NIC
     guest_port: int = 0  # 0: the same as port
+    inside: int = field(default=0, compare=False)
 
     @property
     def target(self) -> tuple[str, int]:
         return self.guest, self.guest_port or self.port
 
 
-def of_container(found: dict[str, Any]) -> tuple[list[Binding], bool]:
-    """Bindings from an answer of GET /containers/ID/json, and whether that is all of them: a port that the engine is to choose is
-    known only while the container runs."""
+def of_container(found: dict[str, Any]) -> list[Binding]:
+    """Bindings from an answer of GET /containers/ID/json. A port that the engine is to choose is known only while it runs."""
     settings = found.get("HostConfig") or {}
     if any(str(settings.get("NetworkMode") or "").startswith(mode) for mode in _UNPUBLISHED):
-        return [], True
+        return []
     actual: dict[str, Any] = (found.get("NetworkSettings") or {}).get("Ports") or {}
     wanted: dict[str, Any] = dict(settings.get("PortBindings") or {})
     if settings.get("PublishAllPorts"):
         wanted = {**{key: [{}] for key in (found.get("Config") or {}).get("ExposedPorts") or {}}, **wanted}
     bindings: list[Binding] = []
-    complete = True
     for key, entries in wanted.items():
         proto = key.partition("/")[2] or "tcp"
         if proto not in PROTOCOLS:
@@ -49,10 +49,9 @@ def of_container(found: dict[str, Any]) -> tuple[list[Binding], bool]:
             port = single(entry.get("HostPort"))
             port = port or next(chosen, 0)
             if port:
-                bindings.append(binding(proto, str(entry.get("HostIp") or ""), port))
-            else:
-                complete = False
-    return sorted(set(bindings)), complete
+                address = str(entry.get("HostIp") or "")
+                bindings.append(Binding(proto, address, port, guest_address(address), inside=single(key.partition("/")[0])))
+    return sorted(set(bindings))
 
 
 def of_service(found: dict[str, Any]) -> list[Binding]:
@@ -63,10 +62,6 @@ def of_service(found: dict[str, Any]) -> list[Binding]:
         for port in ports
         if port.get("PublishMode") == "ingress" and port.get("PublishedPort") and port.get("Protocol") in PROTOCOLS
     )
-
-
-def binding(proto: str, address: str, port: int) -> Binding:
-    return Binding(proto, address, port, guest_address(address))
 
 
 def guest_address(address: str) -> str:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from launcher.keeper.ports import sockets
 from launcher.keeper.ports.inner import Inner, Monitor
 from launcher.keeper.ports.sockets import Bound
 from launcher.keeper.ports.tcp import TcpPort
@@ -39,8 +38,7 @@ class Forwarder:
         self._thread.start()
 
     def open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
-        """Serve the bound sockets; whoever connects from now on waits at worst."""
-        sockets.listen(bound)
+        """Serve the bound sockets."""
         return self._do(self._open(proto, target, bound))
 
     def close(self, port: Port) -> None:

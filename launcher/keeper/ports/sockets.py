@@ -49,14 +49,14 @@ def name(proto: str, address: str, port: int) -> str:
 
 
 class Bound(NamedTuple):
-    """A bound socket. `only_local`: peers from elsewhere are to be dropped, since the system made us take the wildcard address."""
+    """A bound socket. `only_local`: peers from elsewhere are to be dropped, the system made us take the wildcard address."""
 
     socket: socket.socket
     only_local: bool
 
 
 def bind(binding: Binding, published: Iterable[str]) -> list[Bound]:
-    """Sockets on all addresses of the binding, bound and not listening yet; all or none. Raises Taken."""
+    """Sockets on all addresses of the binding; all or none. Of TCP they listen: whoever connects waits. Raises Taken."""
     sockets: list[Bound] = []
     try:
         for address in addresses(binding, published):
@@ -75,13 +75,6 @@ def bind(binding: Binding, published: Iterable[str]) -> list[Bound]:
 def close(sockets: Iterable[Bound]) -> None:
     for one in sockets:
         one.socket.close()
-
-
-def listen(sockets: Iterable[Bound]) -> None:
-    """From now on connections are taken, and wait."""
-    for one in sockets:
-        if one.socket.type == socket.SOCK_STREAM:
-            one.socket.listen(BACKLOG)
 
 
 def choose(proto: str, address: str, published: Iterable[str], avoid: set[int], among: Iterable[int] = ()) -> Binding | None:
@@ -106,6 +99,8 @@ def _bound(proto: str, address: str, port: int) -> Bound:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         host.current().bind_exclusively(made, address, port)
+        if proto == "tcp":
+            made.listen(BACKLOG)
         made.setblocking(False)
     except BaseException:
         made.close()
@@ -131,6 +126,7 @@ def _explained(error: OSError, binding: Binding, address: str) -> Taken:
 
 def _another(binding: Binding, address: str) -> str:
     """What may be written in its place, with a free port above it."""
+    suffix = "" if binding.proto == "tcp" else f"/{binding.proto}"
     above = range(max(binding.port + 1, 1024), min(binding.port + 1000, 65536))
     above = range(binding.port + 8000, min(binding.port + 9000, 65536)) if binding.port < 1024 else above
     for port in above:
@@ -138,7 +134,7 @@ def _another(binding: Binding, address: str) -> str:
             close([_bound(binding.proto, address, port)])
         except OSError:
             continue
-        return f"-p {port}:{binding.port}"
+        return f"-p {port}:{binding.inside or binding.target[1]}{suffix}"
     return "-p HOST:CONTAINER"
 
 

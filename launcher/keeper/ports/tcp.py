@@ -8,11 +8,13 @@ import ipaddress
 import logging
 import socket
 import struct
+from functools import partial
 from typing import Final, cast
 
 from launcher.errors import WherryError
 from launcher.keeper.ports.inner import Inner
-from launcher.keeper.ports.sockets import Bound
+from launcher.keeper.ports.pace import Pace
+from launcher.keeper.ports.sockets import BACKLOG, Bound
 
 log = logging.getLogger("wherry.ports")
 
@@ -30,12 +32,13 @@ class TcpPort:
         self._servers: list[asyncio.Server] = []
         self._ends: set[_End] = set()
         self._joins: set[asyncio.Task[None]] = set()
+        self._pace = Pace()
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
         for bound in self._sockets:
-            server = await loop.create_server(lambda local=bound.only_local: _Outer(self, local), sock=bound.socket, backlog=1024)
-            self._servers.append(server)
+            made = partial(_Outer, self, bound.only_local)
+            self._servers.append(await loop.create_server(made, sock=bound.socket, backlog=BACKLOG))
 
     async def close(self) -> None:
         for server in self._servers:
@@ -60,10 +63,18 @@ class TcpPort:
         self._joins.add(task)
         task.add_done_callback(self._joins.discard)
 
+    def answered(self, outer: _End) -> None:
+        self._pace.answered(outer)
+
     def gone(self, outer: _End) -> None:
+        self._pace.answered(outer)
         self._ends.discard(outer)
 
     async def _join(self, outer: _End) -> None:
+        await self._pace.enter(outer)
+        if outer.closed:
+            self._pace.answered(outer)
+            return
         try:
             stream = await self._inner.connect()
         except WherryError as error:
@@ -73,7 +84,7 @@ class TcpPort:
         if outer.closed:
             stream.close()
             return
-        await asyncio.get_running_loop().create_connection(lambda: _End(outer), sock=stream)
+        await asyncio.get_running_loop().create_connection(lambda: _Inner(outer, self), sock=stream)
 
 
 class _End(asyncio.Protocol):
@@ -143,6 +154,22 @@ class _End(asyncio.Protocol):
     def _finish(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+class _Inner(_End):
+    """The end in the guest."""
+
+    def __init__(self, outer: _End, port: TcpPort) -> None:
+        super().__init__(outer)
+        self._outer = outer
+        self._port = port
+        self._silent = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._silent:
+            self._silent = False
+            self._port.answered(self._outer)
+        super().data_received(data)
 
 
 class _Outer(_End):

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import time
 from collections import OrderedDict
+from functools import partial
 from typing import Any, Final, cast
 
 from launcher.errors import WherryError
@@ -35,7 +36,7 @@ class UdpPort:
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
         for number, bound in enumerate(self._sockets):
-            transport, _ = await loop.create_datagram_endpoint(lambda n=number, b=bound: _Outer(self, n, b), sock=bound.socket)
+            transport, _ = await loop.create_datagram_endpoint(partial(_Outer, self, number, bound), sock=bound.socket)
             self._transports.append(transport)
 
     async def close(self) -> None:

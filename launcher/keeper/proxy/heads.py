@@ -10,7 +10,12 @@ from launcher.keeper.proxy.refusal import Refusal
 
 LARGEST_HEAD: Final = 1 << 20  # what the engine's own server takes (Go, http.DefaultMaxHeaderBytes)
 _NO_BODY: Final = (204, 304)
-_REASONS: Final = {400: b"Bad Request", 413: b"Request Entity Too Large", 503: b"Service Unavailable"}
+_REASONS: Final = {
+    400: b"Bad Request",
+    413: b"Request Entity Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+}
 # Of the body that is rewritten these are no longer true.
 _OF_THE_BODY: Final = (b"content-length", b"transfer-encoding", b"expect", b"trailer")
 
@@ -98,6 +103,7 @@ class Answer:
         self._is_head = request.method == b"HEAD"
         self.only_reads = request.method in (b"GET", b"HEAD")
         self.state: Literal["head", "body", "done", "raw"] = "head"
+        self.status = 0  # the engine's, once the head is there
         # h11 must believe to have sent the request, and that it allows any switch of protocols.
         asked = [("Host", "engine"), ("Connection", "upgrade"), ("Upgrade", "any")]
         self._http.send(h11.Request(method=b"HEAD" if self._is_head else b"GET", target=b"/", headers=asked))
@@ -108,6 +114,7 @@ class Answer:
         self._http.receive_data(data)
         while not self.known and (event := self._http.next_event()) is not h11.NEED_DATA:
             if isinstance(event, h11.Response):
+                self.status = event.status_code
                 self.state = "raw" if self._endless(event) else "body"
             elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
                 self.state = "raw"

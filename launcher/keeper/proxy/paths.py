@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 _VERSION: Final = re.compile(r"^/v[0-9.]+(?=/)")
+_START: Final = re.compile(r"^/containers/([^/]+)/(?:start|restart)$")
 _DRIVE: Final = re.compile(r"^([A-Za-z]):[\\/]")
 
 
@@ -33,6 +34,12 @@ def clean(path: str) -> str:
 
 def creates_container(method: bytes, target: bytes) -> bool:
     return method.upper() == b"POST" and endpoint(target) == "/containers/create"
+
+
+def starts_container(method: bytes, target: bytes) -> str | None:
+    """The container that a request starts, by what the client calls it; None for any other request."""
+    match = _START.match(endpoint(target)) if method.upper() == b"POST" else None
+    return match[1] if match else None
 
 
 def from_windows(path: str) -> str:

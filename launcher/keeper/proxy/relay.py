@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import h11
 from paramiko import Channel
@@ -36,13 +36,23 @@ class _EngineGone(Exception):
     """The engine takes nothing more."""
 
 
+class Ports(Protocol):
+    """The published ports of the machine."""
+
+    def before_start(self, reference: str) -> Callable[[int], None]:
+        """Have all ports of a container that is about to be started. What it returns is told the status of the engine's answer,
+        0 when none came. Raises WherryError when one cannot be had."""
+
+
 class Relay:
     """Serves one client in the calling thread; `dial` opens the channel when the first request is there."""
 
-    def __init__(self, client: socket.socket, dial: Callable[[], Channel], rules: Rules) -> None:
+    def __init__(self, client: socket.socket, dial: Callable[[], Channel], rules: Rules, ports: Ports | None = None) -> None:
         self._client = client
         self._dial = dial
         self._rules = rules
+        self._ports = ports
+        self._started: Callable[[int], None] | None = None  # to be told how the engine answers a start
         self._changed = threading.Condition()  # for the two below
         self._answer: Answer | None = None
         self._ended = False  # the engine says nothing more
@@ -62,6 +72,7 @@ class Relay:
             if self._channel is not None:
                 close(self._channel)
                 self._down.join()
+            self._tell_start(0)
             self._client.close()
 
     def hang_up(self) -> None:
@@ -112,6 +123,8 @@ class Relay:
                 body = request.feed(data)
             if paths.creates_container(request.head.method, request.head.target):
                 return self._create(request, body)
+            if container := paths.starts_container(request.head.method, request.head.target):
+                self._hold_ports(container)
             return self._pass_on(request, bytes(seen))
         except Refusal as refusal:
             return self._refuse(request, refusal)
@@ -149,6 +162,15 @@ class Relay:
         self._begin(request)
         self._send(request.head_for(body) + body)
         return request.rest
+
+    def _hold_ports(self, container: str) -> None:
+        if self._ports is None:
+            return
+        try:
+            self._started = self._ports.before_start(container)
+        except WherryError as error:
+            # As the engine answers it, whose clients know: 500, and docker run ends with 125.
+            raise Refusal(500, f"{error.message}; the container was not started.\n        {error.hint}") from error
 
     def _begin(self, request: Request) -> None:
         """Have a channel, and expect an answer. Raises Refusal when the engine cannot be reached."""
@@ -227,8 +249,14 @@ class Relay:
     def _heard(self, data: bytes) -> None:
         answer = self._answer
         if answer is not None and not answer.known and answer.feed(data):
+            self._tell_start(answer.status)
             with self._changed:
                 self._changed.notify_all()
+
+    def _tell_start(self, status: int) -> None:
+        started, self._started = self._started, None
+        if started is not None:
+            started(status)
 
     def _end(self) -> None:
         with self._changed:

@@ -13,7 +13,7 @@ from launcher.keeper.engine import SOCKET
 from launcher.keeper.proxy.create import Rules
 from launcher.keeper.proxy.listener import UnixListener
 from launcher.keeper.proxy.paths import clean
-from launcher.keeper.proxy.relay import Relay
+from launcher.keeper.proxy.relay import Ports, Relay
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 
@@ -33,8 +33,9 @@ class Keeper(Protocol):
 class EngineProxy:
     """Serves one machine. `start` listens before it returns; clients that come while the machine starts wait."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, ports: Ports | None = None) -> None:
         self._keeper = keeper
+        self._ports = ports
         path = keeper.directory.engine_socket
         self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path))}))
         self._listener = UnixListener(path, self._serve)
@@ -58,7 +59,7 @@ class EngineProxy:
             return sum(relay.working for relay in self._relays)
 
     def _serve(self, client: socket.socket) -> None:
-        relay = Relay(client, self._dial, self._rules)
+        relay = Relay(client, self._dial, self._rules, self._ports)
         with self._changed:
             self._relays.add(relay)
         try:

@@ -1,0 +1,79 @@
+"""All about ports of one keeper, put together: the engine's events, the loop, who holds what."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from launcher.errors import WherryError
+from launcher.keeper.events import Event, Events
+from launcher.keeper.health import Health
+from launcher.keeper.link import Link
+from launcher.keeper.ports import inner
+from launcher.keeper.ports.forwarder import Forwarder
+from launcher.keeper.ports.holders import Holders
+from launcher.keeper.ports.publisher import Publisher
+from launcher.qemu.qmp import Qmp
+from launcher.ssh.transport import Connection
+from launcher.state import State
+
+log = logging.getLogger("wherry.ports")
+
+PUBLISHED = ("127.0.0.1", "::1")  # `localhost` is both
+
+
+class Keeper(Protocol):
+    """As much of the supervisor as ports need."""
+
+    link: Link
+    health: Health
+    state: State
+
+    def connection(self) -> Connection: ...
+    def monitor(self) -> Qmp | None: ...
+
+
+class PortService:
+    """Begins with the first connection to the guest; `close` frees everything."""
+
+    def __init__(self, keeper: Keeper, events: Events) -> None:
+        self._keeper = keeper
+        self._swept = False
+        self._forwarder = Forwarder(keeper.monitor)
+        self.holders = Holders(self._forwarder, PUBLISHED, self._report)
+        self.publisher = Publisher(keeper.connection, self.holders)
+        # Before the engine's events begin: what a keeper before us left is not to be taken for ours.
+        events.subscribe(self._on_event, self._on_resync)
+
+    def close(self) -> None:
+        self.holders.close()
+        self._forwarder.stop()
+
+    def _on_event(self, event: Event) -> None:
+        self.publisher.on_event(event)
+        self._report()
+
+    def _on_resync(self, connection: Connection, containers: list[dict[str, Any]]) -> None:
+        self._sweep()
+        self.publisher.on_resync(connection, containers)
+        self._report()
+
+    def _report(self) -> None:
+        entries = self.holders.listing()
+        bad = next((entry for entry in entries if entry["state"] != "ok"), None)
+        if bad is None:
+            self._keeper.health.report("ports", "ok", str(len({(entry["protocol"], entry["port"]) for entry in entries})))
+        else:
+            self._keeper.health.report("ports", "failed", f"{bad['port']}/{bad['protocol']} {bad['state']}")
+
+    def _sweep(self) -> None:
+        """Once: take away the rules that a killed keeper left in QEMU."""
+        qmp = self._keeper.monitor()
+        if self._swept or qmp is None:
+            return
+        self._swept = True
+        try:
+            for proto, port in inner.rules_left(qmp, self._keeper.state.ssh_port):
+                inner.remove_rule(self._keeper.monitor, proto, port)
+        except WherryError as error:
+            log.warning("rules left in QEMU: %s", error.message)
