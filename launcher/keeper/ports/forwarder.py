@@ -22,10 +22,13 @@ Result = TypeVar("Result")
 class Port(Protocol):
     """What is served."""
 
+    closed: bool
+
     @property
     def connections(self) -> int: ...
     async def open(self) -> None: ...
     async def close(self) -> None: ...
+    def cut(self) -> None: ...
 
 
 class Forwarder:
@@ -33,6 +36,7 @@ class Forwarder:
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
+        self._ports: set[Port] = set()  # with what they have begun, until that has ended
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ports", daemon=True)
         self._thread.start()
@@ -46,13 +50,29 @@ class Forwarder:
         self._do(port.close())
 
     def stop(self) -> None:
+        """End all, connections too."""
+        self._do(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(_ANSWERS_WITHIN)
+        self._loop.close()
+
+    async def _stop(self) -> None:
+        for port in self._ports:
+            await port.close()
+            port.cut()
+        await asyncio.sleep(0)  # in which closed transports close their sockets
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)
+        await self._loop.shutdown_default_executor()
 
     async def _open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
         inner = Inner(self._monitor, proto, target)
         port: Port = TcpPort(inner, bound) if proto == "tcp" else UdpPort(inner, bound)
         await port.open()
+        self._ports = {one for one in self._ports if one.connections or not one.closed} | {port}
         return port
 
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:

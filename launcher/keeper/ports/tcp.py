@@ -33,6 +33,7 @@ class TcpPort:
         self._ends: set[_End] = set()
         self._joins: set[asyncio.Task[None]] = set()
         self._pace = Pace()
+        self.closed = False
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -41,19 +42,23 @@ class TcpPort:
             self._servers.append(await loop.create_server(made, sock=bound.socket, backlog=BACKLOG))
 
     async def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
         for server in self._servers:
             server.close()
         for bound in self._sockets:
             bound.socket.close()
         self._inner.discard()
         if self._ends:
-            asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._cut)
+            asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self.cut)
 
     @property
     def connections(self) -> int:
         return len(self._ends)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End connections that have not ended by themselves."""
         for end in list(self._ends):
             end.reset()
 
@@ -72,7 +77,7 @@ class TcpPort:
 
     async def _join(self, outer: _End) -> None:
         await self._pace.enter(outer)
-        if outer.closed:
+        if outer not in self._ends:
             self._pace.answered(outer)
             return
         try:
@@ -81,7 +86,7 @@ class TcpPort:
             log.warning("a connection is cut: %s", error.message)
             outer.reset()
             return
-        if outer.closed:
+        if outer not in self._ends:
             stream.close()
             return
         await asyncio.get_running_loop().create_connection(lambda: _Inner(outer, self), sock=stream)

@@ -32,6 +32,7 @@ class UdpPort:
         self._sockets = sockets
         self._transports: list[asyncio.DatagramTransport] = []
         self._flows: OrderedDict[tuple[int, Address], _Flow] = OrderedDict()
+        self.closed = False
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -40,8 +41,10 @@ class UdpPort:
             self._transports.append(transport)
 
     async def close(self) -> None:
-        for flow in list(self._flows.values()):
-            flow.stop()
+        if self.closed:
+            return
+        self.closed = True
+        self.cut()
         for transport in self._transports:
             transport.abort()
         # abort() closes the sockets in the loop's next round; who asked may bind them again at once.
@@ -49,6 +52,10 @@ class UdpPort:
             with contextlib.suppress(OSError):
                 bound.socket.close()
         self._inner.discard()
+
+    def cut(self) -> None:
+        for flow in list(self._flows.values()):
+            flow.stop()
 
     @property
     def connections(self) -> int:

@@ -1,0 +1,155 @@
+"""The engine's containers without an engine: as much of its API as published ports need, over HTTP on a unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import queue
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class Dockerd(socketserver.ThreadingUnixStreamServer):
+    """`containers`: what GET /containers/ID/json answers, by id; names work too. `fails`: starts are refused."""
+
+    daemon_threads = True
+    request_queue_size = 100
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), _Handler)
+        self.path = path
+        self.containers: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, dict[str, Any]] = {}
+        self.services: list[dict[str, Any]] = []
+        self.fails = False
+        self.calls: list[str] = []
+        self.listeners: list[queue.SimpleQueue[dict[str, Any] | None]] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients go as they like."""
+
+    def find(self, reference: str) -> dict[str, Any] | None:
+        return next((one for one in self.containers.values() if reference in (one["Id"], one["Name"].lstrip("/"))), None)
+
+    def add(self, identity: str, bindings: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        self.containers[identity] = made = {
+            "Id": identity,
+            "Name": f"/name-{identity}",
+            "State": {"Running": False},
+            "Config": {},
+            "HostConfig": {"NetworkMode": "bridge", "PortBindings": bindings, **settings},
+            "NetworkSettings": {"Ports": {}},
+        }
+        return made
+
+    def set_running(self, identity: str, running: bool) -> None:
+        self.containers[identity]["State"]["Running"] = running
+        self.tell("start" if running else "die", identity)
+
+    def remove(self, identity: str) -> None:
+        del self.containers[identity]
+        self.tell("destroy", identity)
+
+    def tell(self, action: str, identity: str) -> None:
+        for listener in list(self.listeners):
+            listener.put({"Type": "container", "Action": action, "Actor": {"ID": identity, "Attributes": {}}})
+
+    def end_events(self) -> None:
+        for listener in list(self.listeners):
+            listener.put(None)
+
+    def running(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "Id": one["Id"],
+                "State": "running" if one["State"]["Running"] else "exited",
+                "Ports": [{"PublicPort": 1}] if one["HostConfig"]["PortBindings"] else [],
+            }
+            for one in self.containers.values()
+        ]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Dockerd  # type: ignore[assignment]
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+    def _say(self, status: int, value: Any = None) -> None:
+        body = b"" if value is None else json.dumps(value).encode()
+        self.send_response(status)
+        if status != 204:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        self.server.calls.append(f"GET {path}")
+        if path == "/events":
+            self._events()
+        elif path == "/services":
+            self._say(200, self.server.services) if self.server.services else self._say(503, {"message": "no swarm"})
+        elif path == "/containers/json":
+            self._say(200, self.server.running())
+        elif path.startswith("/images/"):
+            found = self.server.images.get(path.removeprefix("/images/").removesuffix("/json"))
+            self._say(200 if found else 404, found or {"message": "no such image"})
+        else:
+            found = self.server.find(path.split("/")[2])
+            self._say(200 if found else 404, found or {"message": "no such container"})
+
+    def _events(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        mine: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.server.listeners.append(mine)
+        while (event := mine.get()) is not None:
+            line = json.dumps(event).encode() + b"\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.server.listeners.remove(mine)
+        self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = True
+
+    def do_POST(self) -> None:
+        path = re.sub(r"^/v[0-9.]+/+", "/", urlsplit(self.path).path)
+        self.server.calls.append(f"POST {path}")
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = self.server.find(path.split("/")[2])
+        if found is None:
+            self._say(404, {"message": "no such container"})
+        elif self.server.fails:
+            self._say(500, {"message": "the engine will not"})
+        else:
+            self.server.set_running(found["Id"], True)
+            self._say(204)
+
+    def do_DELETE(self) -> None:
+        path = urlsplit(self.path).path
+        self.server.calls.append(f"DELETE {path}")
+        self.server.remove(path.split("/")[2])
+        self._say(204)
+
+
+@contextlib.contextmanager
+def dockerd(path: Path) -> Iterator[Dockerd]:
+    made = Dockerd(path)
+    thread = threading.Thread(target=made.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.end_events()
+        made.shutdown()
+        thread.join()
+        made.socket.shutdown(socket.SHUT_RDWR)
+        made.socket.close()

@@ -1,0 +1,416 @@
+"""launcher.keeper.ports: listeners of this computer, the loop that serves them, and who holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import psutil
+import pytest
+
+from launcher.host import windows
+from launcher.keeper.ports import inner, sockets
+from launcher.keeper.ports.bindings import NIC, Binding, of_container, of_service
+from launcher.keeper.ports.forwarder import Forwarder
+from launcher.keeper.ports.holders import Holders
+from launcher.keeper.ports.sockets import Taken
+from launcher.qemu.qmp import Qmp
+from tests.slirp import Slirp
+
+V4 = ("127.0.0.1",)
+BOTH = ("127.0.0.1", "::1")
+
+
+def until(true: Callable[[], bool]) -> None:
+    """The bound is a hang guard."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def everything(stream: socket.socket) -> bytes:
+    stream.settimeout(30)
+    got = b""
+    while data := stream.recv(65536):
+        got += data
+    return got
+
+
+# What a container publishes
+
+
+def described(bindings: dict[str, Any], actual: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    return {
+        "HostConfig": {"NetworkMode": "bridge", "PortBindings": bindings, **settings},
+        "NetworkSettings": {"Ports": actual or {}},
+        "Config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}},
+    }
+
+
+ANY = {"HostIp": "", "HostPort": "0"}
+TABLE: list[tuple[dict[str, Any], list[Binding]]] = [
+    (described({}), []),
+    (described({"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}), [Binding("tcp", "", 8080)]),
+    (described({"53/udp": [{"HostPort": "53"}]}), [Binding("udp", "", 53)]),
+    (described({"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "80"}]}), [Binding("tcp", "127.0.0.1", 80, "127.0.0.1")]),
+    (described({"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "80"}]}), [Binding("tcp", "0.0.0.0", 80, NIC)]),
+    (described({"80/tcp": [ANY]}), []),
+    (described({"80/tcp": [ANY]}, {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "20001"}]}), [Binding("tcp", "", 20001)]),
+    (
+        described({"80/tcp": [ANY]}, {"80/tcp": [{"HostIp": a, "HostPort": "20001"} for a in ("0.0.0.0", "::")]}),
+        [Binding("tcp", "", 20001)],
+    ),
+    (
+        described({"80/tcp": [{"HostIp": "", "HostPort": "7"}, ANY]}, {"80/tcp": [{"HostPort": "7"}, {"HostPort": "20001"}]}),
+        [Binding("tcp", "", 7), Binding("tcp", "", 20001)],
+    ),
+    (
+        described({}, {"80/tcp": [{"HostPort": "20001"}], "53/udp": [{"HostPort": "20002"}]}, PublishAllPorts=True),
+        [Binding("tcp", "", 20001), Binding("udp", "", 20002)],
+    ),
+    (described({"80/tcp": [{"HostPort": "8080"}]}, NetworkMode="host"), []),
+    (described({"80/tcp": [{"HostPort": "8080"}]}, NetworkMode="container:abc"), []),
+    (described({"80/sctp": [{"HostPort": "8080"}]}), []),
+]
+
+
+@pytest.mark.parametrize(("found", "bindings"), TABLE)
+def test_bindings_of_a_container(found: dict[str, Any], bindings: list[Binding]) -> None:
+    assert of_container(found) == bindings
+
+
+def test_bindings_of_a_service() -> None:
+    port = {"Protocol": "tcp", "PublishedPort": 8080, "TargetPort": 80}
+    ports = [{**port, "PublishMode": "ingress"}, {**port, "PublishedPort": 8081, "PublishMode": "host"}]
+    assert of_service({"Endpoint": {"Ports": ports}}) == [Binding("tcp", "", 8080)]
+    assert of_service({"Endpoint": {}}) == []
+
+
+# Sockets of this computer
+
+
+def test_localhost_is_both() -> None:
+    binding = Binding("tcp", "", free_port())
+    bound = sockets.bind(binding, BOTH)
+    try:
+        assert [one.socket.getsockname()[:2] for one in bound] == [(address, binding.port) for address in BOTH]
+        assert not any(one.only_local for one in bound)
+    finally:
+        sockets.close(bound)
+    sockets.close(sockets.bind(binding, BOTH))  # free again at once
+
+
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_a_port_that_is_taken_names_its_owner(proto: str) -> None:
+    kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        if proto == "tcp":
+            other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(Taken) as raised:
+            sockets.bind(Binding(proto, "127.0.0.1", port, inside=80), BOTH)
+    owner = f"{psutil.Process().name()} (pid {os.getpid()})"
+    assert raised.value.message == f"port 127.0.0.1:{port}/{proto} is in use by {owner}"
+    suffix = "" if proto == "tcp" else "/udp"
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith("Free it, or publish another: -p ")
+    assert raised.value.hint.endswith(f":80{suffix}")
+
+
+def test_all_addresses_or_none() -> None:
+    with socket.socket(socket.AF_INET6) as other:
+        other.bind(("::1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(Taken, match=r"\[::1\]"):
+            sockets.bind(Binding("tcp", "", port), BOTH)
+        sockets.close(sockets.bind(Binding("tcp", "", port), V4))  # which the first try did not keep
+
+
+def test_an_address_that_is_not_ours() -> None:
+    with pytest.raises(Taken, match="this computer has no address 192\\.0\\.2\\.1"):
+        sockets.bind(Binding("tcp", "192.0.2.1", free_port()), BOTH)
+
+
+def test_a_port_with_a_lingering_connection_can_be_had() -> None:
+    binding = Binding("tcp", "127.0.0.1", free_port())
+    bound = sockets.bind(binding, V4)
+    client = socket.create_connection(("127.0.0.1", binding.port))
+    bound[0].socket.setblocking(True)
+    server, _ = bound[0].socket.accept()
+    server.close()  # whose end it is: TIME_WAIT is here
+    client.close()
+    sockets.close(bound)
+    sockets.close(sockets.bind(binding, V4))
+
+
+def test_reserved_ranges_of_windows() -> None:
+    text = """
+Protokoll tcp Portausschlussbereiche
+
+Startport    Endport
+----------    --------
+      5357        5357
+     50000       50059     *
+
+* - Verwaltete Portausschlüsse.
+"""
+    assert windows.reserved_ranges(text) == [(5357, 5357), (50000, 50059)]
+
+
+# The loop
+
+
+@contextlib.contextmanager
+def served(slirp: Slirp, proto: str = "tcp", published: tuple[str, ...] = V4) -> Iterator[int]:
+    forwarder = Forwarder(lambda: cast(Qmp, slirp))
+    binding = Binding(proto, "", free_port())
+    port = forwarder.open(proto, binding.target, sockets.bind(binding, published))
+    try:
+        yield binding.port
+    finally:
+        forwarder.close(port)
+        forwarder.stop()
+
+
+def echo_to_the_end(stream: socket.socket) -> None:
+    """Answers when the input has ended: a lost half-close would hang it."""
+    with stream:
+        stream.sendall(everything(stream)[::-1])
+
+
+def test_half_a_connection_may_end() -> None:
+    with served(Slirp(echo_to_the_end)) as port, socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.sendall(b"abc" * 100_000)
+        stream.shutdown(socket.SHUT_WR)
+        assert everything(stream) == b"cba" * 100_000
+
+
+def test_the_servers_half_may_end_first() -> None:
+    got: list[bytes] = []
+
+    def serve(stream: socket.socket) -> None:
+        stream.sendall(b"hello")
+        stream.shutdown(socket.SHUT_WR)
+        got.append(everything(stream))
+
+    with served(Slirp(serve)) as port, socket.create_connection(("127.0.0.1", port)) as stream:
+        assert everything(stream) == b"hello"
+        stream.sendall(b"still here")
+        stream.shutdown(socket.SHUT_WR)
+        until(lambda: got == [b"still here"])
+
+
+def test_a_reset_is_passed_on() -> None:
+    def serve(stream: socket.socket) -> None:
+        stream.recv(1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.close()
+
+    with served(Slirp(serve)) as port, socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.sendall(b"x")
+        stream.settimeout(30)
+        with pytest.raises(ConnectionResetError):
+            stream.recv(1)
+
+
+def test_one_who_does_not_read_holds_no_memory() -> None:
+    def serve(stream: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                stream.sendall(bytes(65536))
+
+    before = psutil.Process().memory_info().rss
+    with served(Slirp(serve)) as port, socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.recv(1)
+        time.sleep(0.5)
+        assert psutil.Process().memory_info().rss - before < 30 << 20
+
+
+def test_two_hundred_at_once_behind_a_backlog_of_one() -> None:
+    def serve(stream: socket.socket) -> None:
+        with stream:
+            stream.sendall(b"hello")
+
+    slirp = Slirp(serve)
+    slowest: list[float] = []
+    with served(slirp) as port:
+
+        def connect() -> None:
+            began = time.monotonic()
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as stream:
+                assert everything(stream) == b"hello"
+            slowest.append(time.monotonic() - began)
+
+        threads = [threading.Thread(target=connect) for _ in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(slowest) == 200
+    assert slirp.accepted == 200
+    # A connection that the kernel dropped would be tried again after a second, the next after two.
+    assert max(slowest) < 10
+
+
+def test_a_server_with_a_short_queue_is_not_overrun() -> None:
+    """As slirp and a busybox httpd: what is not accepted yet is never more than a few."""
+    waiting, most, lock = 0, 0, threading.Lock()
+
+    def serve(stream: socket.socket) -> None:
+        nonlocal waiting, most
+        with lock:
+            waiting += 1
+            most = max(most, waiting)
+        time.sleep(0.01)
+        with lock:
+            waiting -= 1
+        with stream:
+            stream.sendall(b"hello")
+
+    with served(Slirp(serve)) as port:
+        streams = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        assert [everything(stream) for stream in streams] == [b"hello"] * 60
+        for stream in streams:
+            stream.close()
+    assert most <= 9
+
+
+def test_a_rule_is_there_only_while_connections_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inner, "LINGER", 0.1)
+    slirp = Slirp(echo_to_the_end)
+    with served(slirp) as port:
+        assert not slirp.rules
+        with socket.create_connection(("127.0.0.1", port)) as stream:
+            until(lambda: slirp.accepted == 1)
+            until(lambda: not slirp.rules)
+            stream.sendall(b"ab")
+            stream.shutdown(socket.SHUT_WR)
+            assert everything(stream) == b"ba"  # it outlives the rule
+        with socket.create_connection(("127.0.0.1", port)) as stream:
+            stream.shutdown(socket.SHUT_WR)
+            assert everything(stream) == b""
+    until(lambda: not slirp.rules)
+
+
+def test_datagrams_find_their_way_back() -> None:
+    slirp = Slirp(echo_to_the_end)
+    with served(slirp, "udp", BOTH) as port, contextlib.ExitStack() as stack:
+        peers = []
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")):
+            peer = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            peer.settimeout(30)
+            peer.connect((address, port))
+            peers.append(peer)
+        for number, peer in enumerate(peers):
+            peer.send(b"peer %d" % number)
+        assert [peer.recv(100) for peer in peers] == [b"PEER %d" % number for number in range(3)]
+
+
+def test_rules_that_a_killed_keeper_left_are_known() -> None:
+    slirp = Slirp(echo_to_the_end)
+    ports = [free_port(), free_port()]
+    for port in ports:
+        inner.human(cast(Qmp, slirp), f"hostfwd_add tcp:127.0.0.1:{port}-10.0.2.15:80")
+    assert inner.rules_left(cast(Qmp, slirp), ports[0]) == [("tcp", ports[1])]
+    inner.remove_rule(lambda: cast(Qmp, slirp), "tcp", ports[1])
+    assert list(slirp.rules) == [("tcp", ports[0])]
+    inner.remove_rule(lambda: cast(Qmp, slirp), "tcp", ports[0])
+
+
+# Who holds what
+
+
+@pytest.fixture
+def holders() -> Iterator[Holders]:
+    forwarder = Forwarder(lambda: None)
+    made = Holders(forwarder, V4)
+    yield made
+    made.close()
+    forwarder.stop()
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+        return True
+
+
+def test_a_start_has_all_ports_or_none(holders: Holders) -> None:
+    first, second = Binding("tcp", "", free_port()), Binding("tcp", "", free_port())
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", second.port))
+        other.listen()
+        with pytest.raises(Taken):
+            holders.begin("a", "web", [first, second])
+        assert is_free(first.port)
+        assert holders.listing() == []
+    holders.begin("a", "web", [first, second])
+    assert not is_free(first.port)
+    assert [entry["state"] for entry in holders.listing()] == ["ok", "ok"]
+
+
+def test_a_port_of_another_container_is_named(holders: Holders) -> None:
+    binding = Binding("tcp", "", free_port())
+    holders.begin("a", "web", [binding])
+    with pytest.raises(Taken, match="in use by container web"):
+        holders.begin("b", "other", [binding])
+
+
+def test_nothing_is_freed_while_a_start_is_under_way(holders: Holders) -> None:
+    binding = Binding("tcp", "", free_port())
+    holders.begin("a", "web", [binding])
+    holders.free("a")  # as `docker restart`: the end comes before the start
+    assert not is_free(binding.port)
+    assert not holders.settle("a", started=True)  # the engine is to be asked
+    holders.free("a")
+    assert is_free(binding.port)
+
+
+def test_a_start_that_went_well_is_left_alone(holders: Holders) -> None:
+    binding = Binding("tcp", "", free_port())
+    holders.begin("a", "web", [binding])
+    assert holders.settle("a", started=True)
+    holders.begin("a", "web", [binding])
+    assert not holders.settle("a", started=False)
+
+
+def test_what_somebody_else_has_is_tried_again(holders: Holders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.keeper.ports.holders.RETRY_SECONDS", 0.05)
+    binding = Binding("tcp", "", free_port())
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", binding.port))
+        other.listen()
+        holders.hold("a", "web", [binding])
+        assert holders.listing()[0]["state"].startswith("taken by ")
+    until(lambda: holders.listing()[0]["state"] == "ok")
+
+
+def test_what_is_no_longer_wanted_is_freed(holders: Holders) -> None:
+    first, second = Binding("tcp", "", free_port()), Binding("tcp", "", free_port())
+    holders.hold("a", "web", [first, second])
+    holders.hold("a", "web", [second])
+    assert is_free(first.port)
+    assert not is_free(second.port)
+    assert holders.used("tcp") == {second.port}
