@@ -16,6 +16,7 @@ from launcher.keeper.ports.udp import UdpPort
 log = logging.getLogger("wherry.ports")
 
 _ANSWERS_WITHIN: Final = 60.0
+_A_MOMENT: Final = 0.02
 Result = TypeVar("Result")
 
 
@@ -59,13 +60,14 @@ class Forwarder:
     async def _stop(self) -> None:
         for port in self._ports:
             await port.close()
+        await asyncio.sleep(_A_MOMENT)  # for connections that were just accepted: asyncio makes their transports in tasks
+        for port in self._ports:
             port.cut()
-        await asyncio.sleep(0)  # in which closed transports close their sockets
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await asyncio.sleep(0)
+        await asyncio.sleep(_A_MOMENT)  # in which closed transports close their sockets
         await self._loop.shutdown_default_executor()
 
     async def _open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
