@@ -36,6 +36,7 @@ PARTS = {
     "qcow": "disks",
     "state": "store",
     "files": "store",
+    "room": "store",
     "identity": "store",
     "machinedir": "store",
     "config_keys": "config",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launcher import room
 from launcher.errors import ConnectionLost
 from launcher.keeper import pause
 from launcher.keeper.pause import Pause
@@ -25,7 +27,7 @@ class Qemu:
         self.tried = threading.Event()
         self.told: list[bool] = []
         self.over = threading.Event()
-        self.pause = Pause(self._tell)
+        self.pause = Pause(Path("/"), self._tell)
 
     def _tell(self, held: bool) -> None:
         self.told.append(held)
@@ -38,6 +40,14 @@ class Qemu:
 
     def monitor(self) -> Qemu:
         return self
+
+    @staticmethod
+    def looked_twice(looked: threading.Event) -> bool:
+        for _ in range(3):
+            looked.clear()
+            if not looked.wait(10):
+                return False
+        return True
 
     def execute(self, command: str, /, *, timeout: float = 30, **arguments: Any) -> Any:
         if self.ended:
@@ -106,3 +116,20 @@ def test_one_that_was_taken_over(qemu: Qemu) -> None:
     qemu.status, tries = "running", qemu.tries
     assert not qemu.pause.found_held(qemu)
     assert qemu.tries == tries
+
+
+def test_qemu_is_not_asked_while_the_file_system_is_full(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, looked = threading.Event(), threading.Event()
+
+    def is_there(_folder: Path) -> bool:
+        looked.set()
+        return there.is_set()
+
+    monkeypatch.setattr(room, "is_there", is_there)
+    qemu.fail()
+    assert qemu.looked_twice(looked)
+    assert (qemu.told, qemu.tries) == ([True], 0)
+    qemu.space = True
+    there.set()
+    assert qemu.over.wait(10)
+    assert (qemu.told, qemu.tries) == ([True, False], 1)

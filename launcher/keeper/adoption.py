@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from launcher import identity
+from launcher import __version__, identity, release
 from launcher.errors import Damaged, Refused, WherryError
 from launcher.identity import Found
 from launcher.keeper import engine, stopper
@@ -51,6 +51,16 @@ def take_over(keeper: Supervisor) -> bool:
     if not keeper.only_stop:
         keeper.note(f"{reason}; started anew")
     return False
+
+
+def tell_succession(keeper: Supervisor) -> None:
+    """A note about whom the machine was taken over from."""
+    before = keeper.state.wherry
+    if release.is_newer(__version__, before or "0"):
+        made = f"wherry {before}" if before else "an older wherry"
+        keeper.note(f"wherry {__version__} took the machine over from {made}; containers went on", warning=True)
+    else:
+        keeper.note("the machine's keeper had ended; a new one took over, containers went on")
 
 
 def _left(keeper: Supervisor) -> State | None:

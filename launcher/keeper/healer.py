@@ -49,7 +49,7 @@ class Healer:
             self._health.report("engine", "repairing", why)
 
     def woke(self, by: float) -> None:
-        """Time jumped by so many seconds; a thread of its own sets the clock and looks at every part."""
+        """Time jumped by so many seconds, or (0) the guest's own stood still: a thread sets the clock and looks at parts."""
         threading.Thread(target=self._wake, args=(by,), name="woke", daemon=True).start()
 
     def _wake(self, by: float) -> None:
@@ -66,8 +66,7 @@ class Healer:
             except WherryError as error:  # the link goes on trying, and tells
                 log.warning("after a jump of time: %s", error.message)
                 return
-            what = f"woke after {_duration(by)}" if by > 0 else f"this computer's clock was set back by {_duration(-by)}"
-            self._health.mended(f"{what}: clock set, engine answers", time.monotonic() - began)
+            self._health.mended(f"{_jump(by)}: clock set, engine answers", time.monotonic() - began)
 
     def _up(self, connection: Connection) -> None:
         if self._running():
@@ -87,6 +86,12 @@ class Healer:
             self._health.report("engine", "failed" if connection.alive else "repairing", error.message.rstrip("."))
             return
         self._health.report("engine", "ok" if status == 200 else "failed", "" if status == 200 else f"it answers {status}")
+
+
+def _jump(by: float) -> str:
+    if by == 0:
+        return "there was space on this computer's disk again"
+    return f"woke after {_duration(by)}" if by > 0 else f"this computer's clock was set back by {_duration(-by)}"
 
 
 def _duration(seconds: float) -> str:

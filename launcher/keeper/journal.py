@@ -1,4 +1,4 @@
-"""What happened since the keeper began, for everybody who watches, whenever they came."""
+"""What happened since the machine's start began, for everybody who watches, whenever they came."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ Event = dict[str, Any]
 
 
 class Journal:
-    """An append-only list of events that any number of threads follow."""
+    """An append-only list of events that any number of threads follow; who comes when another start began hears of that."""
 
     def __init__(self) -> None:
+        self._first = 0
         self._events: list[Event] = []
         self._changed = threading.Condition()
 
@@ -21,15 +22,20 @@ class Journal:
             self._events.append(event)
             self._changed.notify_all()
 
+    def begin(self) -> None:
+        """What comes from here on belongs to another start."""
+        with self._changed:
+            self._first = len(self._events)
+
     def find(self, name: str) -> Event | None:
         """The first event of that name, if it has come."""
         with self._changed:
-            return next((event for event in self._events if event["event"] == name), None)
+            return next((event for event in self._events[self._first :] if event["event"] == name), None)
 
     def wait(self, wanted: Callable[[Event], bool], timeout: float | None = None) -> Event | None:
         """The first event, past or future, that is wanted; None when none came within `timeout` seconds."""
         with self._changed:
-            seen = 0
+            seen = self._first
 
             def arrived() -> Event | None:
                 nonlocal seen
@@ -42,8 +48,8 @@ class Journal:
             return self._changed.wait_for(arrived, timeout)
 
     def follow(self) -> Iterator[Event]:
-        """Every event from the first on; blocks for the next one, for ever."""
-        position = 0
+        """Every event of this start from the first on, and what comes later; blocks for the next one, for ever."""
+        position = self._first
         while True:
             with self._changed:
                 while position >= len(self._events):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol
 
+from launcher import room
 from launcher.errors import WherryError
 
 log = logging.getLogger("wherry.keeper.pause")
@@ -24,10 +26,15 @@ class Monitor(Protocol):
 
 
 class Pause:
-    """Hears of failed writes, says so once, and tries to go on until that holds."""
+    """Hears of failed writes, says so once, and tries to go on until that holds.
 
-    def __init__(self, tell: Callable[[bool], None]) -> None:
+    The file system tells when there is room, so QEMU is not asked before. Where it says that there was room all the time (a
+    quota, a size limit of a file), only a try can tell.
+    """
+
+    def __init__(self, folder: Path, tell: Callable[[bool], None]) -> None:
         """`tell` is called with True when the machine is held, with False when it goes on."""
+        self._folder = folder
         self._tell = tell
         self._failed = threading.Event()
         self._lock = threading.Lock()
@@ -56,10 +63,11 @@ class Pause:
     def _run(self, monitor: Callable[[], Monitor | None]) -> None:
         self._tell(True)
         rest = threading.Event()
+        blind = room.is_there(self._folder)
         try:
             while (now := monitor()) is not None:
                 rest.wait(_TRIES_EVERY)
-                if self._goes_on(now):
+                if (blind or room.is_there(self._folder)) and self._goes_on(now):
                     self._tell(False)
                     return
         except WherryError as error:  # QEMU has ended

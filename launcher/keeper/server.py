@@ -161,6 +161,7 @@ class Server:
             "uptime": self._keeper.uptime,
             "health": self._keeper.health.to_json(),
             "ports": self._ports(),
+            "disk": self._keeper.healer.clock.disk,
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:
@@ -205,8 +206,6 @@ class Server:
     def _ready(self) -> None:
         """Raises what keeps a command from the guest."""
         self._keeper.wait_ready()
-        if self._keeper.state.paused:
-            raise WherryError(f"{self._keeper.state.paused}.", hint="Free some space there; nothing is lost.")
 
     def _exec(self, framed: Framed, request: dict[str, Any]) -> None:
         self._ready()

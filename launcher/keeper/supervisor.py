@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from launcher import __version__, files, host, readiness, release, seed
+from launcher import files, host, readiness, room, seed
 from launcher.config import GIB, MachineConfig
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
-from launcher.keeper import starter, stopper
-from launcher.keeper.adoption import take_over
+from launcher.keeper import revival, starter, stopper
+from launcher.keeper.adoption import take_over, tell_succession
 from launcher.keeper.healer import Healer
 from launcher.keeper.health import Health
 from launcher.keeper.journal import Journal
@@ -47,7 +47,7 @@ class Supervisor:
         self.journal = Journal()
         self.watch = Watch(self.on_message)
         self.guest: Guest | None = None
-        self.pause = Pause(self._held)
+        self.pause = Pause(directory.path, self._held)
         self.state = self.first_state()
         self.began = time.monotonic()
         self.stop_force = False
@@ -93,6 +93,10 @@ class Supervisor:
             threading.Thread(target=self.guest.quit, name="force", daemon=True).start()
 
     @property
+    def leaving(self) -> bool:
+        return self._leave_wanted.is_set()
+
+    @property
     def may_leave(self) -> bool:
         """Whether the machine could be left to the next keeper as it is."""
         # Pipes, which is how QEMU is reached where there are no such sockets, end with this process.
@@ -112,7 +116,8 @@ class Supervisor:
     def wait_ready(self, seconds: float | None = None) -> None:
         """Until the start is done, but not longer than `seconds`.
 
-        Raises the error of a failed start, NotRunning when a stop came first, NoProgress when the time was too short.
+        Raises the error of a failed start, NotRunning when a stop came first, NoProgress when the time was too short; and at
+        once when the machine is held, because its disk finds no space on this computer.
         """
         event = self.journal.wait(lambda event: event["event"] in ("ready", "failed", "stop"), seconds)
         if event is None:
@@ -121,6 +126,8 @@ class Supervisor:
             raise starter.error_of(event)
         if self.status != "running":
             raise NotRunning(f"machine {self.directory.name!r} is {self.status}.", hint="wherry up")
+        if self.state.paused:
+            raise room.held(self.directory.path)
 
     def connection(self) -> Connection:
         """The warm SSH connection; where it is lost, the next one. Raises ConnectionLost, NotRunning."""
@@ -142,10 +149,9 @@ class Supervisor:
         try:
             try:
                 self._begin()
+                revival.watch_over(self)
             except Cancelled:
                 log.info("stopped while starting")
-            else:
-                self.watch.wait_end_or_cancel()
             return self._let_go() if self._leave_wanted.is_set() else self._finish()
         except (WherryError, OSError) as error:
             ours = of_system(error) if isinstance(error, OSError) else error
@@ -165,24 +171,20 @@ class Supervisor:
         if taken_over:
             self.began -= max(0.0, time.time() - self.state.started) if self.state.started else 0.0
             self.update(keeper_pid=os.getpid())
-            self._tell_succession()
+            tell_succession(self)
         else:
             self._clean()
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
             starter.start(self)
+        self.is_ready()
+
+    def is_ready(self) -> None:
+        """The start is done."""
         self.update(status="running")
         self.health.report("engine", "ok")
         self._remember_config()
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)
-
-    def _tell_succession(self) -> None:
-        before = self.state.wherry
-        if release.is_newer(__version__, before or "0"):
-            made = f"wherry {before}" if before else "an older wherry"
-            self.note(f"wherry {__version__} took the machine over from {made}; containers went on", warning=True)
-        else:
-            self.note("the machine's keeper had ended; a new one took over, containers went on")
 
     def _clean(self) -> None:
         """What killed commands left in the machine's folder."""
@@ -272,11 +274,13 @@ class Supervisor:
     def _held(self, held: bool) -> None:
         place = self.directory.path
         if held:
-            self.update(paused=f"there is no space left in {place}; the machine is held, and goes on when there is")
-            self.note(self.state.paused, warning=True)
+            self.update(paused="this computer's disk is full")
+            self.note(f"paused: there is no space left in {place}; the machine goes on when there is", warning=True)
+            self.health.report("engine", "failed", "paused: this computer's disk is full")
         else:
             self.update(paused="")
             self.note(f"there is space in {place} again; the machine goes on")
+            self.healer.woke(0.0)
 
 
 def _config(directory: MachineDir, only_stop: bool) -> MachineConfig:

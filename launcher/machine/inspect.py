@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launcher import control, store
+from launcher import control, room, store
 from launcher.errors import Damaged, EngineFailed, NoSuchMachine, NotRunning, Refused, Usage, WherryError, of_system
 from launcher.state import State
 from launcher.store import MachineDir
@@ -38,9 +38,12 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         data |= _running_values(state, keeper)
         data["socket"] = str(directory.engine_socket) if keeper is not None else None
         if data["status"] == "running" and state.paused:
-            data |= {"status": "paused", "problem": f"{state.paused}.", "next": "Free some space there; nothing is lost."}
+            held = room.held(directory.path)
+            data |= {"status": "paused", "problem": held.message, "next": held.hint}
         data["keeper_wherry"] = (keeper or {}).get("wherry")
         data["health"] = (keeper or {}).get("health")
+        guest = (keeper or {}).get("disk")
+        data["warnings"] = room.warnings(directory.path, (guest[0], guest[1]) if guest else None)
     except Refused as error:
         data |= {"status": "newer", "problem": error.message, "next": error.hint}
     except OSError as error:

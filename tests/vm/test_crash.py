@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -213,11 +214,17 @@ def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> N
         "run", "--rm", "-v", "store:/data", "wherry/hello", "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as writer:
         small.wait_until(lambda: small.status()["status"] == "paused", "the machine is held")
-        assert "no space left" in small.status()["problem"]
+        assert "paused: this computer's disk is full (" in small.status()["problem"]
+        assert str(folder_of(small)) in small.status()["problem"]
         assert small.wherry("status").returncode == 1
         done = small.wherry("docker", "ps", timeout=60)
         assert done.returncode == 125
-        assert b"no space left" in done.stderr
+        assert b"this computer's disk is full (" in done.stderr and os.fsencode(folder_of(small)) in done.stderr
+        with socket.socket(socket.AF_UNIX) as engine:
+            engine.connect(small.status()["socket"])
+            engine.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
+            answer = engine.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"disk is full" in answer
         # The next keeper finds it held as well.
         end(ours(small)["keeper"])
         small.up()

@@ -89,15 +89,24 @@ def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
         console.story(f"{result.name} is running · {facts}")
         for note in result.notes if result.already else []:  # else they were told as they came
             console.story(f"  {note}")
+        _tell_warnings(console, result.name)
         _tell_context(console, offered)
         return
     console.story(f"Ready in {seconds(result.seconds)} · {facts}")
     if result.emulation_hint:
         console.story("Running WITHOUT hardware acceleration: containers are 5-8 times slower.")
         console.story(f"Why   {result.emulation_hint}")
+    _tell_warnings(console, result.name)
     _tell_context(console, offered)
     prefix = "" if result.name == "default" else f"--machine {result.name} "
     console.story(f"Try   wherry {prefix}run wherry/hello")
+
+
+def _tell_warnings(console: Console, name: str) -> None:
+    from launcher import machine
+
+    for warning in machine.status(name).get("warnings") or []:
+        console.story(f"wherry: {warning}")
 
 
 def _tell_context(console: Console, offered: Offer) -> None:

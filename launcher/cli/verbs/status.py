@@ -80,6 +80,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if found.get("ssh_port"):
         lines.append(f"{'ssh':<10}127.0.0.1:{found['ssh_port']}")
     lines += [f"{'restarts':<10}{cause}: {count}" for cause, count in (found.get("restarts") or {}).items()]
+    lines += [f"{'warning':<10}{warning}" for warning in found.get("warnings") or []]
     lines += [f"{'note':<10}{note}" for note in found.get("notes") or []]
     if found.get("keeper_wherry") not in (None, __version__):
         lines.append(f"{'keeper':<10}of wherry {found['keeper_wherry']}; this is {__version__}")

@@ -1,0 +1,37 @@
+"""How full disks are said to be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from launcher import room
+
+GB = 1_000_000_000
+
+
+def full(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=total, used=total - free, free=free))
+
+
+def test_warnings_begin_at_85_per_cent_of_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    full(monkeypatch, 100 * GB, 16 * GB)
+    assert room.warnings(Path("/x"), (100 * GB, 16 * GB)) == []
+    full(monkeypatch, 100 * GB, 15 * GB)
+    assert room.warnings(Path("/x"), None) == ["this computer's disk is 85 % full (15.0 GB free in /x)"]
+    found = room.warnings(Path("/x"), (100 * GB, 41_000_000))
+    assert found[1] == "the machine's disk is 99 % full (41 MB free): wherry docker system prune"
+
+
+def test_a_held_machine_waits_for_room_that_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    full(monkeypatch, 600_000_000, 29_000_000)
+    assert not room.is_there(Path("/x"))
+    full(monkeypatch, 600_000_000, 30_000_000)
+    assert room.is_there(Path("/x"))
+    full(monkeypatch, 1000 * GB, 0)
+    said = room.held(Path("/x"))
+    assert said.message == "paused: this computer's disk is full (0 bytes free in /x)."
+    assert "268 MB are free" in (said.hint or "")
