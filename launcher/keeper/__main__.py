@@ -83,7 +83,7 @@ def _keep(directory: MachineDir, action: str) -> int:
     assert lock is not None
     try:
         keeper = Supervisor(directory, only_stop=action == "stop", disk_action=action)
-        events = Events()
+        events = Events(keeper.healer.engine_doubted)
         ports = PortService(keeper, events)
         keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
         proxy = EngineProxy(keeper, ports.publisher)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from launcher import __version__, identity, release
+from launcher import __version__, host, identity, release
 from launcher.errors import Damaged, Refused, WherryError
 from launcher.identity import Found
-from launcher.keeper import engine, stopper
-from launcher.keeper.launch import adopt
+from launcher.keeper import engine, orphan, stopper
+from launcher.keeper.launch import Adopted, adopt
 from launcher.keeper.watch import Watch
 from launcher.qemu import qmp
 from launcher.state import State
@@ -34,6 +35,9 @@ def take_over(keeper: Supervisor) -> bool:
     found = _find(keeper, state)
     state = state or State(status="running", token=found.token, accel=_accel(found))
     keeper.state = replace(state, qemu_pid=found.pid, qemu_stamp=found.stamp, keeper_pid=os.getpid(), token=found.token)
+    if not possible():
+        _end_gently(keeper, found)
+        return False
     try:
         keeper.guest = adopt(keeper.directory, found, keeper.watch, keeper.on_qmp_event)
         if state.status == "stopping":
@@ -51,6 +55,23 @@ def take_over(keeper: Supervisor) -> bool:
     if not keeper.only_stop:
         keeper.note(f"{reason}; started anew")
     return False
+
+
+def possible() -> bool:
+    """Whether a QEMU outlives the channels to its keeper: pipes, where there are no sockets to hand over, end with it."""
+    return host.current().ENDPOINT == "unix"
+
+
+def _end_gently(keeper: Supervisor, found: Found) -> None:
+    """Where nothing can be taken over: the guest powers off, and is started anew."""
+    began = time.monotonic()
+    gently = orphan.end(Adopted(found), keeper.link.fresh)
+    keeper.state = replace(keeper.first_state(), notes=keeper.state.notes, restarts=keeper.state.restarts)
+    if keeper.only_stop:
+        return
+    how = "was powered off" if gently else f"gave no answer for {orphan.SILENT:g} s and was ended"
+    keeper.note(f"the machine's keeper had ended; the machine {how} and started again, containers were restarted", warning=True)
+    keeper.health.mended("the machine's keeper had ended: powered off", time.monotonic() - began)
 
 
 def tell_succession(keeper: Supervisor) -> None:

@@ -31,7 +31,9 @@ _AGAIN: Final = (0.2, 1.0, 5.0)  # seconds before the stream is opened again, wh
 class Events:
     """One subscriber's function is called at a time, all in one thread. Begin with `link.subscribe(events.connected)`."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_lost: Callable[[str], None] = lambda _why: None) -> None:
+        """`on_lost` hears why the stream ended while the connection is there: the engine has ended, or starts anew."""
+        self._on_lost = on_lost
         self._subscribers: list[tuple[Callable[[Event], None], Callable[[Connection, list[dict[str, Any]]], None]]] = []
         self._now: Connection | None = None
         self._following = threading.Lock()
@@ -52,11 +54,12 @@ class Events:
             while self._current(connection):
                 try:
                     self._follow(connection)
-                    failures = 0
+                    failures, why = 0, "its stream of events ended"
                 except WherryError as error:
-                    if self._current(connection):
-                        log.info("the engine's events: %s", error.message)
-                    failures += 1
+                    failures, why = failures + 1, error.message.rstrip(".")
+                if self._current(connection):
+                    log.info("the engine's events: %s", why)
+                    self._on_lost(why)
                 # An engine that restarts says nothing for a while; the stream's end was the sign.
                 self._closed.wait(_AGAIN[min(failures, len(_AGAIN) - 1)])
 

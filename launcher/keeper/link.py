@@ -101,6 +101,10 @@ class Link:
                 raise
             return make(self.get())
 
+    def fresh(self) -> Connection:
+        """A connection of the caller's own, of which nobody is told and which nobody looks after. Raises WherryError."""
+        return self._reconnect(_PATIENCE[0])
+
     def drop(self) -> None:
         """End the connection; the next `get` makes another one."""
         with self._changed:

@@ -14,6 +14,7 @@ from launcher import files, host, readiness, room, seed
 from launcher.config import GIB, MachineConfig
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
 from launcher.keeper import revival, starter, stopper
+from launcher.keeper.adoption import possible as adoption_possible
 from launcher.keeper.adoption import take_over, tell_succession
 from launcher.keeper.healer import Healer
 from launcher.keeper.health import Health
@@ -99,9 +100,7 @@ class Supervisor:
     @property
     def may_leave(self) -> bool:
         """Whether the machine could be left to the next keeper as it is."""
-        # Pipes, which is how QEMU is reached where there are no such sockets, end with this process.
-        reachable = host.current().ENDPOINT == "unix"
-        return reachable and self.status == "running" and not self.stop_wanted and not self.watch.ended
+        return adoption_possible() and self.status == "running" and not self.stop_wanted and not self.watch.ended
 
     def leave(self) -> None:
         """Ask the main thread to end this keeper and leave QEMU, and state.json, to the next one."""

@@ -110,3 +110,22 @@ def test_button_on_devices_that_are_there_and_that_come(tmp_path: Path) -> None:
             os.close(second)
         finally:
             process.kill()
+
+
+def vitals(lines: str, *arguments: Path | str) -> list[str]:
+    done = subprocess.run([helper("vitals"), *arguments], input=lines, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_vitals_tells_the_time_and_the_disk(tmp_path: Path) -> None:
+    before = time.time_ns()
+    told, disk = vitals("t\nd\n", tmp_path)
+    assert before <= int(told) <= time.time_ns()
+    usage = os.statvfs(tmp_path)
+    total, free = map(int, disk.split())
+    assert total == usage.f_blocks * usage.f_frsize and 0 <= free <= total
+
+
+def test_vitals_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    assert vitals("x\nstep\nstep much\nslew 1x\n") == ["error unknown", "error unknown", "error no number", "error no number"]
+    assert vitals("d\n", tmp_path / "none")[0].startswith("error No such file")
