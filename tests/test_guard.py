@@ -55,3 +55,14 @@ def test_a_lock_file_that_is_removed_is_made_anew(kept: Kept) -> None:
     kept.guard.look()
     assert kept.directory.keeper_lives()
     assert not kept.lost
+
+
+def test_somebody_looks_while_the_lock_file_is_made_anew(kept: Kept) -> None:
+    kept.directory.lock_file.unlink()
+    looking = host.current().lock(kept.directory.lock_file, wait=False)
+    assert looking is not None
+    kept.guard.look()
+    os.close(looking)
+    assert not kept.directory.keeper_lives()
+    kept.guard.look()
+    assert kept.directory.keeper_lives()

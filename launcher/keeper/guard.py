@@ -40,8 +40,17 @@ class Guard:
 
     def _keep_lock(self) -> None:
         """A lock file that somebody removed would let a second keeper start."""
-        if not self._directory.lock_file.exists():
-            log.warning("the lock file was removed; making another one")
-            lock = host.current().lock(self._directory.lock_file, wait=False)
-            if lock is not None:
-                self._locks.append(lock)
+        if self._is_ours():
+            return
+        log.warning("the lock file was removed; making another one")
+        # Who looks whether it is taken holds it for a moment: then the next look tries again.
+        lock = host.current().lock(self._directory.lock_file, wait=False)
+        if lock is not None:
+            self._locks.append(lock)
+
+    def _is_ours(self) -> bool:
+        """Whether the file at the lock's place is the one that is held last."""
+        try:
+            return os.path.samestat(os.stat(self._directory.lock_file), os.fstat(self._locks[-1]))
+        except FileNotFoundError:
+            return False
