@@ -94,6 +94,8 @@ class Inner:
                     await asyncio.wait_for(loop.sock_connect(stream, (LOOPBACK, port)), _CONNECT_SECONDS)
                     return stream
                 except (OSError, TimeoutError) as error:
+                    if _is_connected(stream):  # we were late, not the kernel: the server must not see a connection too many
+                        return stream
                     stream.close()
                     if time.monotonic() > deadline:
                         raise ConnectionLost(f"QEMU takes no connection for port {self._target[1]}: {error!r}") from error
@@ -114,6 +116,14 @@ class Inner:
             if not words:
                 return port
         raise WherryError(f"QEMU forwards no port to {self._target[0]}:{self._target[1]}: {words}")
+
+
+def _is_connected(stream: socket.socket) -> bool:
+    try:
+        stream.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def remove_rule(monitor: Monitor, proto: str, port: int) -> None:

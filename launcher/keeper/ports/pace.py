@@ -14,6 +14,7 @@ from typing import Final
 
 WIDTH: Final = 8
 QUIET: Final = 0.06  # seconds without any answer; 200 connections to a silent server are through after 1.5 s
+STALL: Final = 0.5  # the same where the server has just answered others: it, or its machine, is held up
 
 
 class Pace:
@@ -23,6 +24,7 @@ class Pace:
         self._unanswered: set[object] = set()
         self._waiting: deque[tuple[object, asyncio.Future[None]]] = deque()
         self._last = 0.0
+        self._answers = False  # it did since the last quiet
         self._timer: asyncio.TimerHandle | None = None
 
     async def enter(self, who: object) -> None:
@@ -42,6 +44,7 @@ class Pace:
         if who in self._unanswered:
             self._unanswered.discard(who)
             self._last = time.monotonic()
+            self._answers = True
             self._admit()
 
     def _admit(self) -> None:
@@ -56,7 +59,9 @@ class Pace:
 
     def _look(self) -> None:
         self._timer = None
-        if time.monotonic() - self._last >= QUIET * 0.9:
+        if time.monotonic() - self._last >= (STALL if self._answers else QUIET) * 0.9:
+            self._answers = False
+            self._last = time.monotonic()
             self._unanswered.clear()
             self._admit()
         if self._waiting:

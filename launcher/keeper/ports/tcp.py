@@ -45,6 +45,13 @@ class TcpPort:
         if self.closed:
             return
         self.closed = True
+        # asyncio loses, and leaves open, what it has accepted for a server that was closed before its transport was made.
+        loop = asyncio.get_running_loop()
+        for bound in self._sockets:
+            with contextlib.suppress(NotImplementedError):  # Windows' loop has no readers, and no such gap
+                loop.remove_reader(bound.socket)
+        for _ in range(3):
+            await asyncio.sleep(0)
         for server in self._servers:
             server.close()
         for bound in self._sockets:
@@ -188,7 +195,8 @@ class _Outer(_End):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        if self._only_local and peer and not ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback:
+        foreign = peer and not ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+        if self._port.closed or (self._only_local and foreign):
             self.reset()
         else:
             self._port.begin(self)
