@@ -12,7 +12,8 @@ A connection carries one request. Every frame is one type byte, a big-endian 32-
 A client may send STDIN_WINDOW bytes of I before the first C: the keeper never stops reading, so that a signal is not stuck
 behind input that the command does not take.
 
-A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, handover, watch, stop, exec, engine.
+A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, handover, watch, stop, exec, engine,
+port.
 
 `status` and `handover` are answered whatever protocol the request names, so that wherrys of different age can tell each other
 apart: status has "keeper": {"pid", "start", "wherry", "protocol", "sessions"} beside the state, handover answers {"released",

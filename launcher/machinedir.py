@@ -36,6 +36,11 @@ class MachineDir:
         return self.path / "machine.toml.good"
 
     @property
+    def forwards_file(self) -> Path:
+        """Forwards that a user made by hand, a list of texts: `wherry port add`."""
+        return self.path / "forwards.json"
+
+    @property
     def client_key(self) -> Path:
         """The private ed25519 key that logs in."""
         return self.path / "id_ed25519"

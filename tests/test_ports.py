@@ -9,14 +9,17 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import pytest
 
+from launcher.errors import Usage
 from launcher.host import windows
-from launcher.keeper.ports import inner, sockets
+from launcher.keeper.ports import byhand, inner, sockets
 from launcher.keeper.ports.bindings import NIC, Binding, of_container, of_service
+from launcher.keeper.ports.byhand import ByHand
 from launcher.keeper.ports.forwarder import Forwarder
 from launcher.keeper.ports.holders import Holders
 from launcher.keeper.ports.sockets import Taken
@@ -414,3 +417,51 @@ def test_what_is_no_longer_wanted_is_freed(holders: Holders) -> None:
     assert is_free(first.port)
     assert not is_free(second.port)
     assert holders.used("tcp") == {second.port}
+
+
+# By hand
+
+
+@pytest.mark.parametrize(
+    ("text", "binding"),
+    [
+        ("5433:5432", Binding("tcp", "", 5433, NIC, 5432)),
+        ("127.0.0.1:53:53/udp", Binding("udp", "127.0.0.1", 53, NIC, 53)),
+        ("[::1]:80:8080/tcp", Binding("tcp", "::1", 80, NIC, 8080)),
+    ],
+)
+def test_forwards_are_read(text: str, binding: Binding) -> None:
+    assert byhand.parse(text) == binding
+
+
+@pytest.mark.parametrize("text", ["", "80", "80:", "0:80", "80:70000", "80:80/sctp", "host:80:80", "80:80 "])
+def test_what_is_no_forward(text: str) -> None:
+    with pytest.raises(Usage):
+        byhand.parse(text)
+
+
+def test_a_forward_by_hand_comes_back(holders: Holders, tmp_path: Path) -> None:
+    port = free_port()
+    forward = f"{port}:5432"
+    made = ByHand(tmp_path / "forwards.json", holders)
+    made.change("add", forward)
+    made.change("add", forward)
+    assert not is_free(port)
+    assert [(entry["port"], entry["guest_port"]) for entry in holders.listing()] == [(port, 5432)]
+    holders.free(f"hand:tcp::{port}")  # as a keeper's end
+    assert is_free(port)
+    again = ByHand(tmp_path / "forwards.json", holders)
+    again.begin()
+    assert not is_free(port)
+    again.change("remove", forward)
+    assert is_free(port)
+    with pytest.raises(Usage, match="was not added by hand"):
+        again.change("remove", forward)
+
+
+def test_a_forward_to_a_port_that_is_taken_is_not_kept(holders: Holders, tmp_path: Path) -> None:
+    made = ByHand(tmp_path / "forwards.json", holders)
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Taken):
+        made.change("add", f"{other.getsockname()[1]}:80")
+    made.begin()
+    assert holders.listing() == []

@@ -26,6 +26,7 @@ VERBS: Final = {
     "doctor": ("doctor", "Look at everything that a machine needs, and say what to do."),
     "env": ("env", "Shell code that leads docker in this terminal to the machine."),
     "context": ("context", "The machine's docker context: create, use, remove."),
+    "port": ("port", "Published ports: list; add and remove forwards by hand."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -49,7 +50,7 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save", "link", "unlink", "port", "share",
+        "suspend", "save", "link", "unlink", "share",
         "disk", "autostart", "uninstall",
     }
 )  # fmt: skip

@@ -87,7 +87,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         ports = PortService(keeper, events)
         keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
         proxy = EngineProxy(keeper, ports.publisher)
-        server = Server(keeper, proxy.working, ports.holders.listing)
+        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change)
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")

@@ -32,10 +32,15 @@ class Server:
     """Serves one supervisor. `start` listens before it returns. `others`: what else a handover would cut short."""
 
     def __init__(
-        self, keeper: Supervisor, others: Callable[[], int] = lambda: 0, ports: Callable[[], list[dict[str, Any]]] = list
+        self,
+        keeper: Supervisor,
+        others: Callable[[], int] = lambda: 0,
+        ports: Callable[[], list[dict[str, Any]]] = list,
+        change_port: Callable[[str, str], None] = lambda _action, _forward: None,
     ) -> None:
         self._keeper = keeper
         self._ports = ports
+        self._change_port = change_port
         self._path = keeper.directory.control_socket
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -142,6 +147,9 @@ class Server:
             framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "keeper": self._about()}})
         elif verb == "handover":
             self._hand_over(framed, request)
+        elif verb == "port":
+            self._change_port(str(request.get("action")), str(request.get("forward")))
+            framed.send_json({"ok": True, "data": None})
         elif verb == "engine":
             framed.send_json({"ok": True, "data": self._engine(request)})
         else:

@@ -10,12 +10,14 @@ from launcher.keeper.events import Event, Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
 from launcher.keeper.ports import inner
+from launcher.keeper.ports.byhand import ByHand
 from launcher.keeper.ports.forwarder import Forwarder
 from launcher.keeper.ports.holders import Holders
 from launcher.keeper.ports.publisher import Publisher
 from launcher.qemu.qmp import Qmp
 from launcher.ssh.transport import Connection
 from launcher.state import State
+from launcher.store import MachineDir
 
 log = logging.getLogger("wherry.ports")
 
@@ -25,6 +27,7 @@ PUBLISHED = ("127.0.0.1", "::1")  # `localhost` is both
 class Keeper(Protocol):
     """As much of the supervisor as ports need."""
 
+    directory: MachineDir
     link: Link
     health: Health
     state: State
@@ -41,6 +44,7 @@ class PortService:
         self._swept = False
         self._forwarder = Forwarder(keeper.monitor)
         self.holders = Holders(self._forwarder, PUBLISHED, self._report)
+        self.by_hand = ByHand(keeper.directory.forwards_file, self.holders)
         self.publisher = Publisher(keeper.connection, self.holders)
         # Before the engine's events begin: what a keeper before us left is not to be taken for ours.
         events.subscribe(self._on_event, self._on_resync)
@@ -55,6 +59,7 @@ class PortService:
 
     def _on_resync(self, connection: Connection, containers: list[dict[str, Any]]) -> None:
         self._sweep()
+        self.by_hand.begin()
         self.publisher.on_resync(connection, containers)
         self._report()
 
