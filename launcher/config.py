@@ -22,6 +22,10 @@ ENGINE_REFUSED: Final = {
     "containerd": "the image runs containerd itself",
 }
 
+# Of the host's loopback, for the sshds of all machines: closed to containers as a whole (launcher/qemu/sshport.py). Outside of
+# every system's range for outgoing connections, and of the one that the guest chooses published ports from.
+SSH_PORTS: Final = range(19800, 19928)
+
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt])(?:i?b)?", re.IGNORECASE)
 _UNITS: Final = {"k": 1 << 10, "m": MIB, "g": GIB, "t": 1 << 40}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
@@ -64,11 +68,11 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Network:
-    """Reserved: checked and kept, not used yet. Empty is our default."""
+    """How the machine reaches the world. Empty is our default."""
 
-    proxy: str = ""  # URL
+    proxy: str = ""  # URL, as this computer sees it
     ca: str = ""  # path of a PEM file on this computer
-    subnet: str = ""  # CIDR
+    subnet: str = ""  # CIDR; reserved: checked and kept, not used yet
 
     def __post_init__(self) -> None:
         if self.proxy:
@@ -88,6 +92,22 @@ def _check_proxy(text: str) -> None:
     if not usable or any(character.isspace() or not character.isprintable() for character in text):
         # The value is not repeated: it may hold a password.
         raise BadValue("network.proxy", "network.proxy is no proxy's address: http://HOST:PORT or https://HOST:PORT.")
+
+
+def _check_access(access: str | tuple[int, ...]) -> None:
+    if access in ("all", "none"):
+        return
+    hint = "for example: wherry config set host_access none, or 8080,5432"
+    if isinstance(access, str) or not access:
+        raise BadValue("host_access", f"host_access = {_plain(access)!r}: all, none, or a list of ports.", hint=hint)
+    wrong = [port for port in access if not 1 <= port <= 65535]
+    if wrong or len(access) > 100:
+        what = f"{wrong[0]} is no port" if wrong else "100 ports at most"
+        raise BadValue("host_access", f"host_access: {what}.", hint=hint)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_subnet(text: str) -> None:
@@ -118,6 +138,7 @@ class MachineConfig:
     stop_seconds: int = 30  # what containers get to stop at power off
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
+    host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
     network: Network = field(default_factory=Network)
     engine: dict[str, Any] = field(default_factory=dict)  # daemon.json keys over our defaults
 
@@ -134,6 +155,7 @@ class MachineConfig:
             raise BadValue("stop_seconds", f"stop_seconds = {self.stop_seconds}: 1 to 3600.")
         if self.accel not in ACCELS:
             raise BadValue("accel", f"accel = {self.accel!r}: {', '.join(ACCELS[:-1])} or {ACCELS[-1]}.")
+        _check_access(self.host_access)
         for key in self.engine:
             if key in ENGINE_REFUSED:
                 raise BadValue(f"engine.{key}", f"[engine] {key} cannot be set: {ENGINE_REFUSED[key]}.")
@@ -155,7 +177,7 @@ def to_toml_values(config: MachineConfig) -> dict[str, Any]:
             continue
         if isinstance(value, Network):
             value = {part.name: getattr(value, part.name) for part in fields(value) if getattr(value, part.name)}
-        values[item.name] = format_size(value) if item.name in _SIZES else value
+        values[item.name] = format_size(value) if item.name in _SIZES else _plain(value)
     return values
 
 
@@ -179,8 +201,10 @@ def from_toml_values(values: dict[str, Any]) -> MachineConfig:
         raise BadValue("version", f"machine.toml has version {version!r}, this wherry reads {CONFIG_VERSION}.")
     if unknown:
         raise unknown
+    if isinstance(values.get("host_access"), list):
+        values["host_access"] = _ports(values["host_access"])
     for key, value in values.items():
-        _check_kind(key, value, _KINDS.get(key, str))
+        _check_kind(key, value, tuple if isinstance(value, tuple) else _KINDS.get(key, str))
     for key in _SIZES:
         if key in values:
             values[key] = _size(key, values[key])
@@ -204,6 +228,12 @@ def _size(key: str, text: str) -> int:
         return parse_size(text)
     except Usage as error:
         raise BadValue(key, f"{key}: {error.message}") from None
+
+
+def _ports(values: list[Any]) -> tuple[int, ...]:
+    for value in values:
+        _check_kind("host_access", value, int)
+    return tuple(values)
 
 
 def _network(values: dict[str, Any]) -> Network:

@@ -9,7 +9,7 @@ from launcher import config
 from launcher.config import ACCELS, BadValue, format_size
 from launcher.errors import Usage
 
-Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "table", "fixed"]
+Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "access", "table", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,11 @@ KEYS: Final = (
     Key("stop_seconds", "number", "30", "Seconds that containers get to stop when the machine is shut down."),
     Key("accel", "accel", "auto", f"Accelerator: {', '.join(ACCELS)}."),
     Key("qemu", "program", "found", "Path of the QEMU to use."),
-    Key("network.proxy", "url", "none", "Proxy for the machine; upgrade fetches through it now.", restart=False, later=True),
-    Key("network.ca", "file", "none", "Certificates for the machine to trust; upgrade does now.", restart=False, later=True),
+    Key(
+        "host_access", "access", "all", "What containers reach of this computer: all, none, or a list of ports.", restart=False
+    ),
+    Key("network.proxy", "url", "none", "Proxy through which the engine and upgrade fetch."),
+    Key("network.ca", "file", "none", "Certificates (PEM) that the engine and upgrade trust beside the usual ones."),
     Key("network.subnet", "subnet", "the engine's", "Private network for containers.", restart=False, later=True),
     Key("engine.KEY", "table", "see config show", "A key of dockerd's daemon.json; not hosts, data-root, containerd."),
     Key("arch", "fixed", "this computer's", "Architecture.", changed_by="Make another machine: wherry init NAME --arch ARCH"),
@@ -99,6 +102,8 @@ def parse(name: str, text: str) -> Any:
         raise BadValue(name, f"{name} cannot be set.", hint=key.changed_by)
     if key.kind == "table":
         return _engine_value(name, text)
+    if key.kind == "access":
+        return _access(text)
     if key.kind == "number":
         try:
             return int(text)
@@ -110,6 +115,12 @@ def parse(name: str, text: str) -> Any:
         except Usage as error:
             raise BadValue(name, f"{name}: {error.message}") from None
     return text
+
+
+def _access(text: str) -> str | list[int]:
+    """all, none, or ports: 8080,5432 or, as in the file, [8080, 5432]."""
+    words = text.strip().removeprefix("[").removesuffix("]").replace(",", " ").split()
+    return [int(word) for word in words] if words and all(word.isdecimal() for word in words) else text.strip()
 
 
 def _engine_value(name: str, text: str) -> Any:

@@ -12,9 +12,10 @@ import re
 import tarfile
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from launcher import guestfiles, store
-from launcher.config import MIB, MachineConfig
+from launcher.config import MIB, SSH_PORTS, MachineConfig
 from launcher.errors import Damaged, WherryError
 from launcher.store import MachineDir
 
@@ -28,6 +29,11 @@ USE: Final = "use"
 REPAIR: Final = "repair"
 READ_ONLY: Final = "readonly"
 ACTIONS: Final = (USE, REPAIR, READ_ONLY)
+
+# slirp's name for this computer, and what is not fetched through a proxy.
+HOST: Final = "10.0.2.2"
+NO_PROXY: Final = "localhost,127.0.0.0/8,::1,10.0.2.0/24,host.docker.internal,host.wherry.internal"
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 _FW_CFG: Final = "opt/wherry/"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -47,7 +53,7 @@ def write(machine: MachineDir, config: MachineConfig, holds: str, action: str = 
         "authorized_keys": _key(machine.client_key.with_name(machine.client_key.name + ".pub")),
         "ssh_host_ed25519_key": _key(machine.host_key),
         "daemon.json": render_daemon(_default_daemon(), config),
-        "provision.tar": pack(guestfiles.provisioning()),
+        "provision.tar": pack(guestfiles.provisioning(), certificates(config)),
     }
     machine.seed_dir.mkdir(mode=0o700, exist_ok=True)
     for name, data in files.items():
@@ -65,7 +71,15 @@ def env_values(machine: MachineDir, config: MachineConfig, holds: str, action: s
         "WHERRY_DATA_HOLDS": holds,
         "WHERRY_DATA_ACTION": action,
         "WHERRY_STOP_SECONDS": config.stop_seconds,
+        "WHERRY_SSH_PORTS": f"{SSH_PORTS.start}-{SSH_PORTS.stop - 1}",
+        "WHERRY_HOST_ACCESS": host_access(config),
     }
+
+
+def host_access(config: MachineConfig) -> str:
+    """As the guest has it: all, none, or ports with commas between them."""
+    access = config.host_access
+    return access if isinstance(access, str) else ",".join(str(port) for port in access)
 
 
 def render_env(values: dict[str, str | int]) -> bytes:
@@ -97,7 +111,31 @@ def engine_values(config: MachineConfig) -> dict[str, Any]:
 
 
 def laid_over(defaults: dict[str, Any], config: MachineConfig) -> dict[str, Any]:
-    return overlaid(with_cache_bound(defaults, config.disk), config.engine)
+    return overlaid(with_proxy(with_cache_bound(defaults, config.disk), config.network.proxy), config.engine)
+
+
+def with_proxy(defaults: dict[str, Any], proxy: str) -> dict[str, Any]:
+    """The engine fetches through it, but not from this computer. One on this computer's loopback is 10.0.2.2 in the guest."""
+    if not proxy:
+        return defaults
+    parts = urlsplit(proxy)
+    if parts.hostname in _LOOPBACK:
+        login, at, _ = parts.netloc.rpartition("@")
+        port = f":{parts.port}" if parts.port else ""
+        proxy = parts._replace(netloc=f"{login}{at}{HOST}{port}").geturl()
+    return {**defaults, "proxies": {"http-proxy": proxy, "https-proxy": proxy, "no-proxy": NO_PROXY}}
+
+
+def certificates(config: MachineConfig) -> bytes:
+    """What the machine is to trust beside the usual; empty for nothing. Raises WherryError when the file cannot be read."""
+    if not config.network.ca:
+        return b""
+    try:
+        return Path(config.network.ca).read_bytes()
+    except OSError as error:
+        raise WherryError(
+            f"network.ca = {config.network.ca!r} cannot be read: {error.strerror}.", hint="wherry config unset network.ca"
+        ) from error
 
 
 def with_cache_bound(defaults: dict[str, Any], disk: int) -> dict[str, Any]:
@@ -115,20 +153,25 @@ def overlaid(defaults: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]
     if driver is not None and driver not in _SIZED_LOGS:
         # Options belong to their driver, and dockerd refuses those that a driver does not know.
         result.pop("log-opts", None)
+    if "host-gateway-ips" in wanted:  # dockerd takes one or the other
+        result.pop("host-gateway-ip", None)
     for key, value in wanted.items():
         ours = result.get(key)
         result[key] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
     return result
 
 
-def pack(folder: Path) -> bytes:
-    """boot.sh and boot.d/*.sh as ustar. The same scripts give the same bytes: sorted, nothing of the host but their text."""
+def pack(folder: Path, trusted: bytes = b"") -> bytes:
+    """boot.sh, boot.d/*.sh and, unless empty, ca.pem as ustar. The same content gives the same bytes: sorted, nothing of the
+    host but their text."""
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         _add(archive, "boot.sh", _read(folder / "boot.sh"))
         _add(archive, "boot.d", None)
         for path in sorted((folder / "boot.d").glob("*.sh")):
             _add(archive, f"boot.d/{path.name}", _read(path))
+        if trusted:
+            _add(archive, "ca.pem", trusted)
     return output.getvalue()
 
 

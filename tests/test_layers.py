@@ -40,6 +40,7 @@ PARTS = {
     "identity": "store",
     "machinedir": "store",
     "config_keys": "config",
+    "engine_values": "config",
     "configfile": "config",
     "diskcopy": "disks",
 }

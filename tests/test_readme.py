@@ -52,7 +52,12 @@ def test_the_table_of_keys() -> None:
     rows = [line.split("|")[1:-1] for line in section("Settings").splitlines() if line.startswith("|")]
     table = [[cell.strip().strip("`") for cell in row] for row in rows if len(row) == 4][2:]
     assert table == [
-        [key.name, key.default, "later" if key.later else "yes" if not key.changed_by else "-", key.what.rstrip(".")]
+        [
+            key.name,
+            key.default,
+            "later" if key.later else "-" if key.changed_by else "yes" if key.restart else "no",
+            key.what.rstrip("."),
+        ]
         for key in KEYS
     ]
 

@@ -16,7 +16,7 @@ import psutil
 from launcher import __version__, control, host
 from launcher.control import Framed
 from launcher.errors import NotRunning, Usage, WherryError, from_json
-from launcher.keeper import engine, sessions, starter
+from launcher.keeper import access, engine, sessions, starter
 from launcher.keeper.slots import StartSlots
 from launcher.keeper.supervisor import Supervisor
 from launcher.store import LONGEST_SOCKET
@@ -150,6 +150,8 @@ class Server:
         elif verb == "port":
             self._change_port(str(request.get("action")), str(request.get("forward")))
             framed.send_json({"ok": True, "data": None})
+        elif verb == "apply":
+            framed.send_json({"ok": True, "data": self._apply()})
         elif verb == "engine":
             framed.send_json({"ok": True, "data": self._engine(request)})
         else:
@@ -224,6 +226,12 @@ class Server:
                     {"kind": "engine", "message": f"the hello image is missing: {words.decode(errors='replace').strip()}"}
                 )
         sessions.serve_exec(framed, request, self._keeper.connection, self._slots)
+
+    def _apply(self) -> dict[str, Any]:
+        """Put in force what machine.toml says now, of the settings that take no restart."""
+        self._ready()
+        access.apply(self._keeper.connection(), self._keeper.directory.read_config())
+        return {}
 
     def _engine(self, request: dict[str, Any]) -> dict[str, Any]:
         self._ready()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from launcher import disks, errors, images, readiness, seed
 from launcher.errors import LaunchFailed, Refused, WherryError
 from launcher.identity import new_token
-from launcher.keeper import engine
+from launcher.keeper import access, engine
 from launcher.keeper.console import tail
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
-from launcher.qemu import probe, qmp
+from launcher.qemu import probe, sshport
 from launcher.state import State
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tupl
     token = keeper.state.token
     keeper.guest = launch(keeper.directory, keeper.config, iso, qemu, rung, token, files, keeper.watch, keeper.on_qmp_event)
     keeper.update(qemu_pid=keeper.guest.process.pid, qemu_stamp=keeper.guest.process.stamp)
-    keeper.update(ssh_port=qmp.ssh_port(keeper.guest.qmp))
+    keeper.update(ssh_port=sshport.forward(keeper.guest.qmp))
     _wait(keeper, "kernel")
 
 
@@ -119,6 +119,8 @@ def _finish(keeper: Supervisor) -> None:
     code, _, words = connection.run(["/usr/lib/wherry/ssh-port", str(keeper.state.ssh_port)], timeout=60)
     if code != 0:
         raise WherryError(f"the guest's firewall could not be set: {words.decode(errors='replace').strip()}")
+    if keeper.config.host_access != "all":
+        access.apply(connection, keeper.config)  # the boot did it, but for an image that does not know it yet
     if keeper.disk_action == seed.READ_ONLY:
         _wait(keeper, "disk")
         return

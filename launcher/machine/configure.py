@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import __version__, config, config_keys, configfile, host, proc, seed, store
+from launcher import __version__, config, config_keys, configfile, control, engine_values, host, proc, seed, store
 from launcher.config import BadValue, MachineConfig
 from launcher.config_keys import KEYS
-from launcher.errors import Refused, Usage, WherryError
+from launcher.errors import NotRunning, Refused, Usage, WherryError
 from launcher.machine import create
 from launcher.machine.settings import computed, dotted, existing, leaves
 from launcher.store import MachineDir
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
+
+
+_IN_FORCE_SECONDS = 600.0  # a machine that starts answers when it is ready
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Change:
     after: Any
     restart: bool
     later: bool
+
+    @property
+    def at_once(self) -> bool:
+        """It holds in a machine that runs."""
+        return not self.restart and not self.later
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,22 @@ def change(name: str, wanted: Mapping[str, str | None], told: Told) -> Plan:
         if plan.changes:
             document["wherry"] = __version__
             store.write_private(directory.config_file, document.as_string().encode())
+    _put_in_force(plan)
     return plan
+
+
+def _put_in_force(plan: Plan) -> None:
+    """Tell the keeper of changes that take no restart. Raises WherryError when it cannot: the file has them all the same."""
+    if not plan.running or not any(change.at_once for change in plan.changes):
+        return
+    try:
+        control.ask_within(_IN_FORCE_SECONDS, plan.directory.control_socket, "apply")
+    except NotRunning:
+        pass  # it ended meanwhile; the next start does it
+    except Usage as error:  # the keeper of an older wherry
+        raise WherryError(
+            "the change is written, but the machine's keeper is too old to put it in force.", hint="wherry restart"
+        ) from error
 
 
 def _parsed(data: bytes) -> TOMLDocument:
@@ -164,6 +187,8 @@ def _notes(wanted: MachineConfig, changed: set[str]) -> Iterator[str]:
         yield f"cpus = {wanted.cpus} is more than this computer has ({os.cpu_count()}): the machine will be slower, not faster"
     if "qemu" in changed and wanted.qemu and proc.find(wanted.qemu) is None:
         raise BadValue("qemu", f"qemu = {wanted.qemu!r} is no program.", hint="wherry config unset qemu")
+    if any(name.startswith("engine.") for name in changed):
+        engine_values.check(wanted.engine)
     if "network.ca" in changed and wanted.network.ca:
         _check_certificates(Path(wanted.network.ca))
 
@@ -211,8 +236,8 @@ class Draft:
         except (WherryError, UnicodeDecodeError):
             return None  # it is being mended
 
-    def save(self) -> None:
-        """Raises Refused when another command or editor changed the file meanwhile."""
+    def save(self, plan: Plan) -> None:
+        """`plan` is what `check` said of it. Raises Refused when another command or editor changed the file meanwhile."""
         with _locked(self.directory):
             if self.directory.config_file.read_bytes() != self.before:
                 raise Refused(
@@ -220,6 +245,7 @@ class Draft:
                     hint="wherry config edit",
                 )
             store.write_private(self.directory.config_file, self.file.read_bytes())
+        _put_in_force(plan)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class Setting:
     value: Any
     default: bool
     restart: bool
+    later: bool
     settable: bool
     what: str
 
@@ -36,7 +37,7 @@ def show(name: str) -> list[Setting]:
             settings += _engine_settings(key, wanted)
             continue
         value, default = _effective(key.name, wanted, given)
-        settings.append(Setting(key.name, value, default, key.restart, not key.changed_by, key.what))
+        settings.append(Setting(key.name, value, default, key.restart, key.later, not key.changed_by, key.what))
     return settings
 
 
@@ -83,7 +84,7 @@ def computed(name: str) -> Any:
 def _engine_settings(key: Key, wanted: MachineConfig) -> Iterator[Setting]:
     chosen = dict(leaves(wanted.engine))
     for parts, value in leaves(seed.engine_values(wanted)):
-        yield Setting(dotted(["engine", *parts]), value, parts not in chosen, key.restart, True, key.what)
+        yield Setting(dotted(["engine", *parts]), value, parts not in chosen, key.restart, key.later, True, key.what)
 
 
 def leaves(table: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

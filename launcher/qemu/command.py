@@ -184,7 +184,7 @@ def device_args(boot: Boot) -> list[str]:
     # ipv6=off: slirp answers IPv6 on hosts that have none, and the guest then waits for it.
     keyboard = ["-device", "virtio-keyboard-pci"] if boot.arch == "arm64" else []
     return [
-        "-netdev", "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+        "-netdev", "user,id=net0,ipv6=off",
         "-device", "virtio-net-pci,netdev=net0,romfile=",
         "-device", "virtio-rng-pci",
         "-device", "virtio-balloon-pci,free-page-reporting=on",

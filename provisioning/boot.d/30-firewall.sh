@@ -1,5 +1,5 @@
-# Containers are kept from our sshd before there is one, and from the host until the keeper has told its port. It loads a dozen
-# modules: sshd and the disk do not wait for it, the engine and ssh-port do.
+# Containers are kept from all sshds of wherry's machines, and from as much of the host as host_access says, before there is one. It loads
+# a dozen modules: sshd and the disk do not wait for it, the engine and ssh-port do.
 run=${WHERRY_RUN:-/run/wherry}
 {
     /usr/lib/wherry/firewall 2>"$run/log/firewall.log" || {

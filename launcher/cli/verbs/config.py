@@ -63,7 +63,9 @@ def _cell(item: Setting) -> str:
 def _when(item: Setting) -> str:
     if not item.settable:
         return "-"
-    return "a restart" if item.restart else "effect in a later release"
+    if item.restart:
+        return "a restart"
+    return "effect in a later release" if item.later else "effect at once"
 
 
 @config.command()
@@ -129,7 +131,7 @@ def edit(app: App, name: str | None, restart: bool) -> None:
             app.console.story("Nothing is changed.")
             return
         _tell(app.console, plan, restart)
-        draft.save()
+        draft.save(plan)
     _done(app, plan, restart)
 
 
