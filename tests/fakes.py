@@ -146,6 +146,7 @@ class FakeKeeper:
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
             "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},
             "stop": {"forced": False},
+            "apply": {},
             "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]
         framed.send_json({"ok": True, "data": data})

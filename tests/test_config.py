@@ -47,6 +47,19 @@ def test_names_that_are_none(name: str) -> None:
         check_name(name)
 
 
+@pytest.mark.parametrize("access", ["none", (8080,), (80, 5432)])
+def test_host_access_survives_the_file(access: str | tuple[int, ...]) -> None:
+    values = to_toml_values(config(host_access=access))
+    assert values["host_access"] == (list(access) if isinstance(access, tuple) else access)
+    assert from_toml_values(values).host_access == access
+
+
+@pytest.mark.parametrize("access", [True, 80, ["80"], [True], {}])
+def test_host_access_of_the_wrong_type(access: Any) -> None:
+    with pytest.raises(Usage, match="wrong type"):
+        from_toml_values({**to_toml_values(config()), "host_access": access})
+
+
 def test_the_file_gives_back_the_config() -> None:
     wanted = config(memory=1536 * MIB, engine={"registry-mirrors": ["http://10.0.2.2:5000"]}, stop_seconds=5)
     assert from_toml_values(to_toml_values(wanted)) == wanted
@@ -61,6 +74,9 @@ def test_the_file_gives_back_the_config() -> None:
         ({"disk": MIB}, "disk"),
         ({"stop_seconds": 0}, "stop_seconds"),
         ({"accel": "xen"}, "accel"),
+        ({"host_access": "some"}, "host_access"),
+        ({"host_access": ()}, "host_access"),
+        ({"host_access": (0,)}, "0 is no port"),
         ({"engine": {"hosts": ["tcp://0.0.0.0"]}}, "hosts cannot be set"),
         ({"engine": {"data-root": "/x"}}, "data-root cannot be set"),
         ({"engine": {"containerd": "/x"}}, "containerd cannot be set"),

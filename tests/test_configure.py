@@ -153,7 +153,7 @@ def test_certificates_are_looked_at(wherry: Wherry, file: Path, tmp_path: Path) 
     if not Path(bundle).exists():
         pytest.skip("no bundle of certificates on this computer")
     said = wherry("config", "set", "network.ca", bundle)
-    assert said.code == 0 and "later release" in said.err
+    assert said.code == 0 and "next start" in said.err
     assert store.machine("default").read_config().network.ca == bundle
 
 
@@ -182,8 +182,69 @@ def test_a_restart_is_told_first(keeper: FakeKeeper) -> None:
     configure.change("default", {"stop_seconds": "9"}, tell)
     assert told == [(True, before)] and file.read_text() != before
     configure.change("default", {"stop_seconds": "9"}, tell)
-    configure.change("default", {"network.proxy": "http://h:1"}, tell)
+    configure.change("default", {"network.subnet": "10.7.0.0/16"}, tell)
     assert [restart for restart, _ in told] == [True, False, False]
+
+
+def test_host_access_is_put_in_force_at_once(wherry: Wherry, keeper: FakeKeeper) -> None:
+    def applied() -> int:
+        return [request["verb"] for request in keeper.requests].count("apply")
+
+    said = wherry("config", "set", "host_access", "none")
+    assert said == Said(0, "", "host_access: default -> none\n") and applied() == 1
+    assert data(wherry("config", "set", "host_access=8080,5432", "--json"))["restart_needed"] is False and applied() == 2
+    assert store.machine("default").read_config().host_access == (8080, 5432)
+    assert "[8080, 5432]" in wherry("config", "get", "host_access").out
+    assert wherry("config", "set", "host_access", "[8080, 5432]").err == "Nothing is changed: it is so already.\n"
+    assert wherry("config", "set", "stop_seconds", "9").code == 0 and applied() == 2
+    assert wherry("config", "unset", "host_access").code == 0 and applied() == 3
+    keeper.status = "stopped"
+    make_machine("off")
+    assert wherry("--machine", "off", "config", "set", "host_access", "none").code == 0 and applied() == 3
+
+
+@pytest.mark.parametrize("value", ["some", "", "0", "65536", "80,http", "[]", "-1", "80-90", ",".join(["80"] * 101)])
+def test_host_access_that_cannot_be(wherry: Wherry, file: Path, value: str) -> None:
+    before = file.read_text()
+    said = wherry("config", "set", "host_access=" + value)
+    assert said.code == 2 and "host_access" in said.err and file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("insecure-registries", '["registry.lan:5000", "10.0.0.0/8", "[::1]:5000", "host.docker.internal:5000", "fd00::/8"]'),
+        ("registry-mirrors", '["https://mirror.example.com", "http://10.0.2.2:5000/"]'),
+        ("proxies.http-proxy", "http://ana:secret@proxy.lan:3128"),
+        ("proxies.no-proxy", "localhost,.lan"),
+        ("dns", '["192.168.1.1", "fd00::1"]'),
+    ],
+)
+def test_engine_values_that_are_taken(wherry: Wherry, file: Path, key: str, value: str) -> None:
+    assert wherry("config", "set", f"engine.{key}", value).code == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("insecure-registries", '["http://registry.lan:5000"]'),
+        ("insecure-registries", '["registry.lan:99999"]'),
+        ("insecure-registries", "[5000]"),
+        ("insecure-registries", '["10.0.0.0/40"]'),
+        ("registry-mirrors", '["mirror.example.com"]'),
+        ("registry-mirrors", '["https://ana:hunter2@mirror.example.com"]'),
+        ("registry-mirrors", '["https://mirror.example.com/?a=hunter2"]'),
+        ("proxies", "http://proxy"),
+        ("proxies.http-proxy", "ana:hunter2@proxy:3128"),
+        ("proxies.ftp-proxy", "http://proxy:3128"),
+        ("dns", '["ns.example.com"]'),
+    ],
+)
+def test_engine_values_that_cannot_be(wherry: Wherry, file: Path, key: str, value: str) -> None:
+    before = file.read_text()
+    said = wherry("config", "set", f"engine.{key}", value)
+    assert said.code == 2 and f"engine.{key.partition('.')[0]}" in said.err and "hunter2" not in said.err
+    assert file.read_text() == before
 
 
 def test_what_is_said(wherry: Wherry, keeper: FakeKeeper) -> None:

@@ -50,7 +50,7 @@ DISKS = [
     "-device", "virtio-blk-pci,drive=data,serial=wherry-data,write-cache=on",
 ]  # fmt: skip
 DEVICES = [
-    "-netdev", "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+    "-netdev", "user,id=net0,ipv6=off",
     "-device", "virtio-net-pci,netdev=net0,romfile=",
     "-device", "virtio-rng-pci",
     "-device", "virtio-balloon-pci,free-page-reporting=on",

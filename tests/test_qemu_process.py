@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from launcher import host
+from launcher.config import SSH_PORTS
 from launcher.errors import LaunchFailed, MissingOnHost
-from launcher.qemu import qmp
+from launcher.qemu import qmp, sshport
 from launcher.qemu.command import Boot, UnixListener, arguments
 from launcher.qemu.probe import _features
 from launcher.qemu.process import QemuProcess
@@ -197,7 +198,8 @@ def test_a_real_qemu_takes_the_whole_command_line(short: Path, started: list[Qem
     try:
         client.start(lambda _name, _data: None)
         assert client.execute("query-status")["status"] == "prelaunch"
-        assert 0 < qmp.ssh_port(client) < 65536
+        port = sshport.forward(client)
+        assert port in SSH_PORTS and qmp.ssh_port(client) == port
         disks = {(disk["inserted"]["node-name"], disk["inserted"]["ro"]) for disk in client.execute("query-block")}
         assert disks == {("root", True), ("data", False)}
         client.execute("quit")

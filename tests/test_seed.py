@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from launcher import disks, guestfiles, seed
-from launcher.config import MachineConfig
+from launcher.config import MachineConfig, Network
 from launcher.errors import WherryError
 from launcher.store import MachineDir
 
@@ -214,3 +214,48 @@ def test_our_own_scripts_and_defaults_are_there(machine: MachineDir) -> None:
     assert made["userland-proxy"] is False
     assert made["log-opts"] == {"max-size": "10m", "max-file": "3"}
     assert made["builder"]["gc"] == {"enabled": True, "defaultKeepStorage": "10240MB"}
+
+
+def test_the_certificates_of_network_ca_travel_with_the_scripts(machine: MachineDir, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(b"certificates\n")
+    trusting = CONFIG.changed(network=Network(ca=str(file)))
+    seed.write(machine, trusting, "nothing")
+    with tarfile.open(machine.seed_dir / "provision.tar") as archive:
+        found = archive.extractfile("ca.pem")
+        assert found is not None and found.read() == b"certificates\n"
+    file.unlink()
+    with pytest.raises(WherryError, match=r"network.ca .* cannot be read"):
+        seed.write(machine, trusting, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "seen"),
+    [
+        ("http://proxy.lan:3128", "http://proxy.lan:3128"),
+        ("http://127.0.0.1:3128", "http://10.0.2.2:3128"),
+        ("http://ana:pass%40@localhost:3128", "http://ana:pass%40@10.0.2.2:3128"),
+        ("https://[::1]:3128/", "https://10.0.2.2:3128/"),
+        ("http://localhost", "http://10.0.2.2"),
+    ],
+)
+def test_the_engine_fetches_through_the_proxy_as_the_guest_sees_it(proxy: str, seen: str) -> None:
+    config = CONFIG.changed(network=Network(proxy=proxy))
+    made = json.loads(seed.render_daemon(DEFAULTS, config))
+    assert made == {**BOUNDED, "proxies": {"http-proxy": seen, "https-proxy": seen, "no-proxy": seed.NO_PROXY}}
+    own = config.changed(engine={"proxies": {"no-proxy": ".lan"}})
+    assert json.loads(seed.render_daemon(DEFAULTS, own))["proxies"] == {**made["proxies"], "no-proxy": ".lan"}
+
+
+@pytest.mark.parametrize("access", ["all", "none", (8080, 5432)])
+def test_the_guest_gets_host_access_and_the_range_of_ssh_ports(machine: MachineDir, access: Any) -> None:
+    values = seed.env_values(machine, CONFIG.changed(host_access=access), "much", seed.USE)
+    assert values["WHERRY_HOST_ACCESS"] == ("8080,5432" if isinstance(access, tuple) else access)
+    assert values["WHERRY_SSH_PORTS"] == "19800-19927"
+
+
+def test_dockerd_gets_one_of_its_two_names_for_the_host() -> None:
+    defaults = {**DEFAULTS, "host-gateway-ip": "10.0.2.2"}
+    assert json.loads(seed.render_daemon(defaults, CONFIG))["host-gateway-ip"] == "10.0.2.2"
+    made = json.loads(seed.render_daemon(defaults, CONFIG.changed(engine={"host-gateway-ips": ["10.9.9.9"]})))
+    assert made["host-gateway-ips"] == ["10.9.9.9"] and "host-gateway-ip" not in made

@@ -185,6 +185,99 @@ def test_ssh_port_tells_the_firewall_first(tmp_path: Path) -> None:
     assert (tmp_path / "ssh-port").read_text() == "52153\n"
 
 
+def test_ssh_port_of_the_range_is_closed_already(tmp_path: Path) -> None:
+    (tmp_path / "seed").mkdir()
+    (tmp_path / "seed" / "env").write_text("WHERRY_SSH_PORTS='19800-19927'\n")
+    for port, calls in (("19800", 0), ("19927", 0), ("19799", 1), ("19928", 2)):
+        assert ssh_port(tmp_path, port) == 0
+        assert (tmp_path / "ssh-port").read_text() == f"{port}\n"
+        called = tmp_path / "called"
+        assert len(called.read_text().splitlines() if called.exists() else []) == calls
+
+
+def firewall(folder: Path, *arguments: str, program: str = "firewall") -> tuple[int, list[str]]:
+    """The exit code, and the rules as iptables-restore got them."""
+    (folder / "bin").mkdir(exist_ok=True)
+    restore = folder / "bin" / "iptables-restore"
+    restore.write_text(f"#!/bin/sh\ncat >{folder}/rules\n")
+    restore.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "WHERRY_RUN": str(folder),
+        "WHERRY_AWAIT": "true",
+        "WHERRY_FIREWALL": str(SCRIPTS / "firewall"),
+    }
+    done = subprocess.run([SCRIPTS / program, *arguments], env=environment, capture_output=True)
+    rules = folder / "rules"
+    return done.returncode, [line for line in rules.read_text().splitlines() if line] if rules.exists() else []
+
+
+def env(folder: Path, access: str) -> None:
+    (folder / "seed").mkdir(exist_ok=True)
+    (folder / "seed" / "env").write_text(f"WHERRY_SSH_PORTS='19800-19927'\nWHERRY_HOST_ACCESS='{access}'\n")
+
+
+RANGE = "-A WHERRY-IN -d 10.0.2.2/32 -p tcp -m tcp --dport 19800:19927 -j DROP"
+WHOLE = "-A WHERRY-IN -d 10.0.2.2/32 -j DROP"
+
+
+def test_the_firewall_closes_the_whole_range_from_the_start(tmp_path: Path) -> None:
+    env(tmp_path, "all")
+    code, rules = firewall(tmp_path)
+    assert code == 0 and RANGE in rules and WHOLE not in rules
+    assert rules.index(RANGE) < rules.index("-A WHERRY-IN -d 10.0.2.2/32 -j RETURN")
+    assert not [rule for rule in rules if rule.startswith("-A WHERRY-HOST")]
+    assert "-A PREROUTING -j WHERRY-IN" in rules and "-A DOCKER-USER -j WHERRY-HOST" in rules
+    # Once more: the jumps are there, and what others have in DOCKER-USER stays.
+    code, rules = firewall(tmp_path, "1234")
+    assert code == 0 and RANGE in rules and not [rule for rule in rules if "PREROUTING" in rule or "DOCKER-USER" in rule]
+    assert "-A WHERRY-IN -d 10.0.2.2/32 -p tcp -m tcp --dport 1234 -j DROP" in rules
+
+
+def test_the_firewall_of_an_older_launcher_closes_all_until_the_port_is_told(tmp_path: Path) -> None:
+    assert WHOLE in firewall(tmp_path)[1]
+    rules = firewall(tmp_path, "1234")[1]
+    assert WHOLE not in rules and "-A WHERRY-IN -d 10.0.2.2/32 -p tcp -m tcp --dport 1234 -j DROP" in rules
+
+
+def test_the_firewall_and_host_access(tmp_path: Path) -> None:
+    env(tmp_path, "none")
+    closed = [
+        "-A WHERRY-HOST ! -d 10.0.2.2/32 -j RETURN", "-A WHERRY-HOST -m conntrack --ctdir REPLY -j RETURN",
+        "-A WHERRY-HOST -p tcp -j REJECT --reject-with tcp-reset", "-A WHERRY-HOST -j REJECT",
+    ]  # fmt: skip
+
+    def access(rules: list[str]) -> list[str]:
+        return [rule for rule in rules if rule.startswith("-A WHERRY-HOST")]
+
+    assert access(firewall(tmp_path)[1]) == closed
+    code, rules = firewall(tmp_path, "80,5432", program="host-access")
+    opened = [f"-A WHERRY-HOST -p {kind} -m {kind} --dport {port} -j RETURN" for port in (80, 5432) for kind in ("tcp", "udp")]
+    assert code == 0 and access(rules) == [*closed[:2], *opened, *closed[2:]]
+    # What was set while it runs stays when the rules are made again.
+    assert access(firewall(tmp_path, "1234")[1]) == access(rules)
+    assert firewall(tmp_path, "all", program="host-access")[0] == 0 and access(firewall(tmp_path)[1]) == []
+
+
+@pytest.mark.parametrize("value", ["", "some", "0", "65536", "80,", ",80", "80,,81", "80 81", "80,-1", "100000", "80\n-F"])
+def test_host_access_refuses_other_values(tmp_path: Path, value: str) -> None:
+    assert firewall(tmp_path, value, program="host-access") == (2, [])
+    assert not (tmp_path / "host-access").exists()
+
+
+@pytest.mark.parametrize("trusted", [b"", b"-----BEGIN CERTIFICATE-----\nmine"])
+def test_certificates_are_added_to_the_usual_ones(tmp_path: Path, trusted: bytes) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.write_bytes(b"usual\n")
+    (tmp_path / "provision").mkdir()
+    if trusted:
+        (tmp_path / "provision" / "ca.pem").write_bytes(trusted)
+    environment = {**os.environ, "WHERRY_RUN": str(tmp_path), "WHERRY_TRUST": str(bundle)}
+    subprocess.run(["sh", "-eu", PROVISIONING / "boot.d" / "40-trust.sh"], env=environment, check=True)
+    assert bundle.read_bytes() == b"usual\n" + (b"\n" + trusted if trusted else b"")
+
+
 @pytest.mark.parametrize("port", ["", "0", "65536", "123456789012345678901234567890", "22x", "-1", "1 -j ACCEPT", "22\n-F"])
 def test_ssh_port_refuses_what_is_no_port(tmp_path: Path, port: str) -> None:
     assert ssh_port(tmp_path, port) == 2
