@@ -397,7 +397,7 @@ def test_two_edits_at_once(file: Path) -> None:
         configure.change("default", {"memory": "3G"}, lambda plan: None)
         draft.check()
         with pytest.raises(Refused, match="meanwhile"):
-            draft.save()
+            draft.save(draft.check())
     assert store.machine("default").read_config().memory == 3 * GIB
 
 

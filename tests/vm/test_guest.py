@@ -12,10 +12,10 @@ from tests.vm.driver import Driver
 pytestmark = pytest.mark.vm
 
 
-def test_sshd_is_the_only_listener(machine: Driver) -> None:
+def test_sshd_and_the_resolver_are_the_only_listeners(machine: Driver) -> None:
     lines = machine.ssh("netstat -ltnu").splitlines()
     sockets = [line.split()[3] for line in lines if line.startswith(("tcp", "udp"))]
-    assert sockets == ["10.0.2.15:22"]
+    assert sorted(sockets) == ["10.0.2.15:22", "10.0.2.53:53", "10.0.2.53:53"]
 
 
 def test_containers_do_not_reach_our_sshd(machine: Driver) -> None:
