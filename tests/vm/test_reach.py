@@ -63,7 +63,7 @@ def other_machine() -> Iterator[Listener]:
 def networks(machine: Driver) -> Iterator[dict[str, list[str]]]:
     """A user network, one with IPv6, and a published port; the gateways of each network."""
     machine.docker("network", "create", NETWORK)
-    machine.docker("network", "create", "--ipv6", "--subnet", "fd00:5757::/64", NETWORK6)
+    machine.docker("network", "create", "--ipv6", "--subnet", "fd00:5757::/64", "--gateway", "fd00:5757::1", NETWORK6)
     try:
         form = "{{range .IPAM.Config}}{{.Gateway}} {{end}}"
         names = ("bridge", NETWORK, NETWORK6)
