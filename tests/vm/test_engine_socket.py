@@ -13,22 +13,18 @@ import stat
 import subprocess
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import docker
-import psutil
 import pytest
 
 from tests.vm.client import Client
-from tests.vm.driver import SOAK, Driver
+from tests.vm.driver import Driver
 
 pytestmark = pytest.mark.vm
 HELLO = "wherry.internal/hello"
-PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -197,51 +193,3 @@ def test_compose(client: Client, tmp_path: Path) -> None:
     assert "up" in client("compose", "logs", cwd=tmp_path)
     client("compose", "down", "-v", "-t", "1", cwd=tmp_path)
     assert client("ps", "-aq", "--filter", "label=com.docker.compose.project") == ""
-
-
-def keeper(client: Client) -> psutil.Process:
-    [found] = [process for process in client.machine.processes() if "launcher.keeper" in process.cmdline()]
-    return found
-
-
-def ping(client: Client) -> float:
-    began = time.monotonic()
-    with connect(client) as stream:
-        stream.sendall(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        assert everything(stream).startswith(b"HTTP/1.1 200")
-    return time.monotonic() - began
-
-
-def test_two_hundred_connections_at_once(client: Client) -> None:
-    began = time.monotonic()
-    streams = [connect(client) for _ in range(200)]
-    for stream in streams:
-        stream.sendall(PING)
-    for stream in streams:
-        assert stream.recv(4096).startswith(b"HTTP/1.1 200")
-    print(f"200 connections at once: {time.monotonic() - began:.1f} s, keeper {keeper(client).memory_info().rss / 1e6:.0f} MB")
-    for stream in streams:
-        stream.close()
-
-
-def test_calls_leave_nothing_behind(client: Client) -> None:
-    process = keeper(client)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: ping(client), range(50)))
-    settle(process)
-    before = (process.num_fds(), process.num_threads(), process.memory_info().rss)
-    for _ in range(5000 if SOAK else 150):
-        ping(client)
-    settle(process)
-    after = (process.num_fds(), process.num_threads(), process.memory_info().rss)
-    print(f"descriptors, threads, memory before and after: {before} {after}")
-    assert after[0] <= before[0] and after[1] <= before[1]
-    assert after[2] - before[2] < 4_000_000
-
-
-def settle(process: psutil.Process) -> None:
-    """Until as many threads and descriptors are left as a moment before: connections end after their clients."""
-    seen = (-1, -1)
-    while seen != (now := (process.num_fds(), process.num_threads())):
-        seen = now
-        time.sleep(0.5)
