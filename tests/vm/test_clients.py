@@ -49,8 +49,8 @@ def client(machine: Driver, built: Built) -> Iterator[Client]:
     made = Client(machine)
     made("load", "-i", str(built.archive))
     yield made
-    left = made("image", "ls", "-q", "--filter", "reference=wherry.test/*").split()
-    made("image", "rm", "-f", *sorted(set(left)))
+    left = made("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=wherry.test/*").split()
+    made("image", "rm", *left)
 
 
 @pytest.fixture(scope="module")
