@@ -59,7 +59,8 @@ class Guest:
         self.exits: list[int] = []
         self.strays: list[Any] = []  # channels that a message came for after both sides had closed them
         self.refused: set[str] = set()  # kinds of channels, "exec"
-        self.engine = Path("/nonexistent")  # the socket here that stands for those in the guest
+        self.engine = Path("/nonexistent")  # the socket here that stands for the engine's
+        self.places: dict[bytes, Path] = {}  # and for others of the guest
         self.tell_exit = True
         self.changed = threading.Condition()
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -186,8 +187,9 @@ class _Transport(paramiko.Transport):
     def _queue_incoming_channel(self, channel: paramiko.Channel) -> None:
         self._kept.append(channel)
         if self.path:
+            place = self.guest.places.get(self.path, self.guest.engine)
             self.path = b""
-            self.guest.start(_bridge, self.guest, channel)
+            self.guest.start(_bridge, self.guest, channel, place)
 
 
 class _Interface(paramiko.ServerInterface):
@@ -302,9 +304,9 @@ def _drain(output: int, send: Callable[[bytes], Any]) -> None:
         os.close(output)
 
 
-def _bridge(guest: Guest, channel: paramiko.Channel) -> None:
+def _bridge(guest: Guest, channel: paramiko.Channel, place: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stream, channel:
-        stream.connect(str(guest.engine))
+        stream.connect(str(place))
         upwards = guest.start(_forward, channel, stream)
         while answer := stream.recv(65536):
             channel.sendall(answer)

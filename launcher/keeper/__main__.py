@@ -19,8 +19,9 @@ from launcher.errors import WherryError, of_system
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.ports.service import PortService
-from launcher.keeper.proxy.server import EngineProxy
+from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
 from launcher.keeper.pulse import Pulse
+from launcher.keeper.relaypool import RelayPool
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
 from launcher.ssh.transport import Connection
@@ -87,7 +88,8 @@ def _keep(directory: MachineDir, action: str) -> int:
         ports = PortService(keeper, events)
         keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
         proxy = EngineProxy(keeper, ports.publisher)
-        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change)
+        guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
+        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable)
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
@@ -108,6 +110,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         pulse.stop()
         events.close()
         ports.close()
+        guest.close()
         proxy.close()
         server.close()
 

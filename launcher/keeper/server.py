@@ -17,6 +17,7 @@ from launcher import __version__, control, host
 from launcher.control import Framed
 from launcher.errors import NotRunning, Usage, WherryError, from_json
 from launcher.keeper import access, engine, sessions, starter
+from launcher.keeper.proxy.server import GUEST
 from launcher.keeper.slots import StartSlots
 from launcher.keeper.supervisor import Supervisor
 from launcher.store import LONGEST_SOCKET
@@ -25,11 +26,16 @@ log = logging.getLogger("wherry.keeper.server")
 
 _LOOKS: Final = ("status", "handover", "watch")  # may be cut at any time: the client sees it, and asks the next keeper
 _LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
+_RELAY_SECONDS: Final = 5.0  # a client that comes with the first connection waits so long for the channels
 _BACKLOG: Final = 256  # many commands at once are normal: compose, IDEs, scripts
 
 
 class Server:
-    """Serves one supervisor. `start` listens before it returns. `others`: what else a handover would cut short."""
+    """Serves one supervisor. `start` listens before it returns.
+
+    `others`: what else a handover would cut short. `relayed`: whether clients in the guest have a relay to us, asked for with
+    the seconds to wait for that to be known.
+    """
 
     def __init__(
         self,
@@ -37,10 +43,12 @@ class Server:
         others: Callable[[], int] = lambda: 0,
         ports: Callable[[], list[dict[str, Any]]] = list,
         change_port: Callable[[str, str], None] = lambda _action, _forward: None,
+        relayed: Callable[[float], bool] = lambda _: False,
     ) -> None:
         self._keeper = keeper
         self._ports = ports
         self._change_port = change_port
+        self._relayed = relayed
         self._path = keeper.directory.control_socket
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -225,6 +233,7 @@ class Server:
                 raise from_json(
                     {"kind": "engine", "message": f"the hello image is missing: {words.decode(errors='replace').strip()}"}
                 )
+        self._lead_to_us(request)
         sessions.serve_exec(framed, request, self._keeper.connection, self._slots)
 
     def _apply(self) -> dict[str, Any]:
@@ -232,6 +241,12 @@ class Server:
         self._ready()
         access.apply(self._keeper.connection(), self._keeper.directory.read_config())
         return {}
+
+    def _lead_to_us(self, request: dict[str, Any]) -> None:
+        """Docker clients in the guest, in a shell too, go through the same proxy as those of this computer."""
+        env = request.get("env")
+        if isinstance(env, dict) and self._relayed(_RELAY_SECONDS if request.get("client") is True else 0):
+            env.setdefault("DOCKER_HOST", f"unix://{GUEST}")
 
     def _engine(self, request: dict[str, Any]) -> dict[str, Any]:
         self._ready()

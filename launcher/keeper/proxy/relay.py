@@ -1,4 +1,4 @@
-"""One connection of the Docker API: a client's socket on one side, a channel to the engine on the other, two threads.
+"""One connection of the Docker API: a client on one side, a channel to the engine on the other, two threads.
 
 Bytes go on as they came. Nothing is held without bound: a client that does not read blocks our write, so the channel's window
 closes; an engine that does not read blocks our send, so we stop reading the client. A request is passed on when the answer to
@@ -18,9 +18,9 @@ from typing import Final, Protocol
 import h11
 from paramiko import Channel
 
-from launcher import host
 from launcher.errors import WherryError
 from launcher.keeper.proxy import create, paths
+from launcher.keeper.proxy.client import Client
 from launcher.keeper.proxy.create import Rules
 from launcher.keeper.proxy.heads import Answer, Request
 from launcher.keeper.proxy.refusal import Refusal
@@ -47,7 +47,7 @@ class Ports(Protocol):
 class Relay:
     """Serves one client in the calling thread; `dial` opens the channel when the first request is there."""
 
-    def __init__(self, client: socket.socket, dial: Callable[[], Channel], rules: Rules, ports: Ports | None = None) -> None:
+    def __init__(self, client: Client, dial: Callable[[], Channel], rules: Rules, ports: Ports | None = None) -> None:
         self._client = client
         self._dial = dial
         self._rules = rules
@@ -60,7 +60,7 @@ class Relay:
         self._down = threading.Thread(target=self._from_engine, name="engine-down", daemon=True)
 
     def serve(self) -> None:
-        """To the end of the connection; closes the socket."""
+        """To the end of the connection; closes the client."""
         try:
             self._from_client()
         except _EngineGone:
@@ -216,7 +216,7 @@ class Relay:
         if self._channel is None:
             return
         self._channel.shutdown_write()
-        if not host.current().wait_hangup(self._client):
+        if not self._client.wait_hangup():
             self._down.join()
 
     def _send(self, data: bytes) -> None:

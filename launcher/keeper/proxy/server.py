@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from typing import Final, Protocol
 
 from paramiko import Channel
 
 from launcher.keeper.engine import SOCKET
+from launcher.keeper.proxy.client import Client, SocketClient
 from launcher.keeper.proxy.create import Rules
 from launcher.keeper.proxy.listener import UnixListener
 from launcher.keeper.proxy.paths import clean
 from launcher.keeper.proxy.relay import Ports, Relay
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
+
+GUEST: Final = "/run/wherry/engine.sock"  # where clients in the machine connect
+GUEST_CHANNELS: Final = "/run/wherry/engine.keeper"  # and where the keeper meets them
 
 # A start says itself when it makes no progress; this is for one that never ends.
 _START_SECONDS: Final = 600.0
@@ -37,8 +40,8 @@ class EngineProxy:
         self._keeper = keeper
         self._ports = ports
         path = keeper.directory.engine_socket
-        self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path))}))
-        self._listener = UnixListener(path, self._serve)
+        self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST}))
+        self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)))
         self._relays: set[Relay] = set()
         self._changed = threading.Condition()
 
@@ -58,7 +61,8 @@ class EngineProxy:
         with self._changed:
             return sum(relay.working for relay in self._relays)
 
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: Client) -> None:
+        """One client, here or in the machine, to its end."""
         relay = Relay(client, self._dial, self._rules, self._ports)
         with self._changed:
             self._relays.add(relay)
