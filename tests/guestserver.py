@@ -84,7 +84,8 @@ class Guest:
     def drop(self) -> None:
         """The connections break."""
         for transport in self._transports:
-            transport.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # one of before
+                transport.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         for connection in self._connections:

@@ -1,13 +1,18 @@
-"""launcher.keeper.proxy: a client's socket, through the proxy and a real SSH connection, to an HTTP server on a unix socket."""
+"""launcher.keeper.proxy: a client's socket, through the proxy and a real SSH connection, to an HTTP server on a unix socket.
+
+Everything that goes over it is tried twice: as a client of this computer, and as one in the guest, behind the real relay.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import resource
 import socket
 import stat
+import subprocess
 import tempfile
 import threading
 import time
@@ -20,14 +25,19 @@ import psutil
 import pytest
 
 from launcher.errors import NotRunning, WherryError
-from launcher.keeper.proxy.server import EngineProxy
+from launcher.keeper.link import Link
+from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
+from launcher.keeper.relaypool import RelayPool
 from launcher.ssh.channels import CLOSED_KNOWN
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 from tests.engineserver import Engine, engine
+from tests.guest.helpers import helper
 from tests.guestserver import Guest, guest
 
 PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
+
+LOST = b"HTTP/1.1 503 Unavailable\r\nConnection: close\r\n\r\nthe connection to the machine ended"
 
 
 class Keeper:
@@ -50,10 +60,22 @@ class Keeper:
 
 
 class Setup:
+    """`path` is where the client connects, `socket` the engine's own on this computer."""
+
     def __init__(self, server: Engine, machine: Guest, keeper: Keeper, made: EngineProxy) -> None:
         self.made = made
         self.engine, self.guest, self.keeper = server, machine, keeper
-        self.path = keeper.directory.engine_socket
+        self.path = self.socket = keeper.directory.engine_socket
+
+    @property
+    def cut(self) -> bytes:
+        """What a client sees of a connection that ends without an answer: the relay cannot know why, and says it in words."""
+        return b"" if self.path == self.socket else LOST
+
+    @property
+    def dialled(self) -> list[bytes]:
+        """Channels to the engine."""
+        return [path for path in self.guest.sockets if path == b"/run/docker.sock"]
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -90,10 +112,9 @@ def until(client: socket.socket, end: bytes) -> bytes:
     return got
 
 
-@pytest.fixture
-def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
-    with tempfile.TemporaryDirectory(prefix="w") as short, engine(Path(short) / "e") as server, guest(tmp_path) as machine:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+@contextlib.contextmanager
+def host_proxy(tmp_path: Path, short: str) -> Iterator[Setup]:
+    with engine(Path(short) / "e") as server, guest(tmp_path) as machine:
         machine.engine = server.path
         keeper = Keeper(machine.machine, machine.connect())
         made = EngineProxy(keeper)
@@ -102,13 +123,51 @@ def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
         made.close()
 
 
-def test_the_socket_is_its_owners_alone(proxy: Setup) -> None:
-    found = proxy.path.lstat()
+@contextlib.contextmanager
+def relayed(setup: Setup, short: str) -> Iterator[None]:
+    """The client moves into the guest."""
+    clients, channels = Path(short) / "c", Path(short) / "k"
+    setup.guest.places[GUEST_CHANNELS.encode()] = channels
+    answer = Path(short) / "a"
+    answer.write_bytes(LOST)
+    process = subprocess.Popen([helper("relay"), "-a", answer, clients, channels])
+    _wait(channels.exists)  # the guest here, unlike sshd, opens a channel before it has connected
+    link = Link(lambda: setup.keeper.warm)
+    pool = RelayPool(link, GUEST_CHANNELS, setup.made.serve)
+    try:
+        link.get()
+        assert pool.usable(30)
+        setup.path = clients
+        yield
+    finally:
+        pool.close()
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+    """With a client on this computer."""
+    with tempfile.TemporaryDirectory(prefix="w") as short:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        with host_proxy(tmp_path, short) as setup:
+            yield setup
+
+
+@pytest.fixture(params=["host", "guest"])
+def proxy(here: Setup, request: pytest.FixtureRequest) -> Iterator[Setup]:
+    """With a client here, and once more with one in the guest."""
+    with relayed(here, str(here.engine.path.parent)) if request.param == "guest" else contextlib.nullcontext():
+        yield here
+
+
+def test_the_socket_is_its_owners_alone(here: Setup) -> None:
+    found = here.path.lstat()
     assert stat.S_ISSOCK(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600
-    assert stat.S_IMODE(proxy.path.parent.stat().st_mode) == 0o700
-    assert proxy.guest.sockets == []  # a client that says nothing costs the machine nothing
-    proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    assert proxy.guest.sockets == [b"/run/docker.sock"]
+    assert stat.S_IMODE(here.path.parent.stat().st_mode) == 0o700
+    assert here.guest.sockets == []  # a client that says nothing costs the machine nothing
+    here.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert here.guest.sockets == [b"/run/docker.sock"]
 
 
 def test_one_connection_serves_many_requests(proxy: Setup) -> None:
@@ -199,20 +258,20 @@ def test_a_client_that_ends_ends_its_request(proxy: Setup) -> None:
         proxy.engine.wait(lambda wanted=number: proxy.engine.gone == wanted)  # type: ignore[misc]
 
 
-def test_a_client_that_dies_on_a_silent_stream_leaves_nothing(proxy: Setup) -> None:
-    with proxy.connect() as client:
+def test_a_client_that_dies_on_a_silent_stream_leaves_nothing(here: Setup) -> None:
+    with here.connect() as client:
         client.sendall(b"POST /containers/deaf/attach HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
         until(client, b"\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
         time.sleep(0.2)
         assert len(_relay_threads()) == 2  # it may still read
     _wait(lambda: not _relay_threads())
-    assert proxy.engine.gone == 0
-    proxy.engine.reading.set()
+    assert here.engine.gone == 0
+    here.engine.reading.set()
 
 
 def test_a_server_that_closes_is_seen(proxy: Setup) -> None:
-    assert proxy.says(b"GET /dropped HTTP/1.1\r\nHost: d\r\n\r\n") == b""
+    assert proxy.says(b"GET /dropped HTTP/1.1\r\nHost: d\r\n\r\n") == proxy.cut
     assert b"OK /old" in proxy.says(b"GET /old HTTP/1.0\r\n\r\n")
 
 
@@ -238,8 +297,8 @@ def test_a_create_without_binds_arrives_as_it_was(proxy: Setup) -> None:
 
 
 def test_our_own_socket_becomes_the_engines(proxy: Setup) -> None:
-    for config in ({"Binds": [f"{proxy.path}:/var/run/docker.sock:ro"]},
-                   {"Mounts": [{"Type": "bind", "Source": str(proxy.path), "Target": "/d"}]}):  # fmt: skip
+    for config in ({"Binds": [f"{proxy.socket}:/var/run/docker.sock:ro"]},
+                   {"Mounts": [{"Type": "bind", "Source": str(proxy.socket), "Target": "/d"}]}):  # fmt: skip
         assert proxy.says(create({"Image": "x", "HostConfig": config})).startswith(b"HTTP/1.1 201")
     first, second = (json.loads(seen.body)["HostConfig"] for seen in proxy.engine.seen)
     assert first["Binds"] == ["/run/docker.sock:/var/run/docker.sock:ro"]
@@ -262,7 +321,7 @@ def test_no_spelling_of_the_path_gets_past_the_check(proxy: Setup, target: bytes
     assert head.startswith(b"HTTP/1.1 400")
     assert b"application/json" in head
     assert "not shared" in json.loads(body)["message"]
-    assert proxy.engine.seen == [] and proxy.guest.sockets == []
+    assert proxy.engine.seen == [] and proxy.dialled == []
 
 
 def test_a_refusal_leaves_the_connection_usable(proxy: Setup) -> None:
@@ -278,7 +337,7 @@ def test_a_refusal_leaves_the_connection_usable(proxy: Setup) -> None:
 
 @pytest.mark.parametrize("pieces", [1, 0])
 def test_a_chunked_create_is_checked_and_gets_a_length(proxy: Setup, pieces: int) -> None:
-    body = json.dumps({"HostConfig": {"Binds": [f"{proxy.path}:/d"]}}).encode()
+    body = json.dumps({"HostConfig": {"Binds": [f"{proxy.socket}:/d"]}}).encode()
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[at : at + 10]), body[at : at + 10]) for at in range(0, len(body), 10))
     head = b"POST /containers/create HTTP/1.1\r\nHost: d\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert proxy.says(head + chunks + b"0\r\n\r\n", pieces).startswith(b"HTTP/1.1 201")
@@ -348,7 +407,7 @@ def test_a_chunk_that_cannot_be_read_cuts_the_connection(proxy: Setup) -> None:
         client.sendall(head + good)
         proxy.engine.wait(lambda: proxy.engine.accepted == 1)
         client.sendall(bad + b"0\r\n\r\n" + PING)
-        assert everything(client) == b""
+        assert everything(client) == proxy.cut
     assert proxy.engine.seen == []
 
 
@@ -408,9 +467,9 @@ def _wait(true: Any) -> None:
         time.sleep(0.02)
 
 
-def test_many_calls_leave_nothing(proxy: Setup) -> None:
+def test_many_calls_leave_nothing(here: Setup) -> None:
     def call(_: int) -> bool:
-        return b"OK /_ping" in proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        return b"OK /_ping" in here.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
     call(0)
     process = psutil.Process()
@@ -420,7 +479,7 @@ def test_many_calls_leave_nothing(proxy: Setup) -> None:
         assert all(pool.map(call, range(300)))
     _wait(lambda: not _relay_threads())
     _wait(lambda: process.num_fds() <= before)
-    transport = proxy.keeper.warm._transport
+    transport = here.keeper.warm._transport
     _wait(lambda: not transport._held)
     assert len(transport.channels_seen) == CLOSED_KNOWN
 
@@ -441,7 +500,7 @@ def test_nothing_is_said_about_a_channel_after_its_close(proxy: Setup) -> None:
         with proxy.connect() as client:
             if number % 3 == 0:
                 client.sendall(b"GET /dropped HTTP/1.1\r\nHost: d\r\n\r\n")
-                assert everything(client) == b""
+                assert everything(client) == proxy.cut
             elif number % 3 == 1:
                 client.sendall(b"GET /chunked?n=3000000 HTTP/1.1\r\nHost: d\r\n\r\n")
                 client.recv(1000)

@@ -7,7 +7,7 @@
  * does the end of either direction alone.
  *
  * A client that says nothing takes no channel. One that has waited for SECONDS (10) while no channel was there gets the bytes of
- * the file ANSWER, if any, and its end. Nothing is polled. What one side does not read is held, at most a buffer for each direction,
+ * the file ANSWER, if any, and its end; so does one whose channel ends before a word came from it. Nothing is polled. What one side does not read is held, at most a buffer for each direction,
  * and the other side is not read any further.
  */
 #define _GNU_SOURCE /* accept4 */
@@ -45,6 +45,7 @@ struct end {
     int listed, gone;
     int read_ended; /* nothing more comes from here */
     int write_ended; /* nothing more goes there */
+    int told; /* something was sent there */
     char *held; /* what this end has not taken yet */
     size_t held_at, held_size;
     long long deadline; /* for a client that waits for a channel, in ms */
@@ -158,6 +159,7 @@ static void refused(struct end *end)
 /* Bytes that came from the other end; what is not taken at once is held. */
 static void give(struct end *end, const char *data, size_t size)
 {
+    end->told = 1;
     ssize_t taken = send(end->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (taken < 0 && errno != EAGAIN && errno != EINTR) {
         refused(end);
@@ -196,8 +198,11 @@ static void take(struct end *end)
     ssize_t size = recv(end->fd, buffer, sizeof buffer, MSG_DONTWAIT);
     if (size > 0)
         give(end->other, buffer, (size_t)size);
-    else if (size == 0 || (errno != EAGAIN && errno != EINTR))
+    else if (size == 0 || (errno != EAGAIN && errno != EINTR)) {
         end->read_ended = 1;
+        if (end->kind == CHANNEL && !end->other->told && !end->other->write_ended && answer_size > 0)
+            give(end->other, answer, answer_size);
+    }
 }
 
 static void settle(struct end *end)
@@ -388,8 +393,9 @@ int main(int argc, char **argv)
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0)
         die(1, "relay: epoll: %s", strerror(errno));
-    channels.fd = listen_at(argv[optind + 1], 0600);
+    /* In this order: who can be met by the keeper can be found by clients. */
     clients.fd = listen_at(argv[optind], mode);
+    channels.fd = listen_at(argv[optind + 1], 0600);
     for (;;) {
         struct epoll_event events[64];
         watch_doors();

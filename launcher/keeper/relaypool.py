@@ -47,7 +47,7 @@ class RelayPool:
         """Whether the guest has a relay to be met; waits at most so long for the first try."""
         with self._changed:
             self._changed.wait_for(lambda: self._met is not None or self._closed, seconds)
-            return bool(self._met)
+            return bool(self._met) and not self._closed
 
     def close(self) -> None:
         """No channel waits any more, and nobody is served."""

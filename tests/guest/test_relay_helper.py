@@ -24,7 +24,7 @@ class Relay:
     def __init__(self, folder: Path, *words: str) -> None:
         self.clients, self.keeper = folder / "c", folder / "k"
         self.process = subprocess.Popen([helper("relay"), *words, self.clients, self.keeper])
-        self.wait(lambda: self.clients.exists())
+        self.wait(lambda: self.keeper.exists())
 
     def wait(self, true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
@@ -174,6 +174,19 @@ def test_patience_ends_with_the_answer(start: Maker, tmp_path: Path) -> None:
         assert everything(client) == b"nobody is there\n"
     assert time.monotonic() - began >= 0.9
     relay.wait(lambda: relay.descriptors() == idle)
+
+
+def test_a_channel_that_ends_before_it_said_anything(start: Maker, tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    answer.write_bytes(b"lost\n")
+    relay = start("-a", str(answer))
+    for said in (b"", b"half of"):
+        channel = relay.dial()
+        with relay.call(b"ask") as client:
+            assert channel.recv(3) == b"ask"
+            channel.sendall(said)
+            channel.close()
+            assert everything(client) == (said or b"lost\n")
 
 
 def test_a_client_that_went_while_it_waited_gets_no_channel(start: Maker) -> None:

@@ -35,6 +35,7 @@ class Home:
             "WHERRY_HOME": str(self.path / "home"),
             "XDG_RUNTIME_DIR": str(self.path),
             "DOCKER_CONFIG": str(self.path / "docker"),
+            "WHERRY_CLIENT": "guest",  # whatever is installed on this computer
         }
 
     def wherry(

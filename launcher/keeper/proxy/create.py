@@ -12,7 +12,7 @@ from launcher.keeper.proxy.refusal import Refusal
 
 LARGEST_BODY: Final = 16 << 20
 ENGINE: Final = "/run/docker.sock"
-# What containers mount to work with the engine or the kernel is meant to be the machine's own. The copies of folders are there too.
+# What containers mount to work with the engine or the kernel is meant to be the machine's own, and so are copies of folders.
 _GUEST_FILES: Final = ("/var/run/docker.sock", ENGINE, "/etc/localtime")
 _GUEST_FOLDERS: Final = ("/proc", "/sys", "/dev", "/lib/modules", "/var/lib/wherry/work")
 
