@@ -12,6 +12,7 @@ from launcher.errors import Usage, WherryError
 CONFIG_VERSION: Final = 1
 ARCHES: Final = ("amd64", "arm64")
 ACCELS: Final = ("auto", "kvm", "hvf", "whpx", "tcg")
+CLIENTS: Final = ("auto", "host", "guest")
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
@@ -139,6 +140,9 @@ class MachineConfig:
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
     host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
+
+    client: str = "auto"  # the docker client of wherry docker, run and compose: one of CLIENTS
+    ssh_agent: bool = False  # offer the SSH agent of this computer to containers
     network: Network = field(default_factory=Network)
     engine: dict[str, Any] = field(default_factory=dict)  # daemon.json keys over our defaults
 
@@ -156,6 +160,9 @@ class MachineConfig:
         if self.accel not in ACCELS:
             raise BadValue("accel", f"accel = {self.accel!r}: {', '.join(ACCELS[:-1])} or {ACCELS[-1]}.")
         _check_access(self.host_access)
+
+        if self.client not in CLIENTS:
+            raise BadValue("client", f"client = {self.client!r}: {', '.join(CLIENTS[:-1])} or {CLIENTS[-1]}.")
         for key in self.engine:
             if key in ENGINE_REFUSED:
                 raise BadValue(f"engine.{key}", f"[engine] {key} cannot be set: {ENGINE_REFUSED[key]}.")
@@ -165,7 +172,7 @@ class MachineConfig:
 
 
 _SIZES: Final = ("memory", "disk")
-_KINDS: Final = {"cpus": int, "stop_seconds": int, "engine": dict, "network": dict}
+_KINDS: Final = {"ssh_agent": bool, "cpus": int, "stop_seconds": int, "engine": dict, "network": dict}
 
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:
@@ -217,7 +224,7 @@ def from_toml_values(values: dict[str, Any]) -> MachineConfig:
 
 
 def _check_kind(key: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         # A proxy's address may hold a password.
         shown = key if key == "network.proxy" else f"{key} = {value!r}"
         raise BadValue(key, f"{shown} has the wrong type.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import files
+from launcher import files, proc
 from launcher.errors import WherryError
 
 DEFAULT: Final = "default"  # not kept anywhere: what docker uses when no context is chosen
@@ -84,6 +84,14 @@ class DockerHome:
         named = {value: f'credHelpers "{registry}"' for registry, value in _object(config.get("credHelpers")).items()}
         named[config.get("credsStore")] = "credsStore"
         return {f"docker-credential-{name}": key for name, key in named.items() if isinstance(name, str) and name}
+
+    def advice(self) -> list[str]:
+        """One line, with its fix, for each helper that is not on this computer."""
+        missing = {helper: key for helper, key in self.helpers().items() if proc.find(helper) is None}
+        return [
+            f"docker login needs {helper}, which is not here   remove {key} from {self.config_file}"
+            for helper, key in missing.items()
+        ]
 
     def _meta(self, name: str) -> Path:
         return self.path / "contexts" / "meta" / _identity(name)

@@ -52,12 +52,12 @@ def run(
     return done.stdout.decode(errors="replace")
 
 
-def interactive(argv: Sequence[str | Path]) -> int:
+def interactive(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> int:
     """Run on our own terminal, to the end; the exit code. Raises MissingOnHost when the program is not there."""
     words = [os.fspath(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
     try:
-        return subprocess.run(words, check=False).returncode
+        return subprocess.run(words, env=env, check=False).returncode
     except OSError as error:
         raise missing(words[0]) from error
 

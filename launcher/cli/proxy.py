@@ -65,20 +65,21 @@ def _dispatch(verb: str, name: str, words: list[str], console: Console) -> int:
     if verb == "ssh":
         return _ssh(machine, words)
     if verb == "run":
-        return machine.client(["docker", *docker_words(words, terminal=_both_ends())])
-    if verb == "compose":
-        from launcher.cli import compose
-
-        return compose.run(machine, [], words)
+        words = docker_words(words, terminal=_both_ends())
+    elif verb == "compose":
+        words = ["compose", *words]
     return _docker(machine, words)
 
 
 def _docker(machine: Machine, words: list[str]) -> int:
-    from launcher.cli import dockerflags
+    from launcher.cli import dockerflags, hostclient
     from launcher.cli.words import scan
 
     arguments = scan(words, dockerflags.DOCKER).arguments
     verb = arguments[0] if arguments else len(words)
+    program = hostclient.select(machine.name, "".join(words[verb : verb + 1]), machine.console)
+    if program is not None:
+        return machine.become(program, words)
     if words[verb : verb + 1] == ["compose"]:
         from launcher.cli import compose
 
@@ -143,6 +144,20 @@ class Machine:
         hello = HELLO_IMAGE in argv
         stdin = tty or stdio.reads_input(argv)
         return self.command(argv, client=True, create=True, tty=tty, cwd=cwd, env=env, stdin=stdin, ensure_hello=hello)
+
+    def become(self, program: Path, words: list[str]) -> int:
+        """Let the docker client of this computer take our place, led to the machine."""
+        from launcher import store
+        from launcher.cli import hostclient
+
+        control = self.control()
+        if HELLO_IMAGE in words:
+            from launcher.cli import remote
+
+            remote.call(control, ["/usr/lib/wherry/engine", "ensure-hello"]).check("having the hello image")
+        for line in hostclient.advice():
+            self.console.warning(line)
+        return hostclient.become(program, words, f"unix://{store.machine(self.name).engine_socket}")
 
     def command(
         self, argv: list[str], *, client: bool, create: bool, tty: bool, stdin: bool = True, ensure_hello: bool = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,7 @@ class HostModule(Protocol):
     """What differs between Linux, macOS and Windows. Each is a module with these names (`linux`, `macos`, `windows`)."""
 
     NAME: str
+    PROGRAM_SUFFIX: str  # what the names of programs end in
     ENDPOINT: Endpoint  # how QEMU's monitor and serial line are reached
 
     def accelerators(self, guest_arch: str) -> list[str]:
@@ -98,6 +100,12 @@ class HostModule(Protocol):
 
     def port_denied(self, proto: str, port: int) -> tuple[str, str]:
         """Why the system refuses us that port, and the system's own remedy."""
+
+    def docker_plugin_folders(self) -> list[Path]:
+        """Where docker looks for its plugins beside the user's own folder."""
+
+    def become(self, program: Path, argv: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Let the program take our place, on our terminal and in our folder; its exit code where it can only be our child."""
 
     def docker_socket(self) -> Path | None:
         """Where docker's clients look when nobody told them; None where that is no socket file."""

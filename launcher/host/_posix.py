@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from launcher.errors import Refused
 from launcher.host import Terminal
+
+PROGRAM_SUFFIX: Final = ""
 
 
 def detach_options() -> dict[str, Any]:
@@ -73,6 +78,20 @@ def is_private(path: Path) -> bool:
 
 def docker_socket() -> Path | None:
     return Path("/var/run/docker.sock")
+
+
+def docker_plugin_folders() -> list[Path]:
+    # docker/cli, cli-plugins/manager/manager_unix.go
+    bases = ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")
+    return [Path(base) / "docker" / "cli-plugins" for base in bases]
+
+
+def become(program: Path, argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # Python ignores it, and what is ignored stays so in the next program.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.execve(program, list(argv), dict(environment))  # noqa: S606  no shell is wanted
 
 
 def terminal() -> Terminal:

@@ -11,7 +11,10 @@ from typing import Final
 
 from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
+    PROGRAM_SUFFIX,
+    become,
     detach_options,
+    docker_plugin_folders,
     docker_socket,
     is_private,
     lock,
@@ -22,6 +25,8 @@ from launcher.host._posix import (
 )
 
 __all__ = [
+    "PROGRAM_SUFFIX",
+    "become",
     "ENDPOINT",
     "NAME",
     "accelerator_hint",
@@ -29,6 +34,7 @@ __all__ = [
     "bind_exclusively",
     "clone",
     "detach_options",
+    "docker_plugin_folders",
     "docker_socket",
     "editor",
     "is_private",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from launcher.host import Endpoint, Terminal, native_arch
 
 NAME: Final = "windows"
+PROGRAM_SUFFIX: Final = ".exe"
 ENDPOINT: Final[Endpoint] = "stdio"
 
 # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP | CREATE_BREAKAWAY_FROM_JOB: the terminal's job object must not take us along.
@@ -133,6 +136,20 @@ def terminal() -> Terminal:
 
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
     return False
+
+
+def docker_plugin_folders() -> list[Path]:
+    # docker/cli, cli-plugins/manager/manager_windows.go
+    bases = (os.environ.get("PROGRAMDATA"), os.environ.get("PROGRAMFILES"))
+    return [Path(base) / "Docker" / "cli-plugins" for base in bases if base]
+
+
+def become(program: Path, argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    from launcher import proc
+
+    # Ctrl-C reaches every program of the console: it is the client's to decide about.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return proc.interactive([program, *argv[1:]], env=environment)
 
 
 def docker_socket() -> Path | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from launcher import host, proc, store
+from launcher import host, store
 from launcher.dockerhome import DEFAULT, Context, DockerHome
 from launcher.errors import NoSuchMachine, NotRunning, Refused, WherryError, of_system
 from launcher.store import MachineDir
@@ -172,10 +172,7 @@ def _advice(home: DockerHome, wanted: str) -> list[str]:
         lines.append(f"docker's current context {current!r} does not exist   {_choose(wanted)}")
     elif not address and current != wanted and _is_gone(home.context(current)):
         lines.append(f"nothing answers in docker's current context {current!r}   {_choose(wanted)}")
-    for helper, key in home.helpers().items():
-        if proc.find(helper) is None:
-            lines.append(f"docker login needs {helper}, which is not here   remove {key} from {home.config_file}")
-    return lines
+    return lines + home.advice()
 
 
 def _choose(wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""The docker client in the guest goes through the keeper's proxy: the same is checked and changed as for one of this computer."""
+"""The docker client in the guest goes through the keeper's proxy: what is checked and changed is as for one here."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ def docker(request: pytest.FixtureRequest, machine: Driver, client: Client) -> R
     return lambda *rest, **options: machine.wherry(*words, *rest, **options)
 
 
+SRV = "/srv/data is on this computer and not shared"
+MOUNT = "type=bind,source=/srv/data,target=/x"
 # Words behind "docker", the exit code, what is said.
 TABLE = {
-    "a folder that is not shared": (("run", "--rm", "-v", "/srv/data:/x", HELLO, "true"), 125, "/srv/data is on this computer and not shared"),
-    "the same as --mount": (("run", "--rm", "--mount", "type=bind,source=/srv/data,target=/x", HELLO, "true"), 125, "not shared"),
+    "a folder that is not shared": (("run", "--rm", "-v", "/srv/data:/x", HELLO, "true"), 125, SRV),
+    "the same as --mount": (("run", "--rm", "--mount", MOUNT, HELLO, "true"), 125, SRV),
     "create": (("create", "-v", "/home:/x", HELLO), 1, "not shared"),
     "a Windows path": (("create", "-v", r"C:\data:/x", HELLO), 1, r"C:\data is on this computer"),
     "the guest's own": (("run", "--rm", "-v", "/proc:/x:ro", HELLO, "test", "-d", "/x/1"), 0, ""),
