@@ -142,7 +142,6 @@ class MachineConfig:
     host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
 
     client: str = "auto"  # the docker client of wherry docker, run and compose: one of CLIENTS
-    ssh_agent: bool = False  # offer the SSH agent of this computer to containers
     network: Network = field(default_factory=Network)
     engine: dict[str, Any] = field(default_factory=dict)  # daemon.json keys over our defaults
 
@@ -172,7 +171,7 @@ class MachineConfig:
 
 
 _SIZES: Final = ("memory", "disk")
-_KINDS: Final = {"ssh_agent": bool, "cpus": int, "stop_seconds": int, "engine": dict, "network": dict}
+_KINDS: Final = {"cpus": int, "stop_seconds": int, "engine": dict, "network": dict}
 
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:
@@ -224,7 +223,7 @@ def from_toml_values(values: dict[str, Any]) -> MachineConfig:
 
 
 def _check_kind(key: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, kind) or isinstance(value, bool):
         # A proxy's address may hold a password.
         shown = key if key == "network.proxy" else f"{key} = {value!r}"
         raise BadValue(key, f"{shown} has the wrong type.")

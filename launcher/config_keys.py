@@ -13,6 +13,8 @@ Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "a
 
 Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "table", "client", "switch", "fixed"]
 
+Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "table", "client", "fixed"]
+
 
 @dataclass(frozen=True)
 class Key:
@@ -40,7 +42,6 @@ KEYS: Final = (
     Key("network.ca", "file", "none", "Certificates (PEM) that the engine and upgrade trust beside the usual ones."),
 
     Key("client", "client", "auto", "Docker client of wherry docker, run, compose: auto, host, guest.", restart=False),
-    Key("ssh_agent", "switch", "false", "Offer this computer's SSH agent to containers: true, false."),
     Key("network.proxy", "url", "none", "Proxy for the machine; upgrade fetches through it now.", restart=False, later=True),
     Key("network.ca", "file", "none", "Certificates for the machine to trust; upgrade does now.", restart=False, later=True),
     Key("network.subnet", "subnet", "the engine's", "Private network for containers.", restart=False, later=True),
@@ -116,10 +117,6 @@ def parse(name: str, text: str) -> Any:
             return int(text)
         except ValueError:
             raise BadValue(name, f"{name} = {text!r}: a number is wanted.") from None
-    if key.kind == "switch":
-        if text not in ("true", "false"):
-            raise BadValue(name, f"{name} = {text!r}: true or false.")
-        return text == "true"
     if key.kind == "size":
         try:
             return format_size(config.parse_size(text))

@@ -132,7 +132,7 @@ def relayed(setup: Setup, short: str) -> Iterator[None]:
     answer.write_bytes(LOST)
     process = subprocess.Popen([helper("relay"), "-a", answer, clients, channels])
     _wait(channels.exists)  # the guest here, unlike sshd, opens a channel before it has connected
-    link = Link(lambda: setup.keeper.warm)
+    link = Link(setup.guest.connect)
     pool = RelayPool(link, GUEST_CHANNELS, setup.made.serve)
     try:
         link.get()
@@ -140,6 +140,7 @@ def relayed(setup: Setup, short: str) -> Iterator[None]:
         setup.path = clients
         yield
     finally:
+        link.drop()
         pool.close()
         process.kill()
         process.wait()

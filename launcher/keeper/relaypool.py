@@ -70,9 +70,9 @@ class RelayPool:
             except ConnectionLost as error:
                 if not connection.alive:
                     return
+                self._know(connection, False)
                 if tries == len(self._pauses):
                     log.warning("nobody is met at %s: %s", self._path, error.message)
-                    self._know(connection, False)
                     return
                 with self._changed:
                     self._changed.wait_for(lambda: not self._is_current(connection), self._pauses[tries])
