@@ -80,3 +80,9 @@ def keeper(home: Path, tmp_path: Path) -> Iterator[FakeKeeper]:
     fake.start()
     yield fake
     fake.close()
+
+
+@pytest.fixture(autouse=True)
+def client_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever docker is installed on this computer; tests of the choice say otherwise."""
+    monkeypatch.setenv("WHERRY_CLIENT", "guest")

@@ -6,9 +6,9 @@ On the way of every proxied command: nothing slow to import, and no process but 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,8 +17,6 @@ from launcher import host
 from launcher.config import CLIENTS
 from launcher.console import Console
 from launcher.errors import MissingOnHost, Usage, WherryError
-
-log = logging.getLogger("wherry.client")
 
 VARIABLE: Final = "WHERRY_CLIENT"
 # Docker 25 speaks version 1.44 of the API, the oldest that engines from 29 on take; BuildKit is the default since 23.
@@ -36,6 +34,12 @@ class Found(NamedTuple):
     program: Path | None
     why: str = ""
     old: bool = False
+
+
+def _debug(text: str, *values: object) -> None:
+    """For --debug, which has loaded logging; everybody else does without."""
+    if "logging" in sys.modules:
+        sys.modules["logging"].getLogger("wherry.client").debug(text, *values)
 
 
 def choice(name: str, own: Mapping[str, str] = os.environ) -> str:
@@ -65,15 +69,15 @@ def select(name: str, command: str, console: Console) -> Path | None:
     """
     chosen = choice(name)
     if chosen == "guest":
-        log.debug("client: the guest's, by setting")
+        _debug("client: the guest's, by setting")
         return None
     found = find(command)
     if found.program is not None:
-        log.debug("client: %s", found.program)
+        _debug("client: %s", found.program)
     elif chosen == "host":
         raise MissingOnHost(f"the docker client of this computer cannot be used: {found.why}.", hint=f"{VARIABLE}=guest")
     else:
-        log.debug("client: the guest's (%s)", found.why)
+        _debug("client: the guest's (%s)", found.why)
         if found.old:
             console.story(f"the client in the machine is used: {found.why}   {VARIABLE}=guest")
     return found.program
@@ -109,7 +113,7 @@ def _candidates(own: Mapping[str, str]) -> Iterator[Path]:
         except OSError:
             continue
         if program.resolve().stem == "wherry" or (head[:2] == b"#!" and (b"wherry link" in head or b"podman" in head)):
-            log.debug("%s is not Docker's client", program)
+            _debug("%s is not Docker's client", program)
             continue
         yield program
 
@@ -136,7 +140,7 @@ def _ask_version(program: Path, stamp: list[object], note: Path) -> int:
     try:
         match = re.search(r"Docker version (\d+)\.", proc.run([program, "--version"], timeout=20))
     except WherryError as error:
-        log.debug("%s: %s", program, error.message)
+        _debug("%s: %s", program, error.message)
         return 0
     version = int(match[1]) if match else 0
     try:
