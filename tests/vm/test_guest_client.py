@@ -78,7 +78,8 @@ def test_builds_and_compose_go_that_way_too(machine: Driver, tmp_path: Path) -> 
     service = {"build": ".", "volumes": [".:/here"], "command": ["sh", "-c", "cmp /data /here/data && echo same"]}
     (tmp_path / "compose.yaml").write_text(json.dumps({"services": {"one": service}}))
     done = machine.wherry("compose", "run", "--rm", "one", cwd=tmp_path)
-    assert (done.returncode, done.stdout.strip()) == (0, b"same"), done.stderr.decode()
+    # The build's own words come first on stdout.
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, [b"same"]), done.stderr.decode()
     service["volumes"] = ["/srv:/here"]
     (tmp_path / "compose.yaml").write_text(json.dumps({"services": {"one": service}}))
     done = machine.wherry("compose", "run", "--rm", "one", cwd=tmp_path)
@@ -89,8 +90,9 @@ def test_builds_and_compose_go_that_way_too(machine: Driver, tmp_path: Path) -> 
 def test_a_burst_of_clients_in_the_guest(machine: Driver) -> None:
     """One shell that starts them all at once: no queue of ours in between."""
     count = 200 if SOAK else 20
-    script = f"for i in $(seq {count}); do docker version --format '{{{{.Server.Os}}}}' & done | sort | uniq -c"
-    assert machine.ssh(script, timeout=900).split() == [str(count), "linux"]
+    # A client writes the line's end by itself: lines of two of them mix.
+    script = f"for i in $(seq {count}); do docker version --format '{{{{.Server.Os}}}}' & done | tr -d '\\n'"
+    assert machine.ssh(script, timeout=900) == "linux" * count
 
 
 def test_a_keeper_that_is_replaced_is_met_again(machine: Driver) -> None:
@@ -100,4 +102,4 @@ def test_a_keeper_that_is_replaced_is_met_again(machine: Driver) -> None:
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda _: machine.docker("version", "--format", "{{.Server.Os}}"), range(3)))
     assert answers == ["linux\n"] * 3
-    assert machine.ssh("docker ps -q --no-trunc; ps -o args | grep -c '[r]elay -'").split()[-1] == "2"
+    assert machine.ssh("docker ps -q --no-trunc; ps -o args | grep -c '[r]elay -'").split()[-1] == "1"
