@@ -140,7 +140,6 @@ class MachineConfig:
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
     host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
-
     client: str = "auto"  # the docker client of wherry docker, run and compose: one of CLIENTS
     network: Network = field(default_factory=Network)
     engine: dict[str, Any] = field(default_factory=dict)  # daemon.json keys over our defaults
@@ -159,7 +158,6 @@ class MachineConfig:
         if self.accel not in ACCELS:
             raise BadValue("accel", f"accel = {self.accel!r}: {', '.join(ACCELS[:-1])} or {ACCELS[-1]}.")
         _check_access(self.host_access)
-
         if self.client not in CLIENTS:
             raise BadValue("client", f"client = {self.client!r}: {', '.join(CLIENTS[:-1])} or {CLIENTS[-1]}.")
         for key in self.engine:

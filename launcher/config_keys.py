@@ -9,11 +9,7 @@ from launcher import config
 from launcher.config import ACCELS, BadValue, format_size
 from launcher.errors import Usage
 
-Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "access", "table", "fixed"]
-
-Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "table", "client", "switch", "fixed"]
-
-Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "table", "client", "fixed"]
+Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "access", "table", "client", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +34,9 @@ KEYS: Final = (
     Key(
         "host_access", "access", "all", "What containers reach of this computer: all, none, or a list of ports.", restart=False
     ),
+    Key("client", "client", "auto", "Docker client of wherry docker, run, compose: auto, host, guest.", restart=False),
     Key("network.proxy", "url", "none", "Proxy through which the engine and upgrade fetch."),
     Key("network.ca", "file", "none", "Certificates (PEM) that the engine and upgrade trust beside the usual ones."),
-
-    Key("client", "client", "auto", "Docker client of wherry docker, run, compose: auto, host, guest.", restart=False),
-    Key("network.proxy", "url", "none", "Proxy for the machine; upgrade fetches through it now.", restart=False, later=True),
-    Key("network.ca", "file", "none", "Certificates for the machine to trust; upgrade does now.", restart=False, later=True),
     Key("network.subnet", "subnet", "the engine's", "Private network for containers.", restart=False, later=True),
     Key("engine.KEY", "table", "see config show", "A key of dockerd's daemon.json; not hosts, data-root, containerd."),
     Key("arch", "fixed", "this computer's", "Architecture.", changed_by="Make another machine: wherry init NAME --arch ARCH"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher import errors
 from launcher.cli import proxy, registry
-from launcher.config_keys import KEYS, Key
+from launcher.config_keys import KEYS
 from tests.conftest import Said
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -60,12 +60,6 @@ def test_the_table_of_keys() -> None:
         ]
         for key in KEYS
     ]
-
-
-    def restart(key: Key) -> str:
-        return "later" if key.later else "-" if key.changed_by else "yes" if key.restart else "no"
-
-    assert table == [[key.name, key.default, restart(key), key.what.rstrip(".")] for key in KEYS]
 
 
 def test_the_block_list_is_written_down() -> None:
