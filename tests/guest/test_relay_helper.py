@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -159,8 +160,10 @@ def test_clients_wait_for_a_channel_in_their_order(start: Maker) -> None:
         before = relay.descriptors()
         clients.append(relay.call(b"%d" % number))
         relay.wait(lambda before=before: relay.descriptors() > before)  # type: ignore[misc]
-    for number, client in enumerate(clients):
-        with relay.dial() as channel, client:
+    with contextlib.ExitStack() as stack:  # all stay open: `dial` counts what the relay has open
+        for number, client in enumerate(clients):
+            stack.enter_context(client)
+            channel = stack.enter_context(relay.dial())
             assert channel.recv(10) == b"%d" % number
 
 
