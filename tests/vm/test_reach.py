@@ -146,8 +146,8 @@ def test_what_containers_reach(
         assert machine.wherry("config", "set", "host_access", access).returncode == 0
         assert reached(machine, NETWORK, places) == DNS | allowed, access
     assert reached(machine, "bridge", places) == {*DNS, user}
-    # The host's network is the guest's: there it is only the key that keeps others out (README, "Containers and this computer").
-    # The same look shows that a port at which something of ours does listen is seen as open.
+    # The host's network is the guest's: there it is only the key that keeps others out (README, "Containers and this
+    # computer"). The same look shows that a port at which something of ours does listen is seen as open.
     port = machine.status()["ssh_port"]
     assert reached(machine, "host", [("10.0.2.15", 22), ("10.0.2.2", port)]) == {("10.0.2.2", port)}
 
