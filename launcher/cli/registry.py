@@ -26,6 +26,8 @@ VERBS: Final = {
     "doctor": ("doctor", "Look at everything that a machine needs, and say what to do."),
     "env": ("env", "Shell code that leads docker in this terminal to the machine."),
     "context": ("context", "The machine's docker context: create, use, remove."),
+    "link": ("link", "By request: `docker` on PATH, or the usual socket, leads to the machine."),
+    "unlink": ("link", "Take back a link; what was there before comes back."),
     "port": ("port", "Published ports: list; add and remove forwards by hand."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
@@ -50,7 +52,7 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save", "link", "unlink", "share",
+        "suspend", "save", "share",
         "disk", "autostart", "uninstall",
     }
 )  # fmt: skip

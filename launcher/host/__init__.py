@@ -110,6 +110,12 @@ class HostModule(Protocol):
     def docker_socket(self) -> Path | None:
         """Where docker's clients look when nobody told them; None where that is no socket file."""
 
+    def user_docker_sockets(self) -> list[Path]:
+        """Where docker's clients and libraries look too, and a user may put something; empty where there is no such place."""
+
+    def command_script(self, comment: str, argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
+        """The text of a program that becomes argv with its own words behind; None where no such text is a program."""
+
     def make_private(self, folder: Path) -> None:
         """Make the folder, closed to other users; raises Refused when it is there and belongs to somebody else."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -78,6 +79,12 @@ def is_private(path: Path) -> bool:
 
 def docker_socket() -> Path | None:
     return Path("/var/run/docker.sock")
+
+
+def command_script(comment: str, argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    lines = ["#!/bin/sh", *(f"# {line}" for line in comment.splitlines())]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    return "\n".join([*lines, f'exec {shlex.join(argv)} "$@"', ""])
 
 
 def docker_plugin_folders() -> list[Path]:

@@ -13,6 +13,7 @@ from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     become,
+    command_script,
     detach_options,
     docker_plugin_folders,
     docker_socket,
@@ -33,6 +34,7 @@ __all__ = [
     "accelerators",
     "bind_exclusively",
     "clone",
+    "command_script",
     "detach_options",
     "docker_plugin_folders",
     "docker_socket",
@@ -50,6 +52,7 @@ __all__ = [
     "run_base",
     "sync_folder",
     "terminal",
+    "user_docker_sockets",
     "wait_hangup",
 ]
 
@@ -147,6 +150,12 @@ def run_base() -> Path:
     if runtime and Path(runtime).is_dir() and os.stat(runtime).st_uid == os.getuid():
         return Path(runtime) / "wherry"
     return Path(f"/tmp/wherry-{os.getuid()}")  # noqa: S108  made 0700 and its owner checked
+
+
+def user_docker_sockets() -> list[Path]:
+    # The first is Docker Desktop's, the second rootless Docker's; testcontainers and other libraries try both.
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return [Path.home() / ".docker" / "run" / "docker.sock", *([Path(runtime) / "docker.sock"] if runtime else [])]
 
 
 def process_stamp(pid: int) -> str | None:

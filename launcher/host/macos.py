@@ -12,6 +12,7 @@ from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     become,
+    command_script,
     detach_options,
     docker_plugin_folders,
     docker_socket,
@@ -32,6 +33,7 @@ __all__ = [
     "accelerators",
     "bind_exclusively",
     "clone",
+    "command_script",
     "detach_options",
     "docker_plugin_folders",
     "docker_socket",
@@ -49,6 +51,7 @@ __all__ = [
     "run_base",
     "sync_folder",
     "terminal",
+    "user_docker_sockets",
     "wait_hangup",
 ]
 
@@ -112,6 +115,11 @@ def editor() -> list[str]:
 def run_base() -> Path:
     # $TMPDIR alone is about 50 bytes here, and a socket path must stay under 104.
     return Path(f"/tmp/wherry-{os.getuid()}")  # noqa: S108  made 0700 and its owner checked
+
+
+def user_docker_sockets() -> list[Path]:
+    # Docker Desktop's; its /var/run/docker.sock is a link to it, and often outlives it.
+    return [Path.home() / ".docker" / "run" / "docker.sock"]
 
 
 def process_stamp(pid: int) -> str | None:

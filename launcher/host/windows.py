@@ -156,6 +156,14 @@ def docker_socket() -> Path | None:
     return None
 
 
+def user_docker_sockets() -> list[Path]:
+    return []
+
+
+def command_script(comment: str, argv: Sequence[str], environment: Mapping[str, str]) -> str | None:  # noqa: ARG001
+    return None
+
+
 def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
     return False
 

@@ -35,6 +35,7 @@ def doctor(name: str, *, named: bool) -> list[Check]:
     checks += guarded("sockets", lambda: doctor_host.sockets(directory))
     checks += guarded("clock", lambda: doctor_host.clock(built, directory if running else None))
     checks += guarded("other engines", doctor_engines.engines)
+    checks += guarded("links", doctor_engines.linked)
     checks += guarded("proxy", doctor_host.proxies)
     return checks
 

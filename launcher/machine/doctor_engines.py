@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from launcher.machine import links
 from launcher.machine.checks import Check, ok, warning
 
 # Sockets of other products, below the user's home.
@@ -66,6 +67,33 @@ def _docker_goes() -> Check:
     if endpoint is None:
         return warning("docker", f"its context {name!r} ({origin}) does not exist", "docker context use default")
     return ok("docker", f"without wherry it goes to the context {name!r} ({origin}): {endpoint}")
+
+
+def linked() -> Iterator[Check]:
+    """What `wherry link` has made."""
+    for item in links.listing():
+        machine = Path(item.machine)
+        if not item.is_ours:
+            again = f"wherry link {item.kind} {machine.name}, or wherry unlink {item.kind}"
+            what = "belongs to another program now" if os.path.lexists(item.place) else "is gone"
+            yield warning("links", f"{item.place}, which was linked to {machine.name}, {what}", again)
+        elif not machine.is_dir():
+            gone = f"{item.place} leads to the machine {machine.name}, which is gone"
+            yield warning("links", gone, f"wherry unlink {item.kind}")
+        elif item.kind == "docker":
+            yield _linked_docker(item)
+        else:
+            yield ok("links", f"{item.place} leads to {machine.name}")
+
+
+def _linked_docker(item: links.Link) -> Check:
+    again = f"wherry unlink docker, then wherry link docker {Path(item.machine).name}"
+    program, other = links.gone_program(item), links.other_docker()
+    if program:
+        return warning("links", f"{item.place} starts {program}, which is gone", again)
+    if other is not None:
+        return warning("links", f"{item.place} is wherry's, and {other} is on PATH too", "wherry unlink docker")
+    return ok("links", f"{item.place} is wherry's, for {Path(item.machine).name}")
 
 
 def _contexts(folder: Path) -> dict[str, str]:

@@ -54,6 +54,10 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
     except WherryError:
         keepers.wait_gone(directory)  # it is about to end; what the user tries next must not meet it
         raise
+    from launcher.machine import links
+
+    with contextlib.suppress(WherryError, OSError):  # doctor tells what is wrong with them
+        links.renew(directory)
     return UpResult(
         name=name, created=created, already=found is not None, seconds=result["seconds"], accel=result["accel"],
         engine=result["engine"], emulation_hint=_emulation_hint(directory, result["accel"]), notes=result["notes"],
