@@ -32,6 +32,7 @@ _UNITS: Final = {"k": 1 << 10, "m": MIB, "g": GIB, "t": 1 << 40}
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 # QEMU's own network between the computer and the machine.
 _LINK: Final = "10.0.2.0/24"
+LOCALHOST: Final = ("127.0.0.1", "::1")  # a name that means both
 _PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")  # RFC 1918
 
 
@@ -111,6 +112,17 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _check_address(text: str) -> None:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise BadValue(
+            "publish_address", f"publish_address: {text!r} is no IP address.", hint="for example 0.0.0.0, or 127.0.0.1,::1"
+        ) from None
+
+
 def _check_subnet(text: str) -> None:
     import ipaddress
 
@@ -141,6 +153,7 @@ class MachineConfig:
     qemu: str = ""  # path of qemu-system-*, empty: found
     host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
     client: str = "auto"  # the docker client of wherry docker, run and compose: one of CLIENTS
+    publish_address: str = ""  # where a port without an address is published, with commas when several; empty: LOCALHOST
     network: Network = field(default_factory=Network)
     engine: dict[str, Any] = field(default_factory=dict)  # daemon.json keys over our defaults
 
@@ -163,6 +176,14 @@ class MachineConfig:
         for key in self.engine:
             if key in ENGINE_REFUSED:
                 raise BadValue(f"engine.{key}", f"[engine] {key} cannot be set: {ENGINE_REFUSED[key]}.")
+
+        for address in self.published:
+            _check_address(address)
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The addresses of this computer on which a port is published whose user named none."""
+        return tuple(part.strip() for part in self.publish_address.split(",")) if self.publish_address else LOCALHOST
 
     def changed(self, **values: Any) -> MachineConfig:
         return replace(self, **values)

@@ -9,7 +9,7 @@ from launcher import config
 from launcher.config import ACCELS, BadValue, format_size
 from launcher.errors import Usage
 
-Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "access", "table", "client", "fixed"]
+Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "access", "address", "table", "client", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ KEYS: Final = (
     Key("stop_seconds", "number", "30", "Seconds that containers get to stop when the machine is shut down."),
     Key("accel", "accel", "auto", f"Accelerator: {', '.join(ACCELS)}."),
     Key("qemu", "program", "found", "Path of the QEMU to use."),
+    Key("publish_address", "address", "127.0.0.1,::1", "Addresses of this computer for ports that name none (-p 80:80)."),
     Key(
         "host_access", "access", "all", "What containers reach of this computer: all, none, or a list of ports.", restart=False
     ),

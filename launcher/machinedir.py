@@ -41,6 +41,11 @@ class MachineDir:
         return self.path / "forwards.json"
 
     @property
+    def addresses_file(self) -> Path:
+        """Addresses of this computer on which something was published, a list of texts: keeper/ports/aliases.py."""
+        return self.path / "addresses.json"
+
+    @property
     def client_key(self) -> Path:
         """The private ed25519 key that logs in."""
         return self.path / "id_ed25519"

@@ -50,7 +50,16 @@ class Dockerd(socketserver.ThreadingUnixStreamServer):
         return made
 
     def set_running(self, identity: str, running: bool) -> None:
-        self.containers[identity]["State"]["Running"] = running
+        one = self.containers[identity]
+        one["State"]["Running"] = running
+        one["NetworkSettings"]["Ports"] = {
+            key: [
+                {"HostIp": entry.get("HostIp") or "0.0.0.0", "HostPort": str(entry.get("HostPort")).partition("-")[0]}
+                for entry in entries
+            ]
+            for key, entries in (one["HostConfig"].get("PortBindings") or {}).items()
+            if running
+        }
         self.tell("start" if running else "die", identity)
 
     def remove(self, identity: str) -> None:
@@ -70,7 +79,11 @@ class Dockerd(socketserver.ThreadingUnixStreamServer):
             {
                 "Id": one["Id"],
                 "State": "running" if one["State"]["Running"] else "exited",
-                "Ports": [{"PublicPort": 1}] if one["HostConfig"]["PortBindings"] else [],
+                "Ports": [
+                    {"IP": entry["HostIp"], "PublicPort": int(entry["HostPort"]), "Type": key.partition("/")[2]}
+                    for key, entries in one["NetworkSettings"]["Ports"].items()
+                    for entry in entries
+                ],
             }
             for one in self.containers.values()
         ]
@@ -92,7 +105,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
+        path = re.sub(r"^/v[0-9.]+/+", "/", urlsplit(self.path).path)
         self.server.calls.append(f"GET {path}")
         if path == "/events":
             self._events()
@@ -123,7 +136,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path = re.sub(r"^/v[0-9.]+/+", "/", urlsplit(self.path).path)
         self.server.calls.append(f"POST {path}")
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if path == "/containers/create":
+            self._create(json.loads(body))
+            return
         found = self.server.find(path.split("/")[2])
         if found is None:
             self._say(404, {"message": "no such container"})
@@ -132,6 +148,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.server.set_running(found["Id"], True)
             self._say(204)
+
+    def _create(self, wanted: dict[str, Any]) -> None:
+        if self.server.fails:
+            self._say(404, {"message": "no such image"})
+            return
+        identity = f"{len(self.server.calls):064x}"
+        self.server.add(identity, {}, **wanted.get("HostConfig") or {})
+        self._say(201, {"Id": identity})
 
     def do_DELETE(self) -> None:
         path = urlsplit(self.path).path

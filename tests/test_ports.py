@@ -18,6 +18,7 @@ import pytest
 from launcher.errors import Usage
 from launcher.host import windows
 from launcher.keeper.ports import byhand, inner, sockets
+from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.bindings import NIC, Binding, of_container, of_service
 from launcher.keeper.ports.byhand import ByHand
 from launcher.keeper.ports.forwarder import Forwarder
@@ -91,8 +92,8 @@ TABLE: list[tuple[dict[str, Any], list[Binding]]] = [
 
 
 @pytest.mark.parametrize(("found", "bindings"), TABLE)
-def test_bindings_of_a_container(found: dict[str, Any], bindings: list[Binding]) -> None:
-    assert of_container(found) == bindings
+def test_bindings_of_a_container(found: dict[str, Any], bindings: list[Binding], tmp_path: Path) -> None:
+    assert of_container(found, Aliases(tmp_path / "a", BOTH)) == bindings
 
 
 def test_bindings_of_a_service() -> None:

@@ -166,7 +166,7 @@ def test_containers_that_run_already_are_found(setup: Setup) -> None:
     ports = free_port(), free_port()
     for identity, port in zip((ID, OTHER), ports, strict=True):
         publish(setup, identity, port)
-    setup.dockerd.containers[ID]["State"]["Running"] = True
+    setup.dockerd.set_running(ID, True)
     setup.connect()
     until(lambda: listens(ports[0]))
     assert not listens(ports[1])

@@ -98,6 +98,12 @@ class HostModule(Protocol):
         """Bind a socket so that no other program can bind the same, and that a connection of an earlier one which lingers is no
         hindrance. Raises OSError as bind does."""
 
+    def reserve(self, made: socket.socket, address: str, port: int) -> None:
+        """Bind a socket that does not listen yet so that no other program can bind the same. Raises OSError as bind does."""
+
+    def listen_reserved(self, made: socket.socket, backlog: int) -> None:
+        """Let it listen, from then on as one of bind_exclusively. Raises OSError."""
+
     def port_denied(self, proto: str, port: int) -> tuple[str, str]:
         """Why the system refuses us that port, and the system's own remedy."""
 

@@ -41,6 +41,7 @@ __all__ = [
     "editor",
     "is_private",
     "libraries",
+    "listen_reserved",
     "lock",
     "lock_taken",
     "make_private",
@@ -49,6 +50,7 @@ __all__ = [
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
+    "reserve",
     "run_base",
     "sync_folder",
     "terminal",
@@ -194,6 +196,17 @@ def bind_exclusively(listening: socket.socket, address: str, port: int) -> None:
     if listening.type == socket.SOCK_STREAM:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((address, port))
+
+
+def reserve(made: socket.socket, address: str, port: int) -> None:
+    # With SO_REUSEADDR on both, two may bind a port as long as nobody listens.
+    made.bind((address, port))
+
+
+def listen_reserved(made: socket.socket, backlog: int) -> None:
+    # For connections that will linger: they have it from the socket that accepted them.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.listen(backlog)
 
 
 def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001

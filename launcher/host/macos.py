@@ -40,6 +40,7 @@ __all__ = [
     "editor",
     "is_private",
     "libraries",
+    "listen_reserved",
     "lock",
     "lock_taken",
     "make_private",
@@ -48,6 +49,7 @@ __all__ = [
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
+    "reserve",
     "run_base",
     "sync_folder",
     "terminal",
@@ -170,6 +172,13 @@ def _listened(family: int, address: str, port: int) -> bool:
     with socket.socket(family, socket.SOCK_STREAM) as stream:
         stream.settimeout(1)
         return stream.connect_ex((own, port)) == 0
+
+
+reserve = bind_exclusively
+
+
+def listen_reserved(made: socket.socket, backlog: int) -> None:
+    made.listen(backlog)
 
 
 def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001

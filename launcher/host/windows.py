@@ -173,6 +173,13 @@ def bind_exclusively(listening: socket.socket, address: str, port: int) -> None:
     listening.bind((address, port))
 
 
+reserve = bind_exclusively
+
+
+def listen_reserved(made: socket.socket, backlog: int) -> None:
+    made.listen(backlog)
+
+
 def port_denied(proto: str, port: int) -> tuple[str, str]:
     """Windows answers "access denied" for the ranges that Hyper-V and others have reserved, and for what another program has
     bound exclusively."""

@@ -31,6 +31,7 @@ class UpOptions:
     disk: int | None = None
     arch: str | None = None
     iso: IsoSource | None = None
+    publish_address: str | None = None
 
 
 def init(name: str, options: UpOptions, report: Reporter) -> None:
@@ -84,7 +85,7 @@ def _make(name: str, options: UpOptions, report: Reporter) -> None:
     report.step("iso", f"wherry {iso.version} {iso.arch}   {iso.path.stat().st_size / 1e6:.0f} MB   verified")
     wanted = MachineConfig(
         arch=arch, cpus=options.cpus or default_cpus(), memory=options.memory or default_memory(), iso=iso.sha256,
-        disk=options.disk or MachineConfig.disk,
+        disk=options.disk or MachineConfig.disk, publish_address=options.publish_address or "",
     )  # fmt: skip
 
     def fill(made: MachineDir) -> None:
@@ -138,7 +139,8 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
     if options.disk not in (None, now.disk):
         raise Usage(f"the disk of machine {directory.name!r} has {format_size(now.disk)}; its size is chosen when it is made.")
     _have_iso(directory.name, now, options.iso, report)
-    wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory)
+    published = options.publish_address or now.publish_address
+    wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory, publish_address=published)
     if wanted != now:
         directory.write_config(wanted)
         report.note(f"{directory.name}: {describe(wanted)} from its next start on")

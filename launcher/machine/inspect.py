@@ -117,7 +117,8 @@ def ip(name: str) -> str:
     """The address at which published ports are reached. Raises NotRunning when the machine is off."""
     if status(name)["status"] != "running":
         raise NotRunning(f"machine {name!r} is not running.", hint=f"wherry up{'' if name == 'default' else ' ' + name}")
-    return "127.0.0.1"
+    published = store.machine(name).read_config().published[0]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(published, published)  # noqa: S104
 
 
 def engine_version(name: str) -> dict[str, Any]:

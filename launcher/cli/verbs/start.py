@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 @machine_options
 @verb
 def up(
-    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: IsoSource | None
-) -> None:
+    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None,
+    iso: IsoSource | None, publish_address: str | None,
+) -> None:  # fmt: skip
     """Start the machine, make it if there is none, and wait until its engine answers.
 
     Running it again changes nothing; options other than --arch, --disk and --iso hold from the next start on.
@@ -32,7 +33,7 @@ def up(
     from launcher import machine
 
     chosen, console = app.name(name), app.console
-    options = machine.UpOptions(cpus=cpus, memory=memory, disk=disk, arch=arch, iso=iso)
+    options = machine.UpOptions(cpus, memory, disk, arch, iso, publish_address)
     before = _status(chosen)
     try:
         with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "starting")) as reporter:
@@ -49,14 +50,15 @@ def up(
 @machine_options
 @verb
 def init(
-    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None, iso: IsoSource | None
-) -> None:
+    app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None,
+    iso: IsoSource | None, publish_address: str | None,
+) -> None:  # fmt: skip
     """Make a machine without starting it."""
     from launcher import machine
 
     chosen = app.name(name)
     with app.console.telling() as reporter:
-        machine.init(chosen, machine.UpOptions(cpus=cpus, memory=memory, disk=disk, arch=arch, iso=iso), reporter)
+        machine.init(chosen, machine.UpOptions(cpus, memory, disk, arch, iso, publish_address), reporter)
     app.console.answer({"name": chosen}, "")
     app.console.story(f"{chosen} is made.   wherry up{_argument(chosen)}")
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from launcher.keeper.ports import sockets
-from launcher.keeper.ports.bindings import Binding
+from launcher.keeper.ports.bindings import CHOSEN_FROM, NIC, Binding
 from launcher.keeper.ports.forwarder import Forwarder, Port
+from launcher.keeper.ports.reserved import Reservation, Reservations
 from launcher.keeper.ports.sockets import Bound, Taken
 
 log = logging.getLogger("wherry.ports")
 
 RETRY_SECONDS: Final = 5.0  # for a port that somebody else has; only while there is one
+
+
+@dataclass
+class Wish:
+    """A port to be chosen: of `among`, or any when that is empty. `port` is the answer."""
+
+    proto: str
+    address: str
+    among: range = range(0)
+    port: int = 0
 
 
 @dataclass
@@ -28,6 +39,15 @@ class Holder:
     starting: int = 0  # requests under way: nothing is freed meanwhile
     ended: bool = False  # the engine said so while one was
 
+    def as_held(self, wanted: Binding) -> Binding:
+        """What is held for it: another port of this computer may stand for one that nobody named."""
+        if not wanted.chosen:
+            return wanted
+        alike = (
+            one for one in self.ports if (one.proto, one.address, one.target) == (wanted.proto, wanted.address, wanted.target)
+        )
+        return next(alike, wanted)
+
 
 class Holders:
     """Safe to use from many threads."""
@@ -37,6 +57,7 @@ class Holders:
         self._forwarder = forwarder
         self._published = published
         self._changed = changed
+        self._reservations = Reservations()
         self._holders: dict[str, Holder] = {}
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -59,9 +80,10 @@ class Holders:
             holder = self._holders.get(identity) or Holder(name)
             bound: dict[Binding, list[Bound]] = {}
             try:
-                for binding in wanted:
+                for binding in map(holder.as_held, wanted):
                     if binding not in holder.ports:
-                        bound[binding] = self._bind(binding)
+                        had, found = self._have(binding)
+                        bound[had] = found
             except Taken:
                 for one in bound.values():
                     sockets.close(one)
@@ -92,13 +114,14 @@ class Holders:
                 return
             holder = self._holders.setdefault(identity, Holder(name))
             holder.name, holder.missing = name or holder.name, {}
+            wanted = [holder.as_held(binding) for binding in wanted]
             for binding in [held for held in holder.ports if held not in wanted]:
                 self._forwarder.close(holder.ports.pop(binding))
             for binding in wanted:
                 if binding in holder.ports:
                     continue
                 try:
-                    self._serve(holder, binding, self._bind(binding))
+                    self._serve(holder, *self._have(binding))
                 except Taken as error:
                     holder.missing[binding] = f"taken by {error.owner}" if error.owner else "taken"
                     log.warning("%s", error.message)
@@ -124,10 +147,52 @@ class Holders:
             holders, self._holders = list(self._holders.values()), {}
             if self._timer is not None:
                 self._timer.cancel()
+        self._reservations.close()
         for holder in holders:
             self._close_all(holder)
 
+    # For containers that are about to be created
+
+    def reserve(self, wanted: list[Wish]) -> Reservation:
+        """Choose and keep a port for each. Raises Taken when there is none."""
+        bound: dict[Binding, list[Bound]] = {}
+        with self._lock:
+            for wish in wanted:
+                taken = self.used(wish.proto) | self._reservations.used(wish.proto)
+                taken |= {one.port for one in bound if one.proto == wish.proto}
+                found = sockets.choose(wish.proto, wish.address, self._published, taken, wish.among)
+                if found is None:
+                    for one in bound.values():
+                        sockets.close(one)
+                    raise _none_free(wish)
+                wish.port = found[0]
+                bound[Binding(wish.proto, wish.address, found[0])] = found[1]
+            return self._reservations.add(bound)
+
+    def created(self, reservation: Reservation, identity: str) -> None:
+        """The engine has made the container; empty: it has not."""
+        if identity:
+            reservation.identity = identity
+        else:
+            self._reservations.release(reservation)
+
+    def removed(self, identity: str) -> None:
+        """The container is gone, started or not."""
+        self._reservations.removed(identity)
+        self.free(identity)
+
     # What is held
+
+    def moved(self, identity: str) -> dict[tuple[str, int], int]:
+        """Protocol and chosen port, with the port of this computer that stands for it now; only where that is another."""
+        with self._lock:
+            holder = self._holders.get(identity)
+            ports = holder.ports if holder is not None else {}
+            return {(one.proto, one.chosen): one.port for one in ports if one.chosen not in (0, one.port)}
+
+    def any_moved(self) -> bool:
+        with self._lock:
+            return any(one.chosen not in (0, one.port) for holder in self._holders.values() for one in holder.ports)
 
     def listing(self) -> list[dict[str, Any]]:
         """One entry for each address and port: container (empty: by hand), protocol, address, port, guest_port, state ("ok", or
@@ -163,6 +228,24 @@ class Holders:
                     self.hold(identity, holder.name, [*holder.ports, *holder.missing])
         self._changed()
 
+    def _have(self, binding: Binding) -> tuple[Binding, list[Bound]]:
+        """Sockets for it, or for another port where nobody named this one. Raises Taken."""
+        reserved = self._reservations.take(replace(binding, guest=NIC, guest_port=0))
+        if reserved is not None:
+            sockets.listen(binding, reserved)
+            return binding, reserved
+        try:
+            return binding, self._bind(binding)
+        except Taken:
+            used = self.used(binding.proto) | self._reservations.used(binding.proto)
+            found = binding.chosen and sockets.choose(binding.proto, binding.address, self._published, used)
+            if not found:
+                raise
+            other = replace(binding, port=found[0], guest_port=binding.target[1])
+            log.info("port %d of a container is taken: %d stands for it", binding.port, other.port)
+            sockets.listen(other, found[1])
+            return other, found[1]
+
     def _bind(self, binding: Binding) -> list[Bound]:
         try:
             return sockets.bind(binding, self._published)
@@ -185,6 +268,15 @@ class Holders:
     def _close_all(self, holder: Holder) -> None:
         for port in holder.ports.values():
             self._forwarder.close(port)
+
+
+def _none_free(wish: Wish) -> Taken:
+    ports = list(wish.among)
+    if not ports:
+        return Taken(
+            f"no {wish.proto} port is free from {CHOSEN_FROM[0]} to {CHOSEN_FROM[-1]}", hint="Name one: -p HOST:CONTAINER"
+        )
+    return Taken(f"all {wish.proto} ports from {ports[0]} to {ports[-1]} are in use", hint="Free one, or publish others.")
 
 
 def _entry(name: str, binding: Binding, address: str, state: str) -> dict[str, Any]:

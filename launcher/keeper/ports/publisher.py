@@ -6,14 +6,19 @@ counts.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import quote
 
 from launcher.errors import EngineFailed, WherryError
 from launcher.keeper import engine
 from launcher.keeper.events import Event
 from launcher.keeper.ports import bindings
+from launcher.keeper.ports import plan as planning
+from launcher.keeper.ports import shown as showing
+from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.holders import Holders
 from launcher.keeper.ports.sockets import Taken
 from launcher.ssh.transport import Connection
@@ -21,6 +26,7 @@ from launcher.ssh.transport import Connection
 log = logging.getLogger("wherry.ports")
 
 _STARTED: Final = (204, 304)  # 304: it ran already
+_CREATED: Final = 201
 BY_HAND: Final = "hand:"
 _SERVICE: Final = "service:"
 
@@ -28,9 +34,40 @@ _SERVICE: Final = "service:"
 class Publisher:
     """`before_start` is called by many threads, the functions for events by one."""
 
-    def __init__(self, connection: Callable[[], Connection], holders: Holders) -> None:
+    def __init__(self, connection: Callable[[], Connection], holders: Holders, aliases: Aliases) -> None:
         self._connection = connection
         self._holders = holders
+        self._aliases = aliases
+
+    def before_create(
+        self, settings: dict[str, Any], image: str, exposed: list[str]
+    ) -> tuple[bool, Callable[[int, bytes], None]]:
+        """Choose ports in a HostConfig where the user named none. `exposed` is what the request adds to the image's own.
+
+        Whether it changed; and what is to be told the engine's answer, status 0 for none. Raises WherryError.
+        """
+        plan = planning.of(settings, lambda: dict.fromkeys([*exposed, *self._exposed(image)]))
+        if not plan.wishes:
+            return plan.write(self._aliases), _untold
+        reservation = self._holders.reserve(plan.wishes)
+        try:
+            plan.write(self._aliases)
+        except BaseException:
+            self._holders.created(reservation, "")
+            raise
+        return True, lambda status, body: self._holders.created(reservation, _made(status, body))
+
+    def _exposed(self, image: str) -> list[str]:
+        """What the image says; the engine says itself that there is none."""
+        try:
+            found = engine.call(self._connection(), "GET", f"/images/{quote(image)}/json")
+        except WherryError:
+            return []
+        return list((found.get("Config") or {}).get("ExposedPorts") or {})
+
+    def shown(self, body: bytes) -> bytes:
+        """An answer about containers with ports as the user asked for them."""
+        return showing.restore(body, self._aliases, self._holders.moved, any_moved=self._holders.any_moved())
 
     def before_start(self, reference: str) -> Callable[[int], None]:
         """Bind all that a container publishes. What is returned is to be told the status of the engine's answer, 0 for none.
@@ -44,7 +81,7 @@ class Publisher:
         except WherryError:
             return _nothing
         identity = str(found["Id"])
-        wanted = bindings.of_container(found)
+        wanted = bindings.of_container(found, self._aliases)
         try:
             self._holders.begin(identity, _name(found), wanted)
         except Taken:
@@ -66,8 +103,10 @@ class Publisher:
             self._services(self._connection)
         elif action == "start":
             self._refresh(identity)
-        elif action in ("die", "destroy"):
+        elif action == "die":
             self._holders.free(identity)
+        elif action == "destroy":
+            self._holders.removed(identity)
         elif action == "rename":
             self._holders.rename(identity, str((actor.get("Attributes") or {}).get("name") or identity[:12]))
 
@@ -94,7 +133,7 @@ class Publisher:
         if not (found.get("State") or {}).get("Running"):
             self._holders.free(identity)
             return
-        wanted = bindings.of_container(found)
+        wanted = bindings.of_container(found, self._aliases)
         self._holders.hold(identity, _name(found), wanted)
 
     def _services(self, connection: Callable[[], Connection]) -> None:
@@ -125,4 +164,15 @@ def _remove(connection: Connection, identity: str) -> None:
         log.warning("a container that was not started stays: %s", error.message)
 
 
+def _made(status: int, body: bytes) -> str:
+    """The id of the container that was created; empty when none was."""
+    try:
+        return str(json.loads(body)["Id"]) if status == _CREATED else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def _nothing(_status: int) -> None: ...
+
+
+def _untold(_status: int, _body: bytes) -> None: ...

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol
 
+from launcher.config import LOCALHOST
 from launcher.errors import WherryError
 from launcher.keeper.events import Event, Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
 from launcher.keeper.ports import inner
+from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.byhand import ByHand
 from launcher.keeper.ports.forwarder import Forwarder
 from launcher.keeper.ports.holders import Holders
@@ -20,8 +22,6 @@ from launcher.state import State
 from launcher.store import MachineDir
 
 log = logging.getLogger("wherry.ports")
-
-PUBLISHED = ("127.0.0.1", "::1")  # `localhost` is both
 
 
 class Keeper(Protocol):
@@ -43,9 +43,10 @@ class PortService:
         self._keeper = keeper
         self._swept = False
         self._forwarder = Forwarder(keeper.monitor)
-        self.holders = Holders(self._forwarder, PUBLISHED, self._report)
+        published = _published(keeper.directory)
+        self.holders = Holders(self._forwarder, published, self._report)
         self.by_hand = ByHand(keeper.directory.forwards_file, self.holders)
-        self.publisher = Publisher(keeper.connection, self.holders)
+        self.publisher = Publisher(keeper.connection, self.holders, Aliases(keeper.directory.addresses_file, published))
         # Before the engine's events begin: what a keeper before us left is not to be taken for ours.
         events.subscribe(self._on_event, self._on_resync)
 
@@ -82,3 +83,10 @@ class PortService:
                 inner.remove_rule(self._keeper.monitor, proto, port)
         except WherryError as error:
             log.warning("rules left in QEMU: %s", error.message)
+
+
+def _published(directory: MachineDir) -> tuple[str, ...]:
+    try:
+        return directory.read_config().published
+    except WherryError:  # whoever starts the machine hears of it; a keeper that is to stop it needs none
+        return LOCALHOST

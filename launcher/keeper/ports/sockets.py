@@ -14,14 +14,13 @@ import psutil
 
 from launcher import host
 from launcher.errors import WherryError
-from launcher.keeper.ports.bindings import Binding
+from launcher.keeper.ports.bindings import CHOSEN_FROM, Binding
 
 log = logging.getLogger("wherry.ports")
 
 BACKLOG: Final = 1024
+LOCAL: Final = "127.0.0.1"
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-# The guest's own range (iso/overlay/etc/sysctl.conf), from which no host system takes its outgoing ports.
-CHOSEN_FROM: Final = range(20000, 30000)
 _TRIES: Final = 400
 _IN_USE: Final = (errno.EADDRINUSE, 10048)
 _DENIED: Final = (errno.EACCES, errno.EPERM, 10013)
@@ -55,13 +54,16 @@ class Bound(NamedTuple):
     only_local: bool
 
 
-def bind(binding: Binding, published: Iterable[str]) -> list[Bound]:
-    """Sockets on all addresses of the binding; all or none. Of TCP they listen: whoever connects waits. Raises Taken."""
+def bind(binding: Binding, published: Iterable[str], *, reserve: bool = False) -> list[Bound]:
+    """Sockets on all addresses of the binding; all or none. Of TCP they listen, unless `reserve`: whoever connects waits.
+
+    Raises Taken.
+    """
     sockets: list[Bound] = []
     try:
         for address in addresses(binding, published):
             try:
-                sockets.append(_bound(binding.proto, address, binding.port))
+                sockets.append(_bound(binding.proto, address, binding.port, reserve=reserve))
             except OSError as error:
                 # `localhost` is both, but a computer may have no IPv6.
                 if not (error.errno in _NO_SUCH_ADDRESS and not binding.address and ":" in address):
@@ -77,30 +79,47 @@ def close(sockets: Iterable[Bound]) -> None:
         one.socket.close()
 
 
-def choose(proto: str, address: str, published: Iterable[str], avoid: set[int], among: Iterable[int] = ()) -> Binding | None:
-    """A port that is free here and not in `avoid`; of `among` in their order, else any. None when there is none."""
-    candidates = list(among) or random.sample(CHOSEN_FROM, _TRIES)
-    for port in candidates:
-        binding = Binding(proto, address, port)
+def choose(
+    proto: str, address: str, published: Iterable[str], avoid: set[int], among: Iterable[int] = ()
+) -> tuple[int, list[Bound]] | None:
+    """A port that is free here and not in `avoid`; of `among` in their order, else any. None when there is none.
+
+    The sockets are bound and do not listen yet: nobody else can have the port, and who connects is refused.
+    """
+    for port in list(among) or random.sample(CHOSEN_FROM, _TRIES):
         if port in avoid:
             continue
         try:
-            close(bind(binding, published))
+            return port, bind(Binding(proto, address, port), published, reserve=True)
         except WherryError:
             continue
-        return binding
     return None
 
 
-def _bound(proto: str, address: str, port: int) -> Bound:
+def listen(binding: Binding, reserved: Iterable[Bound]) -> None:
+    """Have reserved sockets do what those of `bind` do. Raises Taken, and closes them."""
+    reserved = list(reserved)
+    try:
+        for one in reserved:
+            if one.socket.type == socket.SOCK_STREAM:
+                host.current().listen_reserved(one.socket, BACKLOG)
+    except OSError as error:
+        close(reserved)
+        raise _explained(error, binding, binding.address or LOCAL) from error
+
+
+def _bound(proto: str, address: str, port: int, *, reserve: bool = False) -> Bound:
     family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
     made = socket.socket(family, _KINDS[proto])
     try:
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        host.current().bind_exclusively(made, address, port)
-        if proto == "tcp":
-            made.listen(BACKLOG)
+        if reserve:
+            host.current().reserve(made, address, port)
+        else:
+            host.current().bind_exclusively(made, address, port)
+            if proto == "tcp":
+                made.listen(BACKLOG)
         made.setblocking(False)
     except BaseException:
         made.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,8 +35,14 @@ class _Object(dict[str, Any]):
         self.repeated = {name for name, count in counted.items() if count > 1}
 
 
-def rewrite(body: bytes, rules: Rules) -> bytes:
-    """The body to send: the same bytes when nothing in it changes. Raises Refusal."""
+Publish = Callable[[dict[str, Any], str, list[str]], bool]
+
+
+def rewrite(body: bytes, rules: Rules, publish: Publish = lambda _settings, _image, _exposed: False) -> bytes:
+    """The body to send: the same bytes when nothing in it changes. Raises Refusal.
+
+    `publish` may change a HostConfig, and says whether it did; it gets the image and the ports that the request exposes too.
+    """
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
@@ -46,7 +53,22 @@ def rewrite(body: bytes, rules: Rules) -> bytes:
             changed = _binds(binds, rules) or changed
         for mounts in _members(holder, "Mounts"):
             changed = _mounts(mounts, rules) or changed
+    if isinstance(value, _Object):
+        changed = _ports(value, publish) or changed
     return json.dumps(value).encode() if changed else body
+
+
+def _ports(value: _Object, publish: Publish) -> bool:
+    settings = next((one for one in _members(value, "HostConfig") if isinstance(one, _Object)), value)
+    for name in ("NetworkMode", "PublishAllPorts", "PortBindings"):
+        _members(settings, name)
+    for published in _members(settings, "PortBindings"):
+        for entries in published.values() if isinstance(published, _Object) else ():
+            for entry in entries if isinstance(entries, list) else ():
+                _members(entry, "HostIp")
+                _members(entry, "HostPort")
+    exposed = [port for ports in _members(value, "ExposedPorts") if isinstance(ports, _Object) for port in ports]
+    return publish(settings, "".join(one for one in _members(value, "Image") if isinstance(one, str)), exposed)
 
 
 def _members(value: Any, name: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import h11
@@ -18,6 +19,18 @@ _REASONS: Final = {
 }
 # Of the body that is rewritten these are no longer true.
 _OF_THE_BODY: Final = (b"content-length", b"transfer-encoding", b"expect", b"trailer")
+
+
+Edit = Callable[[int, bytes], bytes]
+Items = list[tuple[bytes, bytes]]
+LARGEST_EDITED: Final = 16 << 20  # tens of thousands of containers
+
+
+def _head_for(first: bytes, headers: Items, body: bytes) -> bytes:
+    """A head as it came, but for a body that was rewritten."""
+    kept = [(name, value) for name, value in headers if name.lower() not in _OF_THE_BODY]
+    lines = [first, *(b"%s: %s" % item for item in [*kept, (b"Content-Length", b"%d" % len(body))])]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 class Request:
@@ -72,10 +85,8 @@ class Request:
     def head_for(self, body: bytes) -> bytes:
         """The head as it came, but for a body that was rewritten."""
         assert self.head is not None
-        lines = [b"%s %s HTTP/%s" % (self.head.method, self.head.target, self.head.http_version)]
-        kept = [(name, value) for name, value in self.head.headers.raw_items() if name.lower() not in _OF_THE_BODY]
-        lines += [b"%s: %s" % item for item in [*kept, (b"Content-Length", b"%d" % len(body))]]
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+        first = b"%s %s HTTP/%s" % (self.head.method, self.head.target, self.head.http_version)
+        return _head_for(first, self.head.headers.raw_items(), body)
 
     def answer(self, refusal: Refusal) -> bytes:
         """A whole answer of ours; it ends the connection unless the request has come to its end."""
@@ -98,7 +109,12 @@ class Answer:
     raw: from here on the connection is no HTTP any more (101), or an answer without a length, which only its end ends.
     """
 
-    def __init__(self, request: h11.Request) -> None:
+    def __init__(self, request: h11.Request, edit: Edit | None = None) -> None:
+        """`edit` gets status and body of the whole answer and returns the body to pass on."""
+        self._edit = edit
+        self._raw = bytearray()  # of an answer that is edited
+        self._body = bytearray()
+        self._head: h11.Response | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
         self._is_head = request.method == b"HEAD"
         self.only_reads = request.method in (b"GET", b"HEAD")
@@ -115,12 +131,44 @@ class Answer:
         while not self.known and (event := self._http.next_event()) is not h11.NEED_DATA:
             if isinstance(event, h11.Response):
                 self.status = event.status_code
+                self._head = event
                 self.state = "raw" if self._endless(event) else "body"
             elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
                 self.state = "raw"
+            elif isinstance(event, h11.Data) and self._edit is not None:
+                self._body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 self.state = "done"
         return self.known
+
+    @property
+    def held(self) -> bool:
+        """Whether what comes is for `hold`, else for `feed`."""
+        return self._edit is not None
+
+    def hold(self, data: bytes) -> bytes:
+        """Take bytes; what may go to the client: nothing until the answer is complete, or too large to be edited."""
+        assert self._edit is not None
+        self._raw += data
+        if not self.feed(data) and len(self._raw) <= LARGEST_EDITED:
+            return b""
+        head, body = self._head, bytes(self._body)
+        if self.state != "done" or head is None:
+            return self.abandon()
+        edit, self._edit = self._edit, None
+        edited = edit(self.status, body)
+        if edited == body:
+            return bytes(self._raw)
+        first = b"HTTP/%s %d %s" % (head.http_version, head.status_code, head.reason)
+        return _head_for(first, head.headers.raw_items(), edited) + edited
+
+    def abandon(self) -> bytes:
+        """Nothing will be edited: what was held back."""
+        edit, self._edit = self._edit, None
+        if edit is None:
+            return b""
+        edit(0, b"")
+        return bytes(self._raw)
 
     @property
     def known(self) -> bool:

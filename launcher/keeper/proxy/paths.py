@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 _VERSION: Final = re.compile(r"^/v[0-9.]+(?=/)")
 _START: Final = re.compile(r"^/containers/([^/]+)/(?:start|restart)$")
+_DESCRIPTION: Final = re.compile(r"^/containers/(?:[^/]+/)?json$")
 _DRIVE: Final = re.compile(r"^([A-Za-z]):[\\/]")
 
 
@@ -34,6 +35,11 @@ def clean(path: str) -> str:
 
 def creates_container(method: bytes, target: bytes) -> bool:
     return method.upper() == b"POST" and endpoint(target) == "/containers/create"
+
+
+def describes_containers(method: bytes, target: bytes) -> bool:
+    """Whether the answer tells of containers and their ports."""
+    return method.upper() == b"GET" and _DESCRIPTION.match(endpoint(target)) is not None
 
 
 def starts_container(method: bytes, target: bytes) -> str | None:

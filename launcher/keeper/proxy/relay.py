@@ -19,10 +19,11 @@ import h11
 from paramiko import Channel
 
 from launcher.errors import WherryError
-from launcher.keeper.proxy import create, paths
+from launcher.keeper.proxy import create, creation, paths
 from launcher.keeper.proxy.client import Client
 from launcher.keeper.proxy.create import Rules
-from launcher.keeper.proxy.heads import Answer, Request
+from launcher.keeper.proxy.creation import Creation
+from launcher.keeper.proxy.heads import Answer, Edit, Request
 from launcher.keeper.proxy.refusal import Refusal
 from launcher.ssh.transport import BROKEN, PACKET, close, receive
 
@@ -32,16 +33,22 @@ _CHUNK: Final = 64 << 10
 _LINGER: Final = 1.0  # seconds in which a client that still sends may read why it was refused
 
 
+_OK: Final = 200
+
+
 class _EngineGone(Exception):
     """The engine takes nothing more."""
 
 
-class Ports(Protocol):
+class Ports(creation.Ports, Protocol):
     """The published ports of the machine."""
 
     def before_start(self, reference: str) -> Callable[[int], None]:
         """Have all ports of a container that is about to be started. What it returns is told the status of the engine's answer,
         0 when none came. Raises WherryError when one cannot be had."""
+
+    def shown(self, body: bytes) -> bytes:
+        """An answer about containers, with ports as they are here."""
 
 
 class Relay:
@@ -125,12 +132,13 @@ class Relay:
                 return self._create(request, body)
             if container := paths.starts_container(request.head.method, request.head.target):
                 self._hold_ports(container)
-            return self._pass_on(request, bytes(seen))
+            shows = paths.describes_containers(request.head.method, request.head.target)
+            return self._pass_on(request, bytes(seen), self._shown if shows and self._ports is not None else None)
         except Refusal as refusal:
             return self._refuse(request, refusal)
 
-    def _pass_on(self, request: Request, data: bytes) -> bytes | None:
-        self._begin(request)
+    def _pass_on(self, request: Request, data: bytes, edit: Edit | None) -> bytes | None:
+        self._begin(request, edit)
         while True:
             rest = request.rest
             self._send(data[: len(data) - len(rest)])
@@ -158,10 +166,18 @@ class Relay:
             size += len(parts[-1])
             if size > create.LARGEST_BODY:
                 raise Refusal(413, "the container's settings are larger than 16 MB.")
-        body = create.rewrite(b"".join(parts), self._rules)
-        self._begin(request)
+        made = Creation(self._rules, self._ports)
+        try:
+            body = made.rewrite(b"".join(parts))
+            self._begin(request, made.answered)
+        except BaseException:
+            made.answered(0, b"")
+            raise
         self._send(request.head_for(body) + body)
         return request.rest
+
+    def _shown(self, status: int, body: bytes) -> bytes:
+        return self._ports.shown(body) if self._ports is not None and status == _OK else body
 
     def _hold_ports(self, container: str) -> None:
         if self._ports is None:
@@ -172,7 +188,7 @@ class Relay:
             # As the engine answers it, whose clients know: 500, and docker run ends with 125.
             raise Refusal(500, f"{error.message}; the container was not started.\n        {error.hint}") from error
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request, edit: Edit | None) -> None:
         """Have a channel, and expect an answer. Raises Refusal when the engine cannot be reached."""
         assert request.head is not None
         channel = self._channel
@@ -182,7 +198,7 @@ class Relay:
             except WherryError as error:
                 raise Refusal(503, error.message + (f" ({error.hint})" if error.hint else "")) from error
         with self._changed:
-            self._answer = Answer(request.head)
+            self._answer = Answer(request.head, edit)
         if self._channel is None:
             self._channel = channel
             self._down.start()
@@ -234,7 +250,6 @@ class Relay:
         assert self._channel is not None
         try:
             while data := receive(self._channel.recv):
-                self._client.sendall(data)
                 self._heard(data)
             self._engine_ended()
         except OSError as error:
@@ -242,13 +257,21 @@ class Relay:
         except h11.RemoteProtocolError as error:
             log.warning("a connection is cut, the engine's answer cannot be read: %s", error)
         finally:
+            if self._answer is not None:
+                self._answer.abandon()
             self._end()
             close(self._channel)
             self.hang_up()
 
     def _heard(self, data: bytes) -> None:
         answer = self._answer
-        if answer is not None and not answer.known and answer.feed(data):
+        if answer is not None and answer.held:
+            self._client.sendall(answer.hold(data))
+        else:
+            self._client.sendall(data)
+            if answer is None or answer.known or not answer.feed(data):
+                return
+        if answer.known:
             self._tell_start(answer.status)
             with self._changed:
                 self._changed.notify_all()
@@ -266,6 +289,8 @@ class Relay:
     def _engine_ended(self) -> None:
         self._end()
         assert self._channel is not None
+        if self._answer is not None:
+            self._client.sendall(self._answer.abandon())
         if self._raw:
             # It may go on to take input, as a container does whose output was closed.
             self._client.shutdown(socket.SHUT_WR)
