@@ -126,6 +126,7 @@ def test_nothing_is_chosen_where_nothing_is_published(mode: str) -> None:
 def test_what_cannot_be_read_is_left_to_the_engine(tmp_path: Path) -> None:
     known = Aliases(tmp_path / "a", BOTH)
     entries: list[Any] = [None, 5, {"HostPort": "x"}, {"HostPort": 80}, {"HostPort": "9-8"}, {"HostIp": 5, "HostPort": ""}]
+    entries += [{"HostIp": "localhost", "HostPort": ""}]
     settings = {"PortBindings": {"80/tcp": entries, "81/sctp": [{}], "82/tcp": None, "83/tcp": []}}
     before = json.dumps(settings)
     made = plan.of(settings, list)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from launcher import __version__, machine
+from launcher import __version__, machine, store
 from launcher.cli import registry
 from launcher.errors import (
     ConnectionLost,
@@ -323,3 +323,10 @@ def test_what_is_not_imported(words: list[str], heavy: set[str], keeper: FakeKee
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("published", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.168.1.5,::1", "192.168.1.5")])
+def test_ip_is_an_address_that_one_can_connect_to(wherry: Wherry, keeper: FakeKeeper, published: str, shown: str) -> None:
+    directory = store.machine("default")
+    directory.write_config(directory.read_config().changed(publish_address=published))
+    assert wherry("ip") == Said(0, f"{shown}\n", "")

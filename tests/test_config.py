@@ -109,3 +109,10 @@ def test_a_file_with_a_key_missing() -> None:
     del values["arch"]
     with pytest.raises(WherryError, match="incomplete: arch is missing"):
         from_toml_values(values)
+
+
+def test_publish_address() -> None:
+    assert config().published == ("127.0.0.1", "::1")
+    assert config(publish_address="0.0.0.0, ::").published == ("0.0.0.0", "::")
+    with pytest.raises(Usage, match="'localhost' is no IP address"):
+        config(publish_address="127.0.0.1,localhost")

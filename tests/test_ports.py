@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import struct
 import threading
@@ -15,6 +16,7 @@ from typing import Any, cast
 import psutil
 import pytest
 
+from launcher import host
 from launcher.errors import Usage
 from launcher.host import windows
 from launcher.keeper.ports import byhand, inner, sockets
@@ -161,6 +163,37 @@ def test_a_port_with_a_lingering_connection_can_be_had() -> None:
     client.close()
     sockets.close(bound)
     sockets.close(sockets.bind(binding, V4))
+
+
+def test_a_low_port_as_an_ordinary_user() -> None:
+    """In a process of its own, which gives up being root."""
+    first = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    if first <= 81:
+        pytest.skip(f"here anybody may open ports from {first} on")
+    host.current().port_denied("tcp", 81)  # loads what nobody may be able to read there
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        said = "it was opened"
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            sockets.bind(Binding("tcp", "", 81, inside=80), BOTH)
+        except Taken as error:
+            said = f"{error.message}|{error.hint}"
+        except BaseException as error:
+            said = repr(error)
+        finally:
+            os.write(writing, said.encode())
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as end:
+        message, _, hint = end.read().partition("|")
+    assert message == f"port 127.0.0.1:81/tcp cannot be opened: ports below {first} are root's on this computer"
+    assert re.fullmatch(r"sudo sysctl net\.ipv4\.ip_unprivileged_port_start=81, or publish another: -p 8\d\d\d:80", hint)
 
 
 def test_reserved_ranges_of_windows() -> None:

@@ -71,7 +71,7 @@ class Aliases:
         if address == _LOCAL:
             # It stands beside what is published on every address of the guest, unless that has this one too.
             return not {_LOCAL, _EVERYWHERE} & set(self._published)
-        return address not in ("", _EVERYWHERE) and _is_address(address)
+        return address not in ("", _EVERYWHERE) and is_address(address)
 
     def _read(self) -> list[str]:
         if self._known is None:
@@ -86,7 +86,7 @@ class Aliases:
         return self._known
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
     """What is none is the engine's to refuse."""
     try:
         ipaddress.ip_address(text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from launcher.keeper.ports import bindings
-from launcher.keeper.ports.aliases import Aliases
+from launcher.keeper.ports.aliases import Aliases, is_address
 from launcher.keeper.ports.holders import Wish
 
 _RANGE: Final = re.compile(r"(\d{1,5})-(\d{1,5})")
@@ -53,7 +53,7 @@ def of(settings: dict[str, Any], exposed: Callable[[], Iterable[str]]) -> Plan:
 
 def _entry(plan: Plan, proto: str, entry: dict[str, Any]) -> None:
     address, text = _get(entry, "HostIp") or "", _get(entry, "HostPort") or ""
-    if not isinstance(address, str) or not isinstance(text, str):
+    if not isinstance(address, str) or not isinstance(text, str) or (address and not is_address(address)):
         return
     if text in _NOBODY:
         wish = Wish(proto, address)
