@@ -221,9 +221,10 @@ def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_anew(setup: Setup) -> 
         entry = next(one for one in setup.ports.holders.listing() if one["port"] == now)
         assert entry["guest_port"] == port
         setup.dockerd.tell("start", identity)  # what is heard later leaves it as it is
-        setup.keeper.link.drop()
-        setup.keeper.link.get()
-        until(lambda: len(setup.dockerd.listeners) >= 1)
+        other = free_port()
+        setup.dockerd.add("b" * 64, {"80/tcp": [{"HostPort": str(other)}]})
+        setup.dockerd.set_running("b" * 64, True)
+        until(lambda: listens(other))  # by then it was heard
         assert shown_ports(setup, identity)[0][1] == now and listens(now)
     listed = call(setup, "GET", "/containers/json")[1]
     assert listed[0]["Ports"][0]["PublicPort"] == now

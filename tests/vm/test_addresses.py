@@ -105,6 +105,11 @@ def test_a_port_that_was_chosen_and_is_taken_is_chosen_anew(client: Client) -> N
     client("run", "-d", "--name", "anew", "-p", "80", *HTTPD)
     try:
         port = published(client, "anew")[0][1]
+        assert GREETING in get(port)  # the server ends it first, so the connection lingers here
+        client("restart", "-t", "0", "anew")
+        client("stop", "-t", "0", "anew")
+        client("start", "anew")
+        assert published(client, "anew")[0][1] == port
         client("stop", "-t", "0", "anew")
         client.machine.wait_until(lambda: not listening(port), "the port is free")
         with socket.create_server(("127.0.0.1", port)):
