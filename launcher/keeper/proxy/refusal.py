@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 
 class Refusal(Exception):
@@ -17,3 +18,10 @@ class Refusal(Exception):
     def body(self) -> bytes:
         """The engine's own form of an error, which clients print."""
         return json.dumps({"message": self.message}).encode() + b"\n"
+
+
+# A whole answer, for a request that was passed on.
+LOST: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+    + Refusal(503, "the connection to the machine ended before the engine answered (wherry status)").body
+)

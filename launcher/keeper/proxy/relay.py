@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final, Protocol
 
 import h11
@@ -24,16 +25,13 @@ from launcher.keeper.proxy.client import Client
 from launcher.keeper.proxy.create import Rules
 from launcher.keeper.proxy.creation import Creation
 from launcher.keeper.proxy.heads import Answer, Edit, Request
-from launcher.keeper.proxy.refusal import Refusal
+from launcher.keeper.proxy.refusal import LOST, Refusal
 from launcher.ssh.transport import BROKEN, PACKET, close, receive
 
 log = logging.getLogger("wherry.proxy")
 
 _CHUNK: Final = 64 << 10
 _LINGER: Final = 1.0  # seconds in which a client that still sends may read why it was refused
-
-
-_OK: Final = 200
 
 
 class _EngineGone(Exception):
@@ -177,7 +175,7 @@ class Relay:
         return request.rest
 
     def _shown(self, status: int, body: bytes) -> bytes:
-        return self._ports.shown(body) if self._ports is not None and status == _OK else body
+        return self._ports.shown(body) if self._ports is not None and status == HTTPStatus.OK else body
 
     def _hold_ports(self, container: str) -> None:
         if self._ports is None:
@@ -298,10 +296,4 @@ class Relay:
         elif self._answer is not None and self._answer.state == "head" and not self._channel.eof_received:
             # Not the engine has ended it, which sshd would have told.
             with contextlib.suppress(OSError):
-                self._client.sendall(_LOST)
-
-
-_LOST: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
-    + Refusal(503, "the connection to the machine ended before the engine answered (wherry status)").body
-)
+                self._client.sendall(LOST)
