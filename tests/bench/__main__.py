@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench import engine, start
+from tests.bench import engine, ports, start
 from tests.bench.results import Results
 
 BUILD: Final = Path(__file__).parent.parent.parent / "build"
-PARTS: Final[dict[str, Callable[[Results, int, int], None]]] = {"start": start.measure, "engine": engine.measure}
+PARTS: Final[dict[str, Callable[[Results, int, int], None]]] = {
+    "start": start.measure,
+    "engine": engine.measure,
+    "ports": ports.measure,
+}
 
 
 def main() -> None:

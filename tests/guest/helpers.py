@@ -19,22 +19,22 @@ SCRIPTS = ROOT / "iso" / "overlay" / "usr" / "lib" / "wherry"
 PROVISIONING = ROOT / "provisioning"
 
 
-def _compiler() -> str:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None or not Path("/proc/self").exists():
+def compiler() -> str:
+    """The host's; the test is skipped where there is none, or no Linux."""
+    found = shutil.which("gcc") or shutil.which("cc")
+    if found is None or not Path("/proc/self").exists():
         pytest.skip("needs Linux and a C compiler")
-    return compiler
+    return found
 
 
 @functools.cache
 def helper(name: str) -> Path:
     """The path of the compiled helper; the test is skipped where there is no C compiler or no Linux."""
-    compiler = _compiler()
     folder = tempfile.mkdtemp(prefix="wherry-helper-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = Path(folder) / name
     libraries = sorted(SOURCES.glob("lib*.c"))
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, SOURCES / f"{name}.c", *libraries]
+    command = [compiler(), "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, SOURCES / f"{name}.c", *libraries]
     subprocess.run(command, check=True)
     return program
 
@@ -44,7 +44,7 @@ def library(name: str) -> Path:
     """The path of tests/guest/NAME.c as a library for LD_PRELOAD."""
     program = helper("disk").with_name(f"{name}.so")
     subprocess.run(
-        [_compiler(), "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", program, HERE / f"{name}.c", "-ldl"], check=True
+        [compiler(), "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", program, HERE / f"{name}.c", "-ldl"], check=True
     )
     return program
 
