@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -25,6 +26,7 @@ from launcher.keeper.ports.bindings import NIC, Binding, of_container, of_servic
 from launcher.keeper.ports.byhand import ByHand
 from launcher.keeper.ports.forwarder import Forwarder
 from launcher.keeper.ports.holders import Holders
+from launcher.keeper.ports.pace import WIDTH, Pace
 from launcher.keeper.ports.sockets import Taken
 from launcher.qemu.qmp import Qmp
 from tests.slirp import Slirp
@@ -499,3 +501,33 @@ def test_a_forward_to_a_port_that_is_taken_is_not_kept(holders: Holders, tmp_pat
         made.change("add", f"{other.getsockname()[1]}:80")
     made.begin()
     assert holders.listing() == []
+
+
+async def ninth_goes(pace: Pace) -> bool:
+    """Whether one more goes while eight have no answer yet."""
+    for number in range(WIDTH):
+        await pace.enter(number)
+    ninth = asyncio.ensure_future(pace.enter("ninth"))
+    done, _ = await asyncio.wait([ninth], timeout=0.5)
+    ninth.cancel()
+    return bool(done)
+
+
+def test_a_server_that_has_answered_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.keeper.ports.pace.QUIET", (0.01,))
+    monkeypatch.setattr("launcher.keeper.ports.pace.QUIET_OF_ONE_THAT_ANSWERS", (1000.0,))
+
+    async def answering() -> bool:
+        pace = Pace()
+        await pace.enter("first")
+        pace.answered("first")
+        return await ninth_goes(pace)
+
+    async def leaving() -> bool:
+        pace = Pace()
+        await pace.enter("first")
+        pace.left("first")  # it has said nothing
+        return await ninth_goes(pace)
+
+    assert not asyncio.run(answering())
+    assert asyncio.run(leaving())

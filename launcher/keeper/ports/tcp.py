@@ -79,13 +79,13 @@ class TcpPort:
         self._pace.answered(outer)
 
     def gone(self, outer: _End) -> None:
-        self._pace.answered(outer)
+        self._pace.left(outer)
         self._ends.discard(outer)
 
     async def _join(self, outer: _End) -> None:
         await self._pace.enter(outer)
         if outer not in self._ends:
-            self._pace.answered(outer)
+            self._pace.left(outer)
             return
         try:
             stream = await self._inner.connect()
