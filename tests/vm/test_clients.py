@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tarfile
 import termios
 import time
@@ -29,7 +30,7 @@ import pytest
 
 from tests.images.build import Built, build
 from tests.vm.client import Client
-from tests.vm.driver import Driver
+from tests.vm.driver import SOAK, Driver
 from tests.vm.registry import Registry, registry
 
 pytestmark = pytest.mark.vm
@@ -242,6 +243,106 @@ def test_buildx_has_cache_secrets_and_output(client: Client, environment: dict[s
     assert (tmp_path / "out" / "made").read_text() == "secret\nother\n"
 
 
+# A check of health is a process in the guest each time: one is enough. A database takes a minute to begin on a busy computer.
+COMPOSE = """
+services:
+  cache:
+    image: wherry.test/redis
+    ports: ["127.0.0.1::6379"]
+    healthcheck: {test: [CMD, redis-cli, ping], interval: 5s, timeout: 60s, retries: 100}
+  web:
+    image: wherry.test/nginx
+    ports: ["80"]
+    depends_on:
+      cache: {condition: service_healthy}
+    configs: [{source: page, target: /usr/share/nginx/html/page.html}]
+  echo:
+    image: wherry.test/echo
+    ports: ["7/udp"]
+  base:
+    image: wherry.test/postgres
+    profiles: [database]
+    ports: ["0:5432"]
+    volumes: [data:/data]
+volumes:
+  data:
+configs:
+  page: {content: "a page of compose's"}
+"""
+# The first message of a session (PostgreSQL's protocol 3.0), and the answer that nothing is asked for.
+POSTGRES = struct.pack(">II", 41, 3 << 16) + b"user\0postgres\0database\0postgres\0\0"
+POSTGRES_ANSWER = struct.pack(">cII", b"R", 8, 0)
+
+
+def test_compose_with_published_ports(client: Client, environment: dict[str, str], tmp_path: Path) -> None:
+    """TCP and UDP, ports of the user's and of the engine's choice."""
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    env = {**environment, "COMPOSE_PROFILES": "database" if SOAK else ""}
+
+    def compose(*words: str) -> str:
+        command = [str(client.program), "compose", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=600)
+        assert done.returncode == 0, (words, done.stderr.decode())
+        return done.stdout.decode()
+
+    try:
+        compose("up", "-d")
+        assert _ask(_port(compose("port", "cache", "6379")), b"PING\r\n") == b"+PONG\r\n"
+        answer = _ask(_port(compose("port", "web", "80")), b"GET /page.html HTTP/1.0\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"a page of compose's")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(60)
+            sender.connect(_port(compose("port", "--protocol", "udp", "echo", "7")))
+            for data in (b"one", secrets.token_bytes(1400)):
+                sender.send(data)
+                assert sender.recv(65536) == data
+        if SOAK:
+            assert _ask(_port(compose("port", "base", "5432")), POSTGRES).startswith(POSTGRES_ANSWER)
+        assert "PONG" in compose("exec", "-T", "cache", "redis-cli", "ping")
+        assert "GET /page.html" in compose("logs", "web")
+    finally:
+        compose("down", "-v", "-t", "1")
+    assert client("ps", "-aq", "--filter", "label=com.docker.compose.project") == ""
+
+
+TESTCONTAINERS = """
+import os, socket, sys
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+def redis():
+    return DockerContainer("wherry.test/redis").with_exposed_ports(6379).waiting_for(LogMessageWaitStrategy("Ready to accept"))
+
+with redis() as container:
+    address = container.get_container_host_ip(), int(container.get_exposed_port(6379))
+    with socket.create_connection(address, timeout=60) as stream:
+        stream.sendall(b"PING\\r\\n")
+        assert (got := stream.recv(100)) == b"+PONG\\r\\n", got
+    code, output = container.exec(["redis-cli", "set", "a", "b"])
+    assert (code, output) == (0, b"OK\\n"), (code, output)
+print("left:", redis().start().get_wrapped_container().id, flush=True)
+os._exit(0)  # without a goodbye: the reaper is to clean up
+"""
+
+
+def test_testcontainers(client: Client, environment: dict[str, str], tmp_path: Path) -> None:
+    """Containers with ports; the reaper, which has the engine's socket as a bind mount, removes what a dead process left."""
+    env = {**environment, "RYUK_CONTAINER_IMAGE": "wherry.test/reaper", "HOME": str(tmp_path)}
+    if Path("/.dockerenv").exists():
+        # It takes this computer for a container of the same engine, and asks its gateway for the ports.
+        env |= {"TC_HOST": "localhost", "TESTCONTAINERS_CONNECTION_MODE": "docker_host"}
+    command = [sys.executable, "-c", TESTCONTAINERS]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    left = done.stdout.decode().removeprefix("left: ").strip()
+
+    def there() -> str:
+        return client("ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}}", "--filter", "label=org.testcontainers")
+
+    assert left in (now := there()) and "testcontainers-ryuk" in now
+    client.machine.wait_until(lambda: there() == "", "the reaper has removed what was left, and ended")
+
+
 DEVCONTAINER = """
 {
   // A comment, as they are allowed here.
@@ -290,3 +391,25 @@ def test_devcontainers_cli(client: Client, environment: dict[str, str], devconta
         client("rm", "-f", told["containerId"])
         client("volume", "rm", "dev-files")
         client("image", "rm", "-f", image)
+
+
+def _port(told: str) -> tuple[str, int]:
+    """What compose says of a published port."""
+    address, _, port = told.strip().rpartition(":")
+    return address.replace("0.0.0.0", "127.0.0.1"), int(port)
+
+
+def _ask(address: tuple[str, int], sent: bytes) -> bytes:
+    """The answer, up to its end or that of a line. The port is there at once, what listens behind it begins when it can: until
+    then a connection is broken off."""
+    deadline = time.monotonic() + 600
+    while True:
+        with socket.create_connection(address, timeout=300) as stream:
+            try:
+                stream.sendall(sent)
+                if not sent.startswith(b"GET"):
+                    return stream.recv(1000)
+                return b"".join(iter(lambda: stream.recv(65536), b""))
+            except ConnectionResetError:
+                assert time.monotonic() < deadline, f"nothing answers at {address}"
+        time.sleep(0.5)
