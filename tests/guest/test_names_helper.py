@@ -240,6 +240,23 @@ def test_more_questions_than_there_is_room_for(resolver: Resolver, upstream: Ups
         assert other.recv(65535)[:2] == b"\0\4"
 
 
+def test_one_asker_with_many_questions_leaves_room_for_others(resolver: Resolver, upstream: Upstream) -> None:
+    upstream.answer = lambda _: []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.settimeout(20)
+        other.bind(("127.0.0.2", 0))
+        other.sendto(query("slow.org", number=4), resolver.place)
+        other.sendto(query(NAMES[0], number=5), resolver.place)
+        assert other.recv(65535)[:2] == b"\0\5"  # the first one has been passed on
+        for number in range(1000):
+            resolver.socket.send(query(f"n{number}.org", number=number))
+            if number % 50 == 49:
+                assert resolver.ask(query(NAMES[1], number=9999))[:2] == struct.pack(">H", 9999)
+        asked, place = next(entry for entry in upstream.asked if b"slow" in entry[0])
+        upstream.datagrams.sendto(answered(asked), place)
+        assert other.recv(65535)[:2] == b"\0\4"
+
+
 def test_no_upstream_is_a_failure_at_once(upstream: Upstream) -> None:
     upstream.close()
     resolver = Resolver(upstream.port)
@@ -277,6 +294,17 @@ def test_many_questions_in_one_connection(resolver: Resolver, upstream: Upstream
     assert upstream.connections == 1
 
 
+def test_answers_do_not_run_into_each_other_when_the_client_reads_late(resolver: Resolver, upstream: Upstream) -> None:
+    upstream.answer = lambda question: [answered(question, bytes(60000))]
+    with resolver.connect() as stream:
+        pairs = 200  # 12 MB: more than the kernel keeps between the two
+        for _ in range(pairs):
+            stream.sendall(frame(query("large.org")) + frame(query(NAMES[0])))
+        sizes = sorted(len(read_frame(stream) or b"") for _ in range(2 * pairs))
+    ours = len(query(NAMES[0])) + 16
+    assert sizes == [ours] * pairs + [len(query("large.org")) + 60000] * pairs
+
+
 def test_more_connections_than_there_is_room_for(resolver: Resolver) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(200):
@@ -296,6 +324,8 @@ def test_more_connections_than_there_is_room_for(resolver: Resolver) -> None:
         (query("")[:4] + b"\0\2" + query("")[6:], 1),
         (query("a")[:12] + b"\xc0\x0c" + b"\0\1\0\1", 1),
         (query("a")[:12] + b"\x40a\0" + b"\0\1\0\1", 1),
+        (query("a")[:12] + b"\x40" + b"a" * 64 + b"\0" + b"\0\1\0\1", 1),
+        (query("a")[:12] + b"\xc0" + b"a" * 192 + b"\0" + b"\0\1\0\1", 1),
         (query("a")[:12] + (b"\x3f" + b"a" * 63) * 4 + b"\0" + b"\0\1\0\1", 1),
         (b"\0\1\x28\0" + query("example.org")[4:], 4),
     ],
