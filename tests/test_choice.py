@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from launcher.config import GIB, MachineConfig
 from launcher.errors import WherryError
 from launcher.keeper.ports import plan, shown
 from launcher.keeper.ports.aliases import PORT, Aliases
@@ -236,3 +237,18 @@ def test_many_at_once_never_clash(setup: Setup) -> None:
         list(pool.map(lambda identity: start(setup, identity), made))
     ports = {shown_ports(setup, identity)[0][1] for identity in made}
     assert len(ports) == 30 and all(map(listens, ports))
+
+
+def test_where_a_port_without_an_address_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with guest(tmp_path) as machine, dockerd(tmp_path / "books.sock") as books:
+        machine.engine = books.path
+        machine.machine.write_config(MachineConfig("amd64", 1, GIB, "0" * 64, publish_address="127.0.0.5"))
+        setup = Setup(machine, books)
+        setup.connect()
+        identity = create(setup, {"HostPort": ""}, {"HostIp": "127.0.0.1", "HostPort": str(free_port())})
+        start(setup, identity)
+        addresses = {one["address"] for one in setup.ports.holders.listing()}
+        setup.close()
+    assert addresses == {"127.0.0.5", "127.0.0.1"}
+    assert told(setup, identity)[0][0] == "" and told(setup, identity)[1][1] == str(PORT)

@@ -531,3 +531,9 @@ def test_a_server_that_has_answered_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
     assert not asyncio.run(answering())
     assert asyncio.run(leaving())
+
+
+@pytest.mark.parametrize("address", ["localhost", "203.0.113.9", "1.2.3"])
+def test_what_is_no_address_of_this_computer(address: str) -> None:
+    with pytest.raises(Taken, match="cannot be published: (that is no IP address|this computer has no address)"):
+        sockets.bind(Binding("tcp", address, free_port()), BOTH)

@@ -64,6 +64,9 @@ def bind(binding: Binding, published: Iterable[str], *, reserve: bool = False) -
         for address in addresses(binding, published):
             try:
                 sockets.append(_bound(binding.proto, address, binding.port, reserve=reserve))
+            except ValueError:  # which the engine takes for no address at all
+                shown = name(binding.proto, address, binding.port)
+                raise Taken(f"{shown} cannot be published: that is no IP address", hint="For example 127.0.0.1.") from None
             except OSError as error:
                 # `localhost` is both, but a computer may have no IPv6.
                 if not (error.errno in _NO_SUCH_ADDRESS and not binding.address and ":" in address):
