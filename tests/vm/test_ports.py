@@ -157,39 +157,42 @@ def test_every_first_request_is_answered(client: Client) -> None:
         client("rm", "-f", name)
 
 
-def dialogue(address: str, port: int) -> Callable[[bytes], bytes]:
+@contextlib.contextmanager
+def dialogue(address: str, port: int) -> Iterator[Callable[[bytes], bytes]]:
     """Of one peer: sends a datagram and waits for the answer, once the server has answered at all."""
-    stream = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    stream.connect((address, port))
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as stream:
+        stream.connect((address, port))
 
-    def say(data: bytes) -> bytes:
-        stream.send(data)
-        return stream.recv(65536)
+        def say(data: bytes) -> bytes:
+            stream.send(data)
+            return stream.recv(65536)
 
-    stream.settimeout(1)
-    for _ in range(60):  # docker run returns before the server has its socket, and UDP asks again
-        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
-            say(b"there?")
-            break
-    stream.settimeout(0.2)
-    with contextlib.suppress(TimeoutError):  # answers to what was asked again
-        while True:
-            stream.recv(65536)
-    stream.settimeout(60)
-    return say
+        stream.settimeout(1)
+        for _ in range(60):  # docker run returns before the server has its socket, and UDP asks again
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                say(b"there?")
+                break
+        stream.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):  # answers to what was asked again
+            while True:
+                stream.recv(65536)
+        stream.settimeout(60)
+        yield say
 
 
 def test_datagrams_find_their_way_and_back(client: Client, echo: str) -> None:
     first, alone = free_udp_ports(4), free_udp_ports(1)
     ranged = f"{first}-{first + 3}:7000-7003/udp"
     client("run", "-d", "--name", "echo", "-p", ranged, "-p", f"127.0.0.1:{alone}:7009/udp", echo, "echo", "7000", "7009")
+    places = [(7000 + number, address, first + number) for number in range(4) for address in ("127.0.0.1", "::1")]
+    places.append((7009, "127.0.0.1", alone))
     try:
-        peers = [(7000 + number, dialogue(address, first + number)) for number in range(4) for address in ("127.0.0.1", "::1")]
-        peers.append((7009, dialogue("127.0.0.1", alone)))
-        for number, (inside, say) in enumerate(peers * 10):
-            assert say(b"%d" % number) == b"%d %d" % (inside, number)
-        large = bytes(range(256)) * 32
-        assert peers[0][1](large) == b"7000 " + large
+        with contextlib.ExitStack() as stack:
+            peers = [(inside, stack.enter_context(dialogue(address, port))) for inside, address, port in places]
+            for number, (inside, say) in enumerate(peers * 10):
+                assert say(b"%d" % number) == b"%d %d" % (inside, number)
+            large = bytes(range(256)) * 32
+            assert peers[0][1](large) == b"7000 " + large
     finally:
         client("rm", "-f", "echo")
     bound = {one.laddr.port for one in psutil.net_connections("udp") if one.laddr}
