@@ -258,3 +258,29 @@ def test_the_keeper_killed(patient: Patient) -> None:
     assert patient.machine.ssh("cat /run/alive") == "alive\n"
     patient.what_was_under_way(lost=True)
     patient.fresh_events()
+
+
+def test_qemu_killed(patient: Patient) -> None:
+    patient.machine.docker("run", "-d", "--name", "lasting", "--restart", "always", "wherry.internal/hello", "sleep", "100001")
+    try:
+        qemu = qemu_of(patient.machine)
+        patient.break_(lambda: qemu.send_signal(signal.SIGKILL))
+        patient.engine()
+        patient.exec_session()
+        patient.part("container", lambda: patient.machine.container_state("lasting") == "running")
+        patient.what_was_under_way(lost=True)
+        patient.fresh_events()
+        assert "started again" in patient.machine.status()["health"]["mended"]["text"]
+    finally:
+        patient.machine.docker("rm", "-f", "lasting")
+
+
+def test_reconnects_leave_nothing_behind(machine: Driver) -> None:
+    count = "ps -o args | grep -c '^sshd-session'"
+    machine.wherry("ssh", "true")
+    before = int(machine.ssh(count))
+    for _ in range(20 if SOAK else 5):
+        machine.wherry("ssh", "killall -9 sshd-session")
+        machine.ssh("true")
+    machine.wait_until(lambda: int(machine.ssh(count)) <= before, "the old processes are gone", 60)
+    assert int(machine.ssh("ps -o args | grep -c '^/usr/lib/wherry/[v]itals'")) <= 1
