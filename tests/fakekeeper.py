@@ -7,14 +7,14 @@ import json
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launcher.control import Framed
 from launcher.errors import WherryError
 from launcher.keeper.sessions import serve_exec
 from launcher.keeper.slots import StartSlots
-from launcher.ssh.transport import Connection
+from launcher.ssh.transport import Connection, Prepared
 
 
 class Keeper:
@@ -45,6 +45,9 @@ class Keeper:
             with contextlib.suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
 
+    def open(self, make: Callable[[Connection], Prepared]) -> Prepared:
+        return make(self.connection)
+
     def _accept(self) -> None:
         while True:
             try:
@@ -60,7 +63,7 @@ class Keeper:
             frame = framed.receive()
             assert frame is not None
             self.requests.append(json.loads(frame[1]))
-            serve_exec(framed, self.requests[-1], lambda: self.connection, self.slots)
+            serve_exec(framed, self.requests[-1], self, self.slots)
         except WherryError as error:
             with contextlib.suppress(OSError):
                 framed.send_json({"ok": False, "error": error.to_json()})

@@ -61,6 +61,7 @@ class Guest:
         self.refused: set[str] = set()  # kinds of channels, "exec"
         self.engine = Path("/nonexistent")  # the socket here that stands for the engine's
         self.places: dict[bytes, Path] = {}  # and for others of the guest
+        self.drops = 0  # that many openings of a socket's channel find their connection broken
         self.tell_exit = True
         self.changed = threading.Condition()
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -182,6 +183,10 @@ class _Transport(paramiko.Transport):
             # OpenSSH PROTOCOL, 2.4: two reserved fields end the message.
             assert (message.get_binary(), message.get_int(), message.get_remainder()) == (b"", 0, b"")
             self.guest.note(self.guest.sockets, self.path)
+            if self.guest.drops:
+                self.guest.drops -= 1
+                self.sock.shutdown(socket.SHUT_RDWR)
+                return
         message.rewind()
         super()._parse_channel_open(message)  # type: ignore[misc]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -196,6 +197,27 @@ def test_a_broken_machine(wherry: Wherry, qemu: Path) -> None:
     assert "cannot be known" in found["iso"]["text"]
     directory.config_file.unlink()
     assert checks(wherry)["machine"]["status"] == "failure"
+
+
+def test_a_socket_that_nobody_serves(wherry: Wherry, qemu: Path, home: Path) -> None:
+    directory = whole_machine()
+    recent()
+    assert checks(wherry)["engine socket"]["status"] == "ok"  # it does not run
+    holder = host.current().lock(directory.qemu_lock_file, wait=False)
+    assert holder is not None
+    found = checks(wherry)
+    os.close(holder)
+    assert found["engine socket"]["status"] == "failure" and "the containers, which go on" in found["engine socket"]["text"]
+    assert found["engine socket"]["step"] == found["machine"]["step"] == "wherry up"
+
+
+def test_the_socket_of_a_machine_that_runs(wherry: Wherry, qemu: Path, keeper: FakeKeeper) -> None:
+    found = checks(wherry)["engine socket"]
+    assert found["status"] == "failure" and found["step"] == "wherry restart default"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(keeper.directory.engine_socket))
+        listening.listen()
+        assert "is served" in checks(wherry)["engine socket"]["text"]
 
 
 def test_keys_that_are_gone_or_open(wherry: Wherry, qemu: Path) -> None:

@@ -16,15 +16,17 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from paramiko import Channel
 
-from launcher.errors import NotRunning, WherryError
+from launcher.errors import ConnectionLost, NotRunning, WherryError
+from launcher.keeper import link
 from launcher.keeper.link import Link
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
 from launcher.keeper.relaypool import RelayPool
@@ -43,9 +45,9 @@ LOST = b"HTTP/1.1 503 Unavailable\r\nConnection: close\r\n\r\nthe connection to 
 class Keeper:
     """As much of a supervisor as the proxy asks for."""
 
-    def __init__(self, directory: MachineDir, connection: Connection) -> None:
+    def __init__(self, directory: MachineDir, connect: Callable[[], Connection]) -> None:
         self.directory = directory
-        self.warm = connection
+        self.link = Link(connect)
         self.ready = threading.Event()
         self.ready.set()
         self.error: WherryError | None = None
@@ -55,8 +57,8 @@ class Keeper:
         if self.error is not None:
             raise self.error
 
-    def connection(self) -> Connection:
-        return self.warm
+    def open(self, make: Callable[[Connection], Channel]) -> Channel:
+        return self.link.open(make)
 
 
 class Setup:
@@ -116,11 +118,12 @@ def until(client: socket.socket, end: bytes) -> bytes:
 def host_proxy(tmp_path: Path, short: str) -> Iterator[Setup]:
     with engine(Path(short) / "e") as server, guest(tmp_path) as machine:
         machine.engine = server.path
-        keeper = Keeper(machine.machine, machine.connect())
+        keeper = Keeper(machine.machine, machine.connect)
         made = EngineProxy(keeper)
         made.start()
         yield Setup(server, machine, keeper, made)
         made.close()
+        keeper.link.drop()
 
 
 @contextlib.contextmanager
@@ -132,15 +135,15 @@ def relayed(setup: Setup, short: str) -> Iterator[None]:
     answer.write_bytes(LOST)
     process = subprocess.Popen([helper("relay"), "-a", answer, clients, channels])
     _wait(channels.exists)  # the guest here, unlike sshd, opens a channel before it has connected
-    link = Link(setup.guest.connect)
-    pool = RelayPool(link, GUEST_CHANNELS, setup.made.serve)
+    pooled = Link(setup.guest.connect)
+    pool = RelayPool(pooled, GUEST_CHANNELS, setup.made.serve)
     try:
-        link.get()
+        pooled.get()
         assert pool.usable(30)
         setup.path = clients
         yield
     finally:
-        link.drop()
+        pooled.drop()
         pool.close()
         process.kill()
         process.wait()
@@ -448,6 +451,27 @@ def test_a_connection_that_breaks_before_the_answer_is_said(proxy: Setup) -> Non
     proxy.engine.reading.set()
 
 
+def test_a_connection_that_breaks_while_the_engine_is_dialled_is_replaced(here: Setup) -> None:
+    here.guest.drops = 1
+    with here.connect() as client:
+        client.sendall(PING)
+        assert until(client, b"OK /_ping").startswith(b"HTTP/1.1 200")
+    assert len(here.guest.sockets) == 2
+
+
+def test_a_connection_that_does_not_come_back_is_said(here: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "CALLS_WAIT", 0.3)
+    here.keeper.link.get()
+
+    def nobody(_patience: float) -> Connection:
+        raise ConnectionLost("nobody is there")
+
+    monkeypatch.setattr(here.keeper.link, "_reconnect", nobody)
+    here.guest.drops = 1
+    got = here.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert got.startswith(b"HTTP/1.1 503") and b"has not answered for" in got
+
+
 def test_a_connection_that_is_refused_is_said(proxy: Setup) -> None:
     proxy.guest.refused.add("direct-streamlocal@openssh.com")
     got = proxy.says(PING.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
@@ -480,7 +504,7 @@ def test_many_calls_leave_nothing(here: Setup) -> None:
         assert all(pool.map(call, range(300)))
     _wait(lambda: not _relay_threads())
     _wait(lambda: process.num_fds() <= before)
-    transport = here.keeper.warm._transport
+    transport = here.keeper.link.get()._transport
     _wait(lambda: not transport._held)
     assert len(transport.channels_seen) == CLOSED_KNOWN
 
@@ -516,7 +540,7 @@ def test_nothing_is_said_about_a_channel_after_its_close(proxy: Setup) -> None:
 
 def test_new_keys_while_channels_come_and_go(proxy: Setup) -> None:
     """Keys are exchanged anew each 512 MB; nothing may wait for the thread that reads them."""
-    packetizer = proxy.keeper.warm._transport.packetizer
+    packetizer = proxy.keeper.link.get()._transport.packetizer
     packetizer.REKEY_BYTES = 1 << 20
 
     def call(_: int) -> int:
@@ -526,7 +550,7 @@ def test_new_keys_while_channels_come_and_go(proxy: Setup) -> None:
 
     with ThreadPoolExecutor(10) as pool:
         assert min(pool.map(call, range(60))) > 500_000
-    assert proxy.keeper.warm.alive and proxy.guest.strays == []
+    assert proxy.keeper.link.get().alive and proxy.guest.strays == []
 
 
 def _peak() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import Channel
 
 from launcher.keeper.events import Events
 from launcher.keeper.health import Health
@@ -54,6 +55,9 @@ class Keeper:
         self.state = State()
 
     def wait_ready(self, seconds: float | None = None) -> None: ...
+
+    def open(self, make: Callable[[Connection], Channel]) -> Channel:
+        return self.link.open(make)
 
     def connection(self) -> Connection:
         return self.link.get()

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from launcher import seed
+from launcher.errors import ConnectionLost
 from launcher.keeper import revival, starter
 from launcher.keeper.supervisor import Supervisor
 from tests.fakes import make_machine
@@ -101,3 +102,21 @@ def test_who_asks_meanwhile_waits_for_the_new_start(keeper: Supervisor, monkeypa
     assert waited == [True]
     keeper.request_stop(force=True)
     thread.join(10)
+
+
+def test_what_is_opened_meanwhile_is_opened_in_the_new_one(keeper: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def opened(_make: Any) -> str:
+        tried.append(keeper.status)
+        if len(tried) == 1:  # QEMU dies
+            keeper.update(status="starting")
+            keeper.journal.begin()
+            threading.Timer(0.1, keeper.is_ready).start()
+            raise ConnectionLost("it ended")
+        return "made"
+
+    monkeypatch.setattr(keeper.link, "open", opened)
+    keeper.is_ready()
+    assert keeper.open(lambda _connection: "not asked") == "made"
+    assert tried == ["running", "running"]

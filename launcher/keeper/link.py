@@ -146,6 +146,8 @@ class Link:
         return self._connection is not None and self._missed is None and self._connection.alive
 
     def _gone(self) -> ConnectionLost:
+        if not self._wanted:  # dropped meanwhile
+            return ConnectionLost("the connection to the machine ended.", hint="wherry status")
         since = self._missed
         silent = f" for {time.monotonic() - since:.0f} s" if since is not None else ""
         return ConnectionLost(

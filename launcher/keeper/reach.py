@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from launcher.errors import NotRunning
+from launcher.errors import ConnectionLost, NotRunning
 from launcher.keeper.link import Link
 from launcher.ssh.transport import Connection
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS: Final = 30.0
 _STOPPED_SECONDS: Final = 3600.0  # a QEMU that somebody stopped is asked again after this
+_START_SECONDS: Final = 600.0  # a start says itself when it makes no progress; this is for one that never ends
+
+T = TypeVar("T")
 
 
 def link_to(keeper: Supervisor) -> Link:
@@ -38,3 +42,15 @@ def link_to(keeper: Supervisor) -> Link:
         lambda: reconnect(_CONNECT_SECONDS), reconnect, probe=probe, excused=excused,
         on_state=lambda why, seconds: keeper.healer.on_link(why, seconds),
     )  # fmt: skip
+
+
+def open_on(keeper: Supervisor, make: Callable[[Connection], T]) -> T:
+    """What `make` makes of the connection: once more of the next one, or of that to the QEMU that is started in place of one
+    that died. For what has no effect before it has succeeded. Raises WherryError."""
+    try:
+        return keeper.link.open(make)
+    except ConnectionLost:
+        if keeper.status != "starting":
+            raise
+    keeper.wait_ready(_START_SECONDS)
+    return keeper.link.open(make)

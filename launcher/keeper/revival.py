@@ -58,7 +58,6 @@ def _again(keeper: Supervisor) -> None:
 def _clear(keeper: Supervisor) -> None:
     """What the QEMU before left is gone, and another start is told. Raises Cancelled when a stop was asked for meanwhile."""
     assert keeper.guest is not None
-    keeper.link.drop()
     keeper.guest.close()
     keeper.guest, keeper.watch = None, Watch(keeper.on_message)
     keeper.health.forget()
@@ -69,5 +68,6 @@ def _clear(keeper: Supervisor) -> None:
         keeper.first_state(), keeper_pid=os.getpid(), started=time.time(), notes=keeper.state.notes,
         restarts={**keeper.state.restarts, CAUSE: keeper.state.restarts.get(CAUSE, 0) + 1},
     )  # fmt: skip
+    keeper.link.drop()  # who waits for it sees a start now, and waits for that
     if keeper.stop_wanted:  # a request that still saw the watch before
         raise Cancelled

@@ -234,7 +234,7 @@ class Server:
                     {"kind": "engine", "message": f"the hello image is missing: {words.decode(errors='replace').strip()}"}
                 )
         self._lead_to_us(request)
-        sessions.serve_exec(framed, request, self._keeper.connection, self._slots)
+        sessions.serve_exec(framed, request, self._keeper, self._slots)
 
     def _apply(self) -> dict[str, Any]:
         """Put in force what machine.toml says now, of the settings that take no restart."""

@@ -14,7 +14,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from paramiko import Channel
 
@@ -23,7 +23,7 @@ from launcher.control import Framed
 from launcher.errors import ConnectionLost, Usage, WherryError
 from launcher.keeper.slots import Place, StartSlots
 from launcher.ssh import request as messages
-from launcher.ssh.transport import BROKEN, Connection, Terminal, close, receive
+from launcher.ssh.transport import BROKEN, Connection, Prepared, Terminal, close, receive
 
 log = logging.getLogger("wherry.sessions")
 
@@ -59,12 +59,18 @@ class Exec:
         return cls(argv, env, cwd, terminal, value.get("client") is True)
 
 
-def serve_exec(framed: Framed, request: dict[str, Any], connection: Callable[[], Connection], slots: StartSlots) -> None:
+class Opener(Protocol):
+    """Who has the connection: `launcher.keeper.reach`."""
+
+    def open(self, make: Callable[[Connection], Prepared]) -> Prepared: ...
+
+
+def serve_exec(framed: Framed, request: dict[str, Any], opener: Opener, slots: StartSlots) -> None:
     """Serve one request to its end, in the calling thread.
 
     Sends an exit frame, or raises the WherryError that kept the command from starting.
     """
-    _Session(framed, Exec.parse(request)).serve(connection, slots)
+    _Session(framed, Exec.parse(request)).serve(opener, slots)
 
 
 class _Session:
@@ -80,12 +86,12 @@ class _Session:
         self._untaken = 0  # bytes of input that the command has not taken
         self._input: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
-    def serve(self, connection: Callable[[], Connection], slots: StartSlots) -> None:
+    def serve(self, opener: Opener, slots: StartSlots) -> None:
         reader = threading.Thread(target=self._read_client, name="exec-client", daemon=True)
         reader.start()
         try:
             if self._admitted(slots):
-                self._run(connection())
+                self._run(opener.open(self._prepare))
             elif not self._gone:
                 self._send_exit({"code": 128 + self._signalled})
         finally:
@@ -112,9 +118,11 @@ class _Session:
         if self._place is not None:
             self._place.leave()
 
-    def _run(self, connection: Connection) -> None:
-        wanted = self._wanted
-        channel = connection.start(wanted.argv, wanted.env, wanted.cwd, terminal=wanted.terminal)
+    def _prepare(self, connection: Connection) -> Prepared:
+        return connection.prepare(self._wanted.argv, self._wanted.env, self._wanted.cwd)
+
+    def _run(self, prepared: Prepared) -> None:
+        channel = prepared.start(self._wanted.terminal)
         pumps = [threading.Thread(target=self._pump_input, args=(channel,), name="exec-stdin", daemon=True)]
         errors = threading.Thread(target=self._pump_output, args=(channel.recv_stderr, control.STDERR), daemon=True)
         try:
@@ -125,7 +133,7 @@ class _Session:
             self._pump_output(channel.recv, control.STDOUT)
             errors.join()
             if not self._gone:
-                self._report(channel.recv_exit_status(), connection)
+                self._report(channel.recv_exit_status(), prepared.connection)
         finally:
             close(channel)
             self._input.put(None)

@@ -6,14 +6,15 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from launcher import files, host, readiness, room, seed
 from launcher.config import GIB, MachineConfig
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
-from launcher.keeper import revival, starter, stopper
+from launcher.keeper import reach, revival, starter, stopper
 from launcher.keeper.adoption import possible as adoption_possible
 from launcher.keeper.adoption import take_over, tell_succession
 from launcher.keeper.healer import Healer
@@ -21,7 +22,6 @@ from launcher.keeper.health import Health
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
 from launcher.keeper.pause import Pause
-from launcher.keeper.reach import link_to
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu.qmp import Qmp
 from launcher.readiness import Line
@@ -30,6 +30,8 @@ from launcher.state import State
 from launcher.store import MachineDir
 
 log = logging.getLogger("wherry.keeper")
+
+T = TypeVar("T")
 
 
 class Supervisor:
@@ -56,7 +58,7 @@ class Supervisor:
         self._leave_wanted = threading.Event()
         self._state_lock = threading.Lock()
         self.health = Health()
-        self.link = link_to(self)
+        self.link = reach.link_to(self)
         self.healer = Healer(self.link, self.health, lambda: self.status == "running" and not self.state.paused)
 
     # What other threads use
@@ -131,6 +133,10 @@ class Supervisor:
     def connection(self) -> Connection:
         """The warm SSH connection; where it is lost, the next one. Raises ConnectionLost, NotRunning."""
         return self.link.get()
+
+    def open(self, make: Callable[[Connection], T]) -> T:
+        """What `make` makes of it, in place of a connection or a QEMU that ends meanwhile of the next one."""
+        return reach.open_on(self, make)
 
     def update(self, **values: Any) -> None:
         """Change state.json; the keeper is its only writer."""

@@ -33,6 +33,7 @@ def doctor(name: str, *, named: bool) -> list[Check]:
     checks += guarded("machine", lambda: _machine(directory, found))
     checks += guarded("keys", lambda: _keys(directory))
     checks += guarded("sockets", lambda: doctor_host.sockets(directory))
+    checks += guarded("engine socket", lambda: doctor_engines.ours(directory, found))
     checks += guarded("clock", lambda: doctor_host.clock(built, directory if running else None))
     checks += guarded("other engines", doctor_engines.engines)
     checks += guarded("links", doctor_engines.linked)
@@ -86,7 +87,7 @@ def _machine(directory: MachineDir, found: dict[str, Any]) -> Iterator[Check]:
     if status == "none":
         yield ok("machine", "there is none yet: wherry up makes it")
     elif status == "broken":
-        yield failure("machine", f"{name} is broken: {found['problem']}", f"wherry repair {name}")
+        yield failure("machine", f"{name} is broken: {found['problem']}", found.get("next") or f"wherry repair {name}")
     elif found.get("last_error"):
         yield warning("machine", f"{name} is {status}; last: {found['last_error'].get('message')}", f"wherry up {name}")
     else:

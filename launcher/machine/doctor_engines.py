@@ -1,18 +1,23 @@
-"""Other container engines of this computer: who holds the usual socket, and where `docker` without wherry goes.
+"""The engine's socket; other container engines of this computer: who holds the usual socket, where `docker` without wherry
+goes.
 
-Only looked at, never connected to: a connection would start an engine that waits behind a socket unit.
+Those of others are only looked at, never connected to: a connection would start an engine that waits behind a socket
+unit.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from launcher import host
 from launcher.machine import links
-from launcher.machine.checks import Check, ok, warning
+from launcher.machine.checks import Check, failure, ok, warning
+from launcher.store import MachineDir
 
 # Sockets of other products, below the user's home.
 _SOCKETS: Final = {
@@ -36,6 +41,36 @@ def engines() -> Iterator[Check]:
         found.append("rootless Docker")
     yield ok("other engines", f"sockets of {', '.join(found)}" if found else "none is seen")
     yield _docker_goes()
+
+
+def ours(directory: MachineDir, found: dict[str, Any]) -> Iterator[Check]:
+    """The machine's own socket. It is the keeper that listens: one that was killed leaves the file, behind which nobody is.
+    `found`: `inspect.status`."""
+    path = directory.engine_socket
+    if found["status"] == "none":
+        return
+    if found.get("socket"):
+        if _answers(path):
+            yield ok("engine socket", f"{path} is served")
+        else:
+            yield failure("engine socket", f"nobody listens at {path}", f"wherry restart {directory.name}")
+    elif directory.qemu_runs():
+        text = f"nobody listens at {path}: docker clients do not reach the containers, which go on"
+        yield failure("engine socket", text, str(found.get("next") or f"wherry up {directory.name}"))
+    else:
+        yield ok("engine socket", f"{path} is there when the machine runs")
+
+
+def _answers(path: Path) -> bool:
+    if host.current().ENDPOINT != "unix":
+        return path.exists()
+    with socket.socket(socket.AF_UNIX) as stream:
+        try:
+            stream.settimeout(5)
+            stream.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 def _usual_socket(path: Path) -> Check:

@@ -49,6 +49,28 @@ class Terminal:
     columns: int
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A command that is about to be started, and the channel for it."""
+
+    name: str
+    line: str
+    channel: paramiko.Channel
+    connection: Connection
+
+    def start(self, terminal: Terminal | None = None) -> paramiko.Channel:
+        """Raises ConnectionLost; whether the command runs is then unknown."""
+        try:
+            with _translated(f"{self.name} was not started in the machine"):
+                if terminal is not None:
+                    self.channel.get_pty(terminal.term, terminal.columns, terminal.rows)
+                self.channel.exec_command(self.line)
+        except BaseException:
+            close(self.channel)
+            raise
+        return self.channel
+
+
 class Connection:
     """An authenticated connection; `connect` makes one. Safe to use from many threads."""
 
@@ -149,17 +171,12 @@ class Connection:
         terminal: Terminal | None = None,
     ) -> paramiko.Channel:
         """Start a command under the guest's `exec` helper; the channel carries its input, output and exit code."""
+        return self.prepare(argv, env, cwd).start(terminal)
+
+    def prepare(self, argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | None = None) -> Prepared:
+        """All of a start that may be done twice without harm."""
         line = self._command_line(request.encode(argv, env or {}, cwd))
-        channel = self.open_session()
-        try:
-            with _translated(f"{argv[0]} was not started in the machine"):
-                if terminal is not None:
-                    channel.get_pty(terminal.term, terminal.columns, terminal.rows)
-                channel.exec_command(line)
-        except BaseException:
-            close(channel)
-            raise
-        return channel
+        return Prepared(argv[0], line, self.open_session(), self)
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> tuple[int, bytes, bytes]:
         """Run a small command to its end: exit code, stdout, stderr. Raises WherryError when it outlasts `timeout` seconds."""

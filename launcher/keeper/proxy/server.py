@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from paramiko import Channel
@@ -30,7 +31,7 @@ class Keeper(Protocol):
     directory: MachineDir
 
     def wait_ready(self, seconds: float | None = None) -> None: ...
-    def connection(self) -> Connection: ...
+    def open(self, make: Callable[[Connection], Channel]) -> Channel: ...
 
 
 class EngineProxy:
@@ -74,4 +75,4 @@ class EngineProxy:
 
     def _dial(self) -> Channel:
         self._keeper.wait_ready(_START_SECONDS)
-        return self._keeper.connection().open_streamlocal(SOCKET)
+        return self._keeper.open(lambda connection: connection.open_streamlocal(SOCKET))
