@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import ConnectionLost
-from launcher.keeper import link
+from launcher.keeper import link, race
 from launcher.keeper.link import Link
 from launcher.ssh.transport import Connection, receive
 from tests.guestserver import Guest, guest
@@ -254,3 +254,28 @@ def test_beats_come_after_answers(setup: Setup) -> None:
     setup.link.beat(lambda _: beaten.set())
     setup.link.get()
     assert beaten.wait(10)
+
+
+def test_a_try_without_an_answer_keeps_no_other_one_waiting(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "EVERY", 0.2)
+    setup.link.get()
+    tries = iter(range(100))
+    late = threading.Event()
+    made: list[Connection] = []
+
+    def reconnect(_patience: float) -> Connection:
+        if next(tries) < 2:
+            assert late.wait(20)
+        made.append(setup.server.connect())
+        return made[-1]
+
+    monkeypatch.setattr(setup.link, "_reconnect", reconnect)
+    setup.server.drop()
+    setup.wait_up(2)
+    assert setup.link.get() is made[0]
+    late.set()
+    deadline = time.monotonic() + 20
+    while len(made) < 3 or any(one.alive for one in made[1:]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert setup.link.get() is made[0]

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from launcher.errors import ConnectionLost, WherryError
+from launcher.keeper import race
 from launcher.ssh.transport import BROKEN, Connection
 
 log = logging.getLogger("wherry.keeper.link")
@@ -25,7 +26,7 @@ DOUBT: Final = 10.0  # without an answer: two questions' worth
 DEAD: Final = 30.0  # without an answer from anybody
 WAKING: Final = 2.0  # in place of DOUBT after this computer has slept
 CALLS_WAIT: Final = 10.0
-_PATIENCE: Final = (3.0, 5.0, 8.0, 12.0, 15.0)  # for sshd's first word, by the number of the try: a busy guest needs longer
+_PATIENCE: Final = 15.0  # seconds for sshd's first word: a busy guest needs long
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # between tries; the last one again and again
 _OLD_ONES_CHANCE: Final = 1.0
 
@@ -103,7 +104,7 @@ class Link:
 
     def fresh(self) -> Connection:
         """A connection of the caller's own, of which nobody is told and which nobody looks after. Raises WherryError."""
-        return self._reconnect(_PATIENCE[0])
+        return self._reconnect(_PATIENCE)
 
     def drop(self) -> None:
         """End the connection; the next `get` makes another one."""
@@ -209,7 +210,7 @@ class Link:
         tries = 0
         while self._missing():
             try:
-                connection = self._another(_PATIENCE[min(tries, len(_PATIENCE) - 1)])
+                connection = self._another()
             except (WherryError, *BROKEN) as error:
                 log.log(logging.INFO if tries < 2 else logging.DEBUG, "connecting again: %s", error)
             else:
@@ -223,7 +224,7 @@ class Link:
     def _missing(self) -> bool:
         return self._wanted and self._missed is not None
 
-    def _another(self, patience: float) -> Connection | None:
+    def _another(self) -> Connection | None:
         """A new connection; None when it is not needed any more."""
         if self._excused():
             raise ConnectionLost("nobody can answer now.")
@@ -234,7 +235,7 @@ class Link:
                 self._changed.wait_for(lambda: not self._missing() or self._connection is None, _OLD_ONES_CHANCE)
             if not self._missing():
                 return None
-        return self._reconnect(patience)
+        return race.first(lambda: self._reconnect(_PATIENCE), self._missing)
 
     def _put(self, connection: Connection) -> None:
         """Have the new connection in place of the old one, whose calls end now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -148,3 +149,13 @@ def in_turn(commands: Sequence[subprocess.Popen[bytes]], timeout: float) -> list
         out, err = command.communicate(timeout=timeout)
         results.append((command.returncode, out, err))
     return results
+
+
+def get_port(port: int) -> bytes:
+    """A new connection each time: one that was begun while nobody answered is only tried again after seconds."""
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as stream:
+        stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        got = b""
+        while data := stream.recv(65536):
+            got += data
+        return got

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from launcher import host
-from tests.vm.driver import SOAK, Driver, Home
+from tests.vm.driver import SOAK, Driver, Home, get_port
 from tests.vm.test_kill import check_nothing_left, end, ours
+from tests.vm.test_ports import free_port
 
 pytestmark = pytest.mark.vm
 needs_mount = pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
@@ -204,10 +205,22 @@ def test_a_full_and_a_read_only_home(small: Driver) -> None:
     assert small.processes() == []
 
 
+def is_served(port: int) -> bool:
+    try:
+        return b"Hello from Wherry." in get_port(port)
+    except OSError:
+        return False
+
+
 @needs_mount
 def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> None:
     small.up()
     small.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "sh", "-c", "echo precious > /data/file; sync")
+    port = free_port()
+    small.docker(
+        "run", "-d", "--name", "web", "-p", f"{port}:80", "wherry.internal/hello", "httpd", "-f", "-p", "80", "-h", "/www"
+    )
+    small.wait_until(lambda: is_served(port), "the port answers", 60)
     filler = fill(small)
     script = "dd if=/dev/urandom of=/data/big bs=1M count=40 conv=fsync 2>/dev/null && md5sum /data/big; md5sum < /data/big"
     with small.popen(
@@ -231,6 +244,8 @@ def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> N
         assert small.status()["status"] == "paused"
         filler.unlink()
         small.wait_until(lambda: small.status()["status"] == "running", "it goes on")
+        small.wait_until(lambda: is_served(port), "the port answers again", 60)
+        small.docker("rm", "-f", "web")
         writer.kill()
     assert small.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "cat", "/data/file") == "precious\n"
     small.wait_until(lambda: small.ssh("docker ps -q") == "", "the writer ends")
