@@ -15,7 +15,7 @@ from launcher.errors import WherryError
 from launcher.ssh.transport import BROKEN, Connection
 
 EVERY: Final = 3.0  # seconds until another try begins
-MOST: Final = 5  # at once; sshd refuses some from 10 on (MaxStartups)
+MOST: Final = 3  # at once; with what slirp sends again, a packet every 3 s; more of them hold each other up in a slow guest
 
 
 def first(attempt: Callable[[], Connection], needed: Callable[[], bool]) -> Connection | None:
