@@ -152,6 +152,7 @@ class MachineConfig:
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
     host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
+    ssh_agent: bool = False  # containers may use this computer's
     client: str = "auto"  # the docker client of wherry docker, run and compose: one of CLIENTS
     publish_address: str = ""  # where a port without an address is published, with commas when several; empty: LOCALHOST
     network: Network = field(default_factory=Network)
@@ -190,7 +191,7 @@ class MachineConfig:
 
 
 _SIZES: Final = ("memory", "disk")
-_KINDS: Final = {"cpus": int, "stop_seconds": int, "engine": dict, "network": dict}
+_KINDS: Final = {"cpus": int, "stop_seconds": int, "ssh_agent": bool, "engine": dict, "network": dict}
 
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:
@@ -242,7 +243,7 @@ def from_toml_values(values: dict[str, Any]) -> MachineConfig:
 
 
 def _check_kind(key: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         # A proxy's address may hold a password.
         shown = key if key == "network.proxy" else f"{key} = {value!r}"
         raise BadValue(key, f"{shown} has the wrong type.")

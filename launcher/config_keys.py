@@ -9,7 +9,9 @@ from launcher import config
 from launcher.config import ACCELS, BadValue, format_size
 from launcher.errors import Usage
 
-Kind = Literal["number", "size", "accel", "program", "url", "file", "subnet", "access", "address", "table", "client", "fixed"]
+Kind = Literal[
+    "number", "size", "accel", "program", "url", "file", "subnet", "access", "address", "switch", "table", "client", "fixed"
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ KEYS: Final = (
     Key(
         "host_access", "access", "all", "What containers reach of this computer: all, none, or a list of ports.", restart=False
     ),
+    Key("ssh_agent", "switch", "false", "Offer this computer's ssh agent to containers: true, false."),
     Key("client", "client", "auto", "Docker client of wherry docker, run, compose: auto, host, guest.", restart=False),
     Key("network.proxy", "url", "none", "Proxy through which the engine and upgrade fetch."),
     Key("network.ca", "file", "none", "Certificates (PEM) that the engine and upgrade trust beside the usual ones."),
@@ -106,6 +109,10 @@ def parse(name: str, text: str) -> Any:
         return _engine_value(name, text)
     if key.kind == "access":
         return _access(text)
+    if key.kind == "switch":
+        if text.strip().lower() not in ("true", "false"):
+            raise BadValue(name, f"{name} = {text!r}: true or false.")
+        return text.strip().lower() == "true"
     if key.kind == "number":
         try:
             return int(text)

@@ -17,12 +17,13 @@ port.
 
 `status` and `handover` are answered whatever protocol the request names, so that wherrys of different age can tell each other
 apart: status has "keeper": {"pid", "start", "wherry", "protocol", "sessions"} beside the state, handover answers {"released",
-"sessions"}.
+"sessions"}. A status request tells the caller's "ssh_agent", a path or null, by the way.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import threading
@@ -30,7 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import __version__
+from launcher import __version__, host
 from launcher.errors import ConnectionLost, NoProgress, NotRunning, Refused, from_json
 
 PROTOCOL: Final = 1
@@ -202,7 +203,7 @@ def ask_within(seconds: float, path: Path, verb: str, /, **arguments: Any) -> An
 
 def status(path: Path) -> dict[str, Any]:
     """The keeper's state, which it gives at once. Raises NotRunning when there is none, NoProgress when it does not answer."""
-    return _ask_soon(path, "status")
+    return _ask_soon(path, "status", ssh_agent=host.current().ssh_agent(os.environ))
 
 
 def handover(path: Path) -> dict[str, Any]:
@@ -213,11 +214,11 @@ def handover(path: Path) -> dict[str, Any]:
     return _ask_soon(path, "handover")
 
 
-def _ask_soon(path: Path, verb: str) -> dict[str, Any]:
+def _ask_soon(path: Path, verb: str, **arguments: Any) -> dict[str, Any]:
     framed = connect(path)
     framed.stream.settimeout(_ANSWERS_WITHIN)
     try:
-        framed.send_json({"protocol": PROTOCOL, "wherry": __version__, "verb": verb})
+        framed.send_json({"protocol": PROTOCOL, "wherry": __version__, "verb": verb, **arguments})
         *_, result = events(framed)
         data: dict[str, Any] = result["data"]
         return data

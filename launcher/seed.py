@@ -73,6 +73,7 @@ def env_values(machine: MachineDir, config: MachineConfig, holds: str, action: s
         "WHERRY_STOP_SECONDS": config.stop_seconds,
         "WHERRY_SSH_PORTS": f"{SSH_PORTS.start}-{SSH_PORTS.stop - 1}",
         "WHERRY_HOST_ACCESS": host_access(config),
+        "WHERRY_SSH_AGENT": "on" if config.ssh_agent else "off",
     }
 
 

@@ -119,6 +119,9 @@ class HostModule(Protocol):
     def user_docker_sockets(self) -> list[Path]:
         """Where docker's clients and libraries look too, and a user may put something; empty where there is no such place."""
 
+    def ssh_agent(self, environment: Mapping[str, str]) -> str | None:
+        """The socket of the ssh agent that programs with this environment use; None when there is none."""
+
     def command_script(self, comment: str, argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
         """The text of a program that becomes argv with its own words behind; None where no such text is a program."""
 

@@ -87,6 +87,10 @@ def command_script(comment: str, argv: Sequence[str], environment: Mapping[str, 
     return "\n".join([*lines, f'exec {shlex.join(argv)} "$@"', ""])
 
 
+def ssh_agent(environment: Mapping[str, str]) -> str | None:
+    return environment.get("SSH_AUTH_SOCK") or None
+
+
 def docker_plugin_folders() -> list[Path]:
     # docker/cli, cli-plugins/manager/manager_unix.go
     bases = ("/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec")

@@ -21,6 +21,7 @@ from launcher.host._posix import (
     lock,
     lock_taken,
     make_private,
+    ssh_agent,
     sync_folder,
     terminal,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "qemu_hint",
     "reserve",
     "run_base",
+    "ssh_agent",
     "sync_folder",
     "terminal",
     "user_docker_sockets",

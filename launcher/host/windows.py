@@ -156,6 +156,10 @@ def docker_socket() -> Path | None:
     return None
 
 
+def ssh_agent(environment: Mapping[str, str]) -> str | None:  # noqa: ARG001
+    return None  # a named pipe, which comes with the engine's
+
+
 def user_docker_sockets() -> list[Path]:
     return []
 

@@ -16,6 +16,8 @@ from types import FrameType
 
 from launcher import host, store
 from launcher.errors import WherryError, of_system
+from launcher.keeper.agent import CHANNELS as AGENT_CHANNELS
+from launcher.keeper.agent import Agents
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.ports.service import PortService
@@ -28,6 +30,7 @@ from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 
 _LOG_BYTES = 1 << 20
+_RELAY_SECONDS = 5.0
 
 
 def _log_to(directory: MachineDir) -> None:
@@ -76,6 +79,11 @@ def _follow(keeper: Supervisor, events: Events, connection: Connection) -> None:
         events.connected(connection)
 
 
+def _offered(way: RelayPool | None, agents: Agents) -> list[str] | None:
+    """The ssh agents here, where containers can reach one: a guest that runs may have begun before that setting, or be older."""
+    return agents.addresses() if way is not None and way.usable(_RELAY_SECONDS) else None
+
+
 def _keep(directory: MachineDir, action: str) -> int:
     _log_to(directory)
     # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine/run.py starts one at a time.
@@ -87,9 +95,11 @@ def _keep(directory: MachineDir, action: str) -> int:
         events = Events(keeper.healer.engine_doubted)
         ports = PortService(keeper, events)
         keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
-        proxy = EngineProxy(keeper, ports.publisher)
+        agents = Agents(os.environ)
+        way = RelayPool(keeper.link, AGENT_CHANNELS, agents.serve) if keeper.config.ssh_agent else None
+        proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents))
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
-        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable)
+        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn)
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
@@ -111,6 +121,8 @@ def _keep(directory: MachineDir, action: str) -> int:
         events.close()
         ports.close()
         guest.close()
+        if way is not None:
+            way.close()
         proxy.close()
         server.close()
 

@@ -34,7 +34,8 @@ class Server:
     """Serves one supervisor. `start` listens before it returns.
 
     `others`: what else a handover would cut short. `relayed`: whether clients in the guest have a relay to us, asked for with
-    the seconds to wait for that to be known.
+    the seconds to wait for that to be known. `learn_agent` hears of the ssh agent of who asks for the status, which every
+    command does.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Server:
         ports: Callable[[], list[dict[str, Any]]] = list,
         change_port: Callable[[str, str], None] = lambda _action, _forward: None,
         relayed: Callable[[float], bool] = lambda _: False,
+        learn_agent: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._keeper = keeper
         self._ports = ports
         self._change_port = change_port
         self._relayed = relayed
+        self._learn_agent = learn_agent
         self._path = keeper.directory.control_socket
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -152,6 +155,8 @@ class Server:
         elif verb == "stop":
             framed.send_json({"ok": True, "data": self._stop(framed, force=request.get("force") is True)})
         elif verb == "status":
+            agent = request.get("ssh_agent")
+            self._learn_agent(agent if isinstance(agent, str) else None)
             framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "keeper": self._about()}})
         elif verb == "handover":
             self._hand_over(framed, request)

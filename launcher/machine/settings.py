@@ -73,7 +73,7 @@ def _effective(name: str, wanted: MachineConfig, given: Mapping[str, Any]) -> tu
     if name in given:
         return given[name], name == "version"
     value = getattr(wanted, name)
-    return (config.format_size(value) if name == "disk" else value or None), True
+    return (config.format_size(value) if name == "disk" else None if value == "" else value), True
 
 
 def computed(name: str) -> Any:

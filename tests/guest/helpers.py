@@ -40,6 +40,16 @@ def helper(name: str) -> Path:
 
 
 @functools.cache
+def static(name: str) -> Path:
+    """The path of tests/guest/NAME.c as a program that needs no library, for a container."""
+    program = helper("await").with_name(name)
+    subprocess.run(
+        [_compiler(), "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / f"{name}.c"], check=True
+    )
+    return program
+
+
+@functools.cache
 def library(name: str) -> Path:
     """The path of tests/guest/NAME.c as a library for LD_PRELOAD."""
     program = helper("disk").with_name(f"{name}.so")

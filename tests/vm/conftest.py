@@ -16,6 +16,7 @@ def machine() -> Iterator[Driver]:
         # A registry on this computer, without TLS, is what the engine's own default calls insecure.
         assert driver.wherry("init").returncode == 0
         assert driver.wherry("config", "set", "engine.insecure-registries=['10.0.2.2/32']").returncode == 0
+        assert driver.wherry("config", "set", "ssh_agent=true").returncode == 0
         driver.up()
         yield driver
     finally:

@@ -13,6 +13,7 @@ from launcher.keeper.proxy.refusal import Refusal
 
 LARGEST_BODY: Final = 16 << 20
 ENGINE: Final = "/run/docker.sock"
+AGENT: Final = "/run/host-services/ssh-auth.sock"
 # What containers mount to work with the engine or the kernel is meant to be the machine's own, and so are copies of folders.
 _GUEST_FILES: Final = ("/var/run/docker.sock", ENGINE, "/etc/localtime")
 _GUEST_FOLDERS: Final = ("/proc", "/sys", "/dev", "/lib/modules", "/var/lib/wherry/work")
@@ -24,6 +25,7 @@ class Rules:
 
     sockets: frozenset[str] = frozenset()
     shares: tuple[str, ...] = ()
+    agents: Callable[[], list[str] | None] = lambda: None  # sockets here that stand for the way to the ssh agent; None: none
 
 
 class _Object(dict[str, Any]):
@@ -117,11 +119,21 @@ def _source(text: str, rules: Rules) -> str:
     path = paths.clean(source)
     if path in rules.sockets:
         return ENGINE
+    if path == AGENT and rules.agents() is None:
+        raise Refusal(400, _NO_AGENT)
+    if path == AGENT or path in (rules.agents() or []):
+        return AGENT
     if path in _GUEST_FILES or any(paths.within(path, folder) for folder in _GUEST_FOLDERS):
         return source
     if any(paths.within(path, share) for share in rules.shares):
         return source
     raise Refusal(400, _not_shared(text))
+
+
+_NO_AGENT: Final = (
+    f"{AGENT} is not there: the ssh agent of this computer is not offered to containers. "
+    "wherry config set ssh_agent true --restart"
+)
 
 
 def _not_shared(path: str) -> str:

@@ -37,11 +37,13 @@ class Keeper(Protocol):
 class EngineProxy:
     """Serves one machine. `start` listens before it returns; clients that come while the machine starts wait."""
 
-    def __init__(self, keeper: Keeper, ports: Ports | None = None) -> None:
+    def __init__(
+        self, keeper: Keeper, ports: Ports | None = None, agents: Callable[[], list[str] | None] = lambda: None
+    ) -> None:
         self._keeper = keeper
         self._ports = ports
         path = keeper.directory.engine_socket
-        self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST}))
+        self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST}), agents=agents)
         self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)))
         self._relays: set[Relay] = set()
         self._changed = threading.Condition()

@@ -1,0 +1,104 @@
+"""What leads from a machine to the user's own things, and back: the ssh agent in containers, `wherry link`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.guest.helpers import static
+from tests.test_agent import Agent
+from tests.vm.client import Client
+from tests.vm.driver import Driver
+
+pytestmark = pytest.mark.vm
+AGENT = "/run/host-services/ssh-auth.sock"
+IMAGE = "agent-test"
+Start = Callable[[str], Agent]
+
+
+@pytest.fixture
+def agent() -> Iterator[Start]:
+    """Starts ssh-agents, each with one key that has its name."""
+    if shutil.which("ssh-agent") is None:
+        pytest.skip("no ssh-agent here")
+    made: list[Agent] = []
+    with tempfile.TemporaryDirectory(prefix="w") as folder:
+        yield lambda name: made.append(Agent(Path(folder), name)) or made[-1]  # type: ignore[func-returns-value]
+        for one in made:
+            one.end()
+
+
+@pytest.fixture(scope="module")
+def image(machine: Driver, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("image")
+    shutil.copy(static("askagent"), folder)
+    (folder / "Dockerfile").write_text("FROM wherry.internal/hello\nCOPY askagent /\n")
+    done = machine.wherry("docker", "build", "-q", "-t", IMAGE, ".", cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    return IMAGE
+
+
+def with_agent(one: Agent) -> dict[str, str]:
+    return {"SSH_AUTH_SOCK": str(one.socket)}
+
+
+def test_a_container_keeps_the_agent_whatever_ends(machine: Driver, image: str, agent: Start) -> None:
+    first = agent("first")
+    words = ("-d", "--name", "agent", "--user", "1234", "-v", f"{AGENT}:/agent", image, "sleep", "86400")
+    done = machine.wherry("run", *words, env=with_agent(first))
+    assert done.returncode == 0, done.stderr.decode()
+
+    def keys(env: dict[str, str] | None = None) -> tuple[int, bytes]:
+        told = machine.wherry("docker", "exec", "agent", "/askagent", "/agent", env=env)
+        return told.returncode, told.stdout
+
+    try:
+        assert keys() == (0, b"first\n")
+        second = agent("second")
+        assert keys(with_agent(second)) == (0, b"second\n")  # the newest that a command has
+        second.end()
+        assert keys() == (0, b"first\n")
+        # The SSH connection, then the keeper, whose successor learns it from the command that starts it.
+        machine.wherry("ssh", "killall -9 sshd sshd-session")
+        machine.wait_until(lambda: keys() == (0, b"first\n"), "the agent is there again")
+        keeper = machine.status()["keeper_pid"]
+        os.kill(keeper, 9)
+        machine.wait_until(lambda: keys(with_agent(first)) == (0, b"first\n"), "the next keeper has the agent")
+        assert machine.status()["keeper_pid"] != keeper
+        first.end()
+        code, said = keys()
+        assert (code, said) == (4, b"")  # refused at once, as by an agent that is gone
+        assert machine.container_state("agent") == "running"
+    finally:
+        machine.wherry("docker", "rm", "-f", "agent")
+
+
+def test_the_agents_own_path_is_the_agent(machine: Driver, image: str, agent: Start) -> None:
+    one = agent("own")
+    words = ("--rm", "-v", f"{one.socket}:/agent", image, "/askagent", "/agent")
+    done = machine.wherry("run", *words, env=with_agent(one))
+    assert (done.returncode, done.stdout) == (0, b"own\n"), done.stderr.decode()
+
+
+def test_docker_and_the_usual_socket_by_request(machine: Driver, tmp_path: Path) -> None:
+    """A shell's `docker` and a client that looks where Docker Desktop listens, and nothing left afterwards."""
+    (tmp_path / ".local" / "bin").mkdir(parents=True)
+    path = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/.local/bin"}
+    environment = {**machine.environment, **path}
+    for kind in ("docker", "socket"):
+        done = machine.wherry("link", kind, env=path)
+        assert done.returncode == 0, done.stderr.decode()
+    told = subprocess.run(["/bin/sh", "-c", "docker version -f {{.Server.Version}}"], env=environment, capture_output=True)
+    assert told.returncode == 0 and told.stdout.strip(), told.stderr.decode()
+    client = Client(machine)
+    server = client.run("-H", f"unix://{tmp_path}/.docker/run/docker.sock", "version", "-f", "{{.Server.Version}}")
+    assert server.stdout == told.stdout, server.stderr.decode()
+    for kind in ("docker", "socket"):
+        assert machine.wherry("unlink", kind, env=path).returncode == 0
+    assert not list((tmp_path / ".local" / "bin").iterdir()) and not list((tmp_path / ".docker" / "run").iterdir())
