@@ -85,10 +85,37 @@ def test_build_context_inside(wherry: Wherry, seen: Seen, project: Path) -> None
     assert seen.files == [".dockerignore", "Dockerfile", "app/main.c"]
 
 
+def test_what_is_outside_of_the_context_is_copied_beside_it(wherry: Wherry, keeper: FakeKeeper, project: Path) -> None:
+    outside = project.parent / "outside"
+    (outside / "more").mkdir(parents=True)
+    (outside / "more" / "x").write_text("more")
+    (outside / "key").write_text("key")
+    (outside / "Dockerfile").write_text("FROM scratch\n")
+    (outside / "Dockerfile.dockerignore").write_text("app\n")
+    seen: list[str] = []
+    texts: list[str] = []
+
+    def client(request: dict[str, Any], folder: Path) -> tuple[int, bytes, bytes]:
+        seen.extend(sorted(path.name for path in folder.rglob("*")))
+        words = request["argv"]
+        places = [words[3], words[5].rpartition("=")[2], words[7].rpartition("=")[2]]
+        there = [Path(place.replace(WORK, str(keeper.guest))) for place in places]
+        texts.extend([there[0].read_text(), there[1].read_text(), (there[2] / "x").read_text()])
+        texts.append(there[0].with_name(f"{there[0].name}.dockerignore").read_text())
+        return 0, b"", b""
+
+    keeper.client = client
+    more = ("--secret", f"id=k,src={outside}/key", "--build-context", "more=../outside/more")
+    assert wherry("docker", "build", "-f", "../outside/Dockerfile", *more, ".").code == 0
+    assert texts == ["FROM scratch\n", "key", "more", "app\n"]
+    assert "key" in seen and "app" not in seen  # its own .dockerignore counts, not the context's
+    assert keeper.copies == []
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        "-f ../Dockerfile .", "--secret id=x,src=/etc/hostname .", "--build-context n=.. .", "--iidfile id .",
+        "-f ../Dockerfile .", "--secret id=x,src=/etc/no .", "--build-context n=../no .", "--iidfile id .",
         "--metadata-file=m .", "-o out .", "--output type=local,dest=out .", "-otype=tar,dest=x.tar .",
         "--cache-to type=local,dest=c .", "nowhere", "Dockerfile",
     ],
@@ -219,13 +246,50 @@ def test_compose_files_by_name(wherry: Wherry, seen: Seen, project: Path, monkey
 
 @pytest.mark.parametrize(
     "line",
-    ["      - ../data:/data", "    build: ..", "      context: ../x", "      - ../common.env", '    env_file: "../a.env"'],
+    [
+        "    volumes: # here\n      - ../data:/data",
+        "    build: ..",
+        "      context: ../x",
+        '    env_file: "../a.env"',
+        "    command:\n      - ../x\n    env_file:\n    - ../common.env",
+        "    develop:\n      watch:\n        - path: ../x",
+        "include:\n  - ../other.yaml",
+        "    volumes:\n      # above\n      - 'a:/b'\n\n      - type: bind\n        source: ../x",
+    ],
 )
 def test_paths_above_the_project_are_refused(line: str, wherry: Wherry, keeper: FakeKeeper, project: Path) -> None:
     (project / "compose.yaml").write_text(f"services:\n  web:\n{line}\n")
     said = wherry("compose", "up")
-    assert said.code == 125 and "compose.yaml, line 3" in said.err
+    assert said.code == 125 and f"compose.yaml, line {3 + line.count(chr(10))}:" in said.err
     assert keeper.requests == []
+
+
+@pytest.mark.parametrize(
+    "items", ["command:\n      - ../run.sh\n      - ..", "entrypoint:\n    - ../x", "labels:\n      - ../x\n    volumes: []"]
+)
+def test_words_that_look_like_paths_above_are_none(items: str, wherry: Wherry, keeper: FakeKeeper, project: Path) -> None:
+    (project / "compose.yaml").write_text(f"services:\n  web:\n    {items}\n    image: x\n")
+    assert wherry("compose", "up").code == 0
+
+
+def test_compose_file_in_dotenv(wherry: Wherry, seen: Seen, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.yaml", "b.yaml", "c.yaml"):
+        (project / name).write_text("services: {}\n")
+    (project / ".env").write_text("X=1\nexport COMPOSE_FILE='a.yaml,b.yaml' # both\nCOMPOSE_PATH_SEPARATOR=,\n")
+
+    def files() -> list[str]:
+        assert wherry("compose", "ps").code == 0
+        return [Path(word).name for word in seen.words if word.endswith(".yaml")]
+
+    assert files() == ["a.yaml", "b.yaml"]
+    (project / "other.env").write_text("COMPOSE_FILE=c.yaml # that\n")
+    assert wherry("compose", "--env-file", "other.env", "ps").code == 0
+    assert "c.yaml" in " ".join(seen.words) and "a.yaml" not in " ".join(seen.words)
+    monkeypatch.setenv("COMPOSE_FILE", "c.yaml")
+    assert files() == ["c.yaml"]
+    monkeypatch.delenv("COMPOSE_FILE")
+    (project / ".env").write_text("# COMPOSE_FILE=a.yaml\n")
+    assert files() == []
 
 
 def test_words_with_dots_are_no_paths(wherry: Wherry, keeper: FakeKeeper, project: Path) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from launcher.cli import context, pack
+from launcher.cli import context, hostfiles, pack
 from launcher.cli.dockerflags import BUILD, BUILDS, BUILDX
 from launcher.cli.ignore import Ignore, parse
+from launcher.cli.transfer import entries
 from launcher.cli.words import Option, Scan, scan
 from launcher.console import Console
 from launcher.errors import Usage
@@ -39,6 +40,27 @@ class Plan:
     root: Path
     words: list[str]
     always: set[str] = field(default_factory=set)
+    aside: dict[str, Path] = field(default_factory=dict)  # what is outside of the context: its name in a copy of its own
+    aside_id: str = field(default_factory=hostfiles.new_id)
+    own_ignore: Path | None = None  # of a Dockerfile outside of the context
+
+    def place(self, value: str, here: Path, what: str) -> str:
+        """Where the file or folder is in the machine. Raises Usage when it is not there."""
+        if not os.path.lexists(here / value):
+            raise Usage(f"{what} {value} is not here.")
+        try:
+            return context.inside(self.root, value, here, what)
+        except Usage:
+            path = (here / value).resolve()
+            name = f"{len(self.aside)}-{path.name}"
+            self.aside[name] = path
+            return f"{context.WORK}/{self.aside_id}/{name}"
+
+    def is_aside(self, place: str) -> bool:
+        return place.startswith(f"{context.WORK}/")
+
+    def aside_entries(self) -> list[pack.Entry]:
+        return [entry for name, path in self.aside.items() for entry in entries(path, path.is_dir(), name)]
 
 
 def run(machine: Client, words: list[str], verb: int) -> int:
@@ -49,14 +71,18 @@ def run(machine: Client, words: list[str], verb: int) -> int:
     planned = plan(words, start, Path.cwd())
     if planned is None:
         return machine.client(["docker", *words])
-    entries = pack.walk(planned.root, ignore_of(planned))
+    sent = pack.walk(planned.root, ignore_of(planned))
     identity = context.new_id()
     control = machine.control()
     try:
-        context.put(control, identity, entries, machine.console)
+        context.put(control, identity, sent, machine.console)
+        if planned.aside:
+            context.put(control, planned.aside_id, planned.aside_entries(), machine.console)
         return machine.client(["docker", *planned.words], cwd=f"{context.WORK}/{identity}")
     finally:
         context.remove(control, identity, machine.console)
+        if planned.aside:
+            context.remove(control, planned.aside_id, machine.console)
 
 
 def first_build_word(words: Sequence[str], verb: int) -> int | None:
@@ -125,12 +151,22 @@ def _place_dockerfile(planned: Plan, read: Scan, here: Path) -> None:
     for option in given:
         value = option.value or ""
         if value != "-" and not _REMOTE.match(value):
-            name = context.inside(planned.root, value, here, "the Dockerfile")
+            name = planned.place(value, here, "the Dockerfile")
             planned.words[option.word] = option.prefix + name
-            planned.always |= {name, f"{name}.dockerignore"}
+            if planned.is_aside(name):
+                _place_ignore_aside(planned, name)
+            else:
+                planned.always |= {name, f"{name}.dockerignore"}
     if not given:
         planned.always |= {"Dockerfile", "Dockerfile.dockerignore"}
     planned.always.add(".dockerignore")
+
+
+def _place_ignore_aside(planned: Plan, name: str) -> None:
+    name = name.rpartition("/")[2]
+    beside = planned.aside[name].with_name(f"{planned.aside[name].name}.dockerignore")
+    if beside.is_file():
+        planned.own_ignore = planned.aside[f"{name}.dockerignore"] = beside
 
 
 def _place_value(planned: Plan, option: Option, here: Path, *, keys: tuple[str, ...], what: str) -> None:
@@ -138,8 +174,9 @@ def _place_value(planned: Plan, option: Option, here: Path, *, keys: tuple[str, 
     for part in (option.value or "").split(","):
         key, equals, value = part.partition("=")
         if equals and key in keys:
-            value = context.inside(planned.root, value, here, what)
-            planned.always.add(value)
+            value = planned.place(value, here, what)
+            if not planned.is_aside(value):
+                planned.always.add(value)
         parts.append(f"{key}{equals}{value}")
     planned.words[option.word] = option.prefix + ",".join(parts)
 
@@ -150,16 +187,17 @@ def _place_build_context(planned: Plan, option: Option, here: Path) -> None:
         return
     if value.startswith("oci-layout:"):
         raise Usage(f"--build-context {option.value} is a folder here, which the machine cannot see yet.", hint=context.LATER)
-    inside = context.inside(planned.root, value, here, "the build context")
-    planned.always |= {inside, *(f"{inside}/{entry.name}" for entry in pack.walk(planned.root / inside))}
+    inside = planned.place(value, here, "the build context")
+    if not planned.is_aside(inside):
+        planned.always |= {inside, *(f"{inside}/{entry.name}" for entry in pack.walk(planned.root / inside))}
     planned.words[option.word] = f"{option.prefix}{name}={inside}"
 
 
 def ignore_of(planned: Plan) -> Ignore | None:
     """The .dockerignore that counts: the Dockerfile's own one if it has one, else the context's."""
     candidates = sorted(name for name in planned.always if name.endswith(".dockerignore") and name != ".dockerignore")
-    for name in [*candidates, ".dockerignore"]:
-        file = planned.root / name
+    own = [planned.own_ignore] if planned.own_ignore is not None else []
+    for file in [*own, *(planned.root / name for name in [*candidates, ".dockerignore"])]:
         if file.is_file():
             always = planned.always | {os.fspath(parent) for path in planned.always for parent in _parents(path)}
             return Ignore(parse(file.read_text(encoding="utf-8", errors="replace")), always)

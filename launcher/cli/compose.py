@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,10 +22,14 @@ from launcher.errors import Usage, WherryError
 _NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 # Commands that need no project.
 _FREE: Final = frozenset({"version", "ls", "help", "completion"})
-# Values of these keys, and items of lists, that begin with ".." are paths in a compose file.
-_PATH_LINE: Final = re.compile(
-    r"""^\s*(?:-\s+)?(?:(?:build|context|dockerfile|source|file|env_file|path|device|extends)\s*:\s*|-\s+)["']?(?P<path>\.\.(?:/[^\s"':]*)?)["']?(?=\s*(?::|$|\#))"""
-)
+# Values of these keys, and items of lists below those, that begin with ".." are paths in a compose file.
+_KEYS: Final = ("build", "context", "dockerfile", "source", "file", "env_file", "path", "device", "extends")
+_LISTS: Final = frozenset({"volumes", "env_file", "include", "label_file", "devices", "path", "additional_contexts"})
+_ABOVE: Final = r"""["']?(?P<path>\.\.(?:/[^\s"':]*)?)["']?(?=\s*(?::|$|\#))"""
+_VALUE: Final = re.compile(rf"^\s*(?:-\s+)?(?:{'|'.join(_KEYS)})\s*:\s*{_ABOVE}")
+_ITEM: Final = re.compile(rf"^\s*-\s+{_ABOVE}")
+_OPENED: Final = re.compile(r"^(?P<indent>\s*)(?P<item>-\s+)?(?P<key>[\w.-]+)\s*:\s*(?:[&!]\S+\s*)?(?:\#.*)?$")
+_DOTENV: Final = re.compile(r"""^\s*(?:export\s+)?(?P<name>COMPOSE_FILE|COMPOSE_PATH_SEPARATOR)\s*=\s*(?P<value>.*?)\s*$""")
 
 
 class Client(Protocol):
@@ -87,8 +91,8 @@ def find_project(words: Sequence[str], read: Scan, here: Path, env: Mapping[str,
     files = [option.value or "" for option in read.all("-f", "--file")]
     if "-" in files:
         raise Usage("a compose file on standard input cannot be copied with its folder.", hint="Write it to a file: -f FILE")
-    if not files and env.get("COMPOSE_FILE"):
-        files = env["COMPOSE_FILE"].split(env.get("COMPOSE_PATH_SEPARATOR") or os.pathsep)
+    if not files:
+        files = _listed(read, here, env)
     found = [(here / name).resolve() for name in files] or _default_files(here)
     directory = read.value("--project-directory", "--workdir")
     if not found and directory:
@@ -100,6 +104,29 @@ def find_project(words: Sequence[str], read: Scan, here: Path, env: Mapping[str,
     for file in found:
         check_inside(project.folder, file)
     return project
+
+
+def _listed(read: Scan, here: Path, env: Mapping[str, str]) -> list[str]:
+    """The files of COMPOSE_FILE: of the environment, else of the files that compose takes it from."""
+    given = [option.value or "" for option in read.all("--env-file")]
+    place = here / (read.value("--project-directory", "--workdir") or "")
+    kept: dict[str, str] = {}
+    for file in [here / name for name in given] or [place / ".env"]:
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue  # compose says so itself where it must be there
+        for match in filter(None, map(_DOTENV.match, lines)):
+            kept[match["name"]] = _unquoted(match["value"])
+    listed = env.get("COMPOSE_FILE") or kept.get("COMPOSE_FILE", "")
+    separator = env.get("COMPOSE_PATH_SEPARATOR") or kept.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
+    return [name for name in listed.split(separator) if name]
+
+
+def _unquoted(value: str) -> str:
+    if value[:1] in ("'", '"'):
+        return value[1:].partition(value[0])[0]
+    return value.split(" #", 1)[0].rstrip()
 
 
 def _default_files(folder: Path, *, parents: bool = True) -> list[Path]:
@@ -126,10 +153,27 @@ def check_inside(folder: Path, file: Path) -> None:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise Usage(f"{file} cannot be read: {error.strerror}.") from error
+    for number, path in _paths_above(text):
+        context.inside(folder, path, file.parent, f"{file.name}, line {number}:")
+
+
+def _paths_above(text: str) -> Iterator[tuple[int, str]]:
+    """Line and path of what leads above the file's folder. The words of a command may begin with ".." too, and are none."""
+    above: list[tuple[int, str]] = []  # the keys that are open, each with its column
     for number, line in enumerate(text.splitlines(), 1):
-        match = _PATH_LINE.match(line)
+        words = line.lstrip()
+        if not words or words.startswith("#"):
+            continue
+        column, item = len(line) - len(words), words.startswith("-")
+        # An item may stand in the column of its list's key.
+        while above and (above[-1][0] > column or (above[-1][0] == column and not item)):
+            above.pop()
+        match = _VALUE.match(line) or (_ITEM.match(line) if above and above[-1][1] in _LISTS else None)
         if match is not None:
-            context.inside(folder, match["path"], file.parent, f"{file.name}, line {number}:")
+            yield number, match["path"]
+        opened = _OPENED.match(line)
+        if opened is not None:
+            above.append((len(opened["indent"]) + len(opened["item"] or ""), opened["key"]))
 
 
 def _rewrite(project: Project, words: Sequence[str], read: Scan, found: list[Path], here: Path) -> None:

@@ -84,11 +84,24 @@ def _docker(machine: Machine, words: list[str]) -> int:
         from launcher.cli import compose
 
         return compose.run(machine, words[:verb], words[verb + 1 :])
+    if words[verb : verb + 1] and _names_files(words[verb:]):
+        from launcher.cli import hostfiles
+
+        if found := hostfiles.handler(words, verb):
+            return found[0](machine, words, found[1])
     if words[verb : verb + 1] and words[verb] in ("build", "buildx", "image", "builder"):
         from launcher.cli import build
 
         return build.run(machine, words, verb)
     return machine.client(["docker", *words])
+
+
+def _names_files(words: list[str]) -> bool:
+    """Whether a file of this computer may be among the words; all other commands are spared the look."""
+    command = words[1] if words[0] in ("container", "image") and len(words) > 1 else words[0]
+    if command in ("save", "export", "load", "import", "cp"):
+        return True
+    return command in ("run", "create", "exec") and any("file" in word or "seccomp" in word for word in words)
 
 
 def _ssh(machine: Machine, words: list[str]) -> int:

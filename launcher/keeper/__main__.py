@@ -80,7 +80,7 @@ def _follow(keeper: Supervisor, events: Events, connection: Connection) -> None:
 
 
 def _offered(way: RelayPool | None, agents: Agents) -> list[str] | None:
-    """The ssh agents here, where containers can reach one: a guest that runs may have begun before that setting, or be older."""
+    """The ssh agents here, where containers can reach one: a guest may have begun before that setting, or be older."""
     return agents.addresses() if way is not None and way.usable(_RELAY_SECONDS) else None
 
 

@@ -102,3 +102,35 @@ def test_docker_and_the_usual_socket_by_request(machine: Driver, tmp_path: Path)
     for kind in ("docker", "socket"):
         assert machine.wherry("unlink", kind, env=path).returncode == 0
     assert not list((tmp_path / ".local" / "bin").iterdir()) and not list((tmp_path / ".docker" / "run").iterdir())
+
+
+def test_files_of_this_computer_with_the_machines_client(machine: Driver, tmp_path: Path) -> None:
+    (tmp_path / "a.env").write_text("A=one two\n")
+
+    def docker(*words: str) -> str:
+        done = machine.wherry("docker", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    hello = "wherry.internal/hello"
+    identity = docker("create", "--env-file", "a.env", "--cidfile", "cid", hello, "sh", "-c", "cat /in/a.env; echo $A").strip()
+    try:
+        assert (tmp_path / "cid").read_text() == identity
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a.env").write_text("inside\n")
+        docker("cp", "in", f"{identity}:/in")
+        assert docker("start", "-a", identity) == "inside\none two\n"
+        docker("cp", f"{identity}:/in", "out")
+        assert (tmp_path / "out" / "a.env").read_text() == "inside\n"
+        docker("export", "-o", "c.tar", identity)
+        docker("import", "c.tar", "link-imported")
+        docker("save", "-o", "i.tar", "link-imported")
+        docker("rmi", "link-imported")
+        assert "link-imported" in docker("load", "-i", "i.tar")
+        (tmp_path / "context").mkdir()
+        (tmp_path / "Dockerfile").write_text(f"FROM {hello}\nRUN --mount=type=secret,id=k grep -q two /run/secrets/k\n")
+        docker("build", "-q", "-f", "Dockerfile", "--secret", "id=k,src=a.env", "context")
+        assert not machine.ssh("ls /var/lib/wherry/work").split()
+    finally:
+        machine.wherry("docker", "rm", "-f", identity)
+        machine.wherry("docker", "rmi", "link-imported")
