@@ -43,9 +43,7 @@ def helper(name: str) -> Path:
 def static(name: str) -> Path:
     """The path of tests/guest/NAME.c as a program that needs no library, for a container."""
     program = helper("await").with_name(name)
-    subprocess.run(
-        [_compiler(), "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / f"{name}.c"], check=True
-    )
+    subprocess.run([compiler(), "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / f"{name}.c"], check=True)
     return program
 
 
