@@ -38,7 +38,7 @@ demo: iso
 test: setup
 	$(PYTHON) iso/build.py --arch amd64
 	$(PYTHON) iso/build.py --arch arm64 --fast
-	$(PYTEST)
+	$(PYTEST) -n 2 --dist loadfile --durations=40
 
 unit: setup
 	$(PYTEST) -m "not vm and not install"
