@@ -146,6 +146,11 @@ def connect(path: Path) -> Framed:
     except (FileNotFoundError, ConnectionError) as error:
         stream.close()
         raise NotRunning("the machine is not running.", hint="wherry up") from error
+    except OSError as error:
+        stream.close()
+        if error.errno is None:  # "path too long": no keeper can listen there, which the next start says
+            raise NotRunning("the machine is not running.", hint="wherry up") from error
+        raise
     except BaseException:
         stream.close()
         raise

@@ -104,3 +104,8 @@ def test_another_protocol_is_refused() -> None:
     control.check_request({"protocol": control.PROTOCOL, "wherry": __version__})
     with pytest.raises(WherryError, match="protocol"):
         control.check_request({"protocol": control.PROTOCOL + 1, "wherry": "9"})
+
+
+def test_where_no_socket_can_be_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(NotRunning):
+        control.connect(tmp_path / ("x" * 150))

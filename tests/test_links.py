@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,10 @@ Wherry = Callable[..., Said]
 
 
 @pytest.fixture
-def user(request: pytest.FixtureRequest, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's home with ~/.local/bin on PATH, and without any docker."""
+def user(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's home with ~/.local/bin on PATH, and without any docker. Its path is short: sockets are in it."""
     running = "keeper" in request.fixturenames
-    folder = tmp_path / "user"
+    folder = Path(tempfile.mkdtemp(prefix="w"))
     (folder / ".local" / "bin").mkdir(parents=True)
     (folder / "runtime").mkdir()
     monkeypatch.setenv("HOME", str(folder))
@@ -36,7 +38,8 @@ def user(request: pytest.FixtureRequest, home: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "runtime"))
     if not running:
         make_machine()
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 def places(user: Path) -> list[Path]:
