@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher import host
+from launcher.errors import Damaged
 
 # .NAME.PID-RANDOM: the pid tells whether the one who writes is still there.
 _TEMPORARY: Final = re.compile(r"\..+\.(?P<pid>[0-9]{1,10})-[0-9a-f]{8}(?:\.deleted)?")
@@ -39,6 +41,19 @@ def write_private(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)
         raise
+
+
+def read_texts(path: Path) -> list[str]:
+    """A JSON list of texts, empty where there is no file. Raises Damaged for anything else: it is not to be written over."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path} cannot be read: {error}.", hint="Mend the file, or move it away.") from error
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Damaged(f"{path} is no list of texts.", hint="Mend the file, or move it away.")
+    return value
 
 
 def sync(path: Path) -> None:

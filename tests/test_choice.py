@@ -13,26 +13,23 @@ from typing import Any
 import pytest
 
 from launcher.config import GIB, MachineConfig
-from launcher.errors import WherryError
+from launcher.errors import Damaged, WherryError
 from launcher.keeper.ports import plan, shown
 from launcher.keeper.ports.aliases import PORT, Aliases
 from launcher.keeper.ports.bindings import CHOSEN_FROM
 from tests.dockerd import dockerd
 from tests.guestserver import guest
-from tests.test_publisher import Setup, free_port, listens, until
+from tests.loopback import free_port, listens, until
+from tests.test_publisher import Setup, keeper_with_ports
 
 BOTH = ("127.0.0.1", "::1")
 
 
 @pytest.fixture
 def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with guest(tmp_path) as machine, dockerd(tmp_path / "books.sock") as books:
-        machine.engine = books.path
-        made = Setup(machine, books)
+    with keeper_with_ports(tmp_path, monkeypatch) as made:
         made.connect()
         yield made
-        made.close()
 
 
 def call(setup: Setup, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -103,6 +100,15 @@ def test_what_the_guest_has_stays(tmp_path: Path, address: str, port: int) -> No
 
 def test_127_0_0_1_stands_beside_a_publish_address_of_the_network(tmp_path: Path) -> None:
     assert Aliases(tmp_path / "a", ("192.168.1.5",)).encode("127.0.0.1", 80)[1] == PORT
+
+
+def test_a_damaged_list_of_addresses_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("[")
+    known = Aliases(tmp_path / "a", BOTH)
+    with pytest.raises(Damaged, match="cannot be read"):
+        known.encode("192.168.1.5", 80)
+    assert known.decode("127.128.0.80", PORT) == ("127.128.0.80", PORT)
+    assert (tmp_path / "a").read_text() == "["
 
 
 def test_what_only_looks_like_an_alias_stays(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from launcher import host
-from launcher.errors import Usage
+from launcher.errors import Damaged, Usage
 from launcher.host import windows
 from launcher.keeper.ports import byhand, inner, sockets
 from launcher.keeper.ports.aliases import Aliases
@@ -29,24 +29,11 @@ from launcher.keeper.ports.holders import Holders
 from launcher.keeper.ports.pace import WIDTH, Pace
 from launcher.keeper.ports.sockets import Taken
 from launcher.qemu.qmp import Qmp
+from tests.loopback import free_port, until
 from tests.slirp import Slirp
 
 V4 = ("127.0.0.1",)
 BOTH = ("127.0.0.1", "::1")
-
-
-def until(true: Callable[[], bool]) -> None:
-    """The bound is a hang guard."""
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def everything(stream: socket.socket) -> bytes:
@@ -216,8 +203,10 @@ Startport    Endport
 
 
 @contextlib.contextmanager
-def served(slirp: Slirp, proto: str = "tcp", published: tuple[str, ...] = V4) -> Iterator[int]:
-    forwarder = Forwarder(lambda: cast(Qmp, slirp))
+def served(
+    slirp: Slirp, proto: str = "tcp", published: tuple[str, ...] = V4, held: Callable[[], bool] = lambda: False
+) -> Iterator[int]:
+    forwarder = Forwarder(lambda: cast(Qmp, slirp), held)
     binding = Binding(proto, "", free_port())
     port = forwarder.open(proto, binding.target, sockets.bind(binding, published))
     try:
@@ -238,6 +227,20 @@ def test_half_a_connection_may_end() -> None:
         stream.sendall(b"abc" * 100_000)
         stream.shutdown(socket.SHUT_WR)
         assert everything(stream) == b"cba" * 100_000
+
+
+def test_a_machine_that_is_held_refuses_at_once() -> None:
+    held = [True]
+    slirp = Slirp(echo_to_the_end)
+    with served(slirp, held=lambda: held[0]) as port:
+        with socket.create_connection(("127.0.0.1", port)) as stream, pytest.raises(ConnectionResetError):
+            stream.recv(1)
+        assert not slirp.targets
+        held[0] = False
+        with socket.create_connection(("127.0.0.1", port)) as stream:
+            stream.sendall(b"ab")
+            stream.shutdown(socket.SHUT_WR)
+            assert everything(stream) == b"ba"
 
 
 def test_the_servers_half_may_end_first() -> None:
@@ -377,7 +380,7 @@ def test_rules_that_a_killed_keeper_left_are_known() -> None:
 
 @pytest.fixture
 def holders() -> Iterator[Holders]:
-    forwarder = Forwarder(lambda: None)
+    forwarder = Forwarder(lambda: None, lambda: False)
     made = Holders(forwarder, V4)
     yield made
     made.close()
@@ -474,6 +477,18 @@ def test_forwards_are_read(text: str, binding: Binding) -> None:
 def test_what_is_no_forward(text: str) -> None:
     with pytest.raises(Usage):
         byhand.parse(text)
+
+
+@pytest.mark.parametrize("text", ["[", "{}", "[80]"])
+def test_a_damaged_list_of_forwards_is_left_as_it_is(text: str, holders: Holders, tmp_path: Path) -> None:
+    (tmp_path / "forwards.json").write_text(text)
+    made = ByHand(tmp_path / "forwards.json", holders)
+    made.begin()
+    for action in ("add", "remove"):
+        with pytest.raises(Damaged, match="forwards"):
+            made.change(action, f"{free_port()}:80")
+    assert (tmp_path / "forwards.json").read_text() == text
+    assert holders.listing() == []
 
 
 def test_a_forward_by_hand_comes_back(holders: Holders, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -24,27 +25,9 @@ from launcher.state import State
 from launcher.store import MachineDir
 from tests.dockerd import Dockerd, dockerd
 from tests.guestserver import Guest, guest
+from tests.loopback import free_port, listens, until
 
 ID, OTHER = "a" * 64, "b" * 64
-
-
-def until(true: Callable[[], bool]) -> None:
-    """The bound is a hang guard."""
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Keeper:
@@ -100,14 +83,21 @@ class Setup:
         self.ports.close()
 
 
-@pytest.fixture
-def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+@contextlib.contextmanager
+def keeper_with_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+    """Not connected yet."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with guest(tmp_path) as machine, dockerd(tmp_path / "books.sock") as books:
         machine.engine = books.path
         made = Setup(machine, books)
         yield made
         made.close()
+
+
+@pytest.fixture
+def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+    with keeper_with_ports(tmp_path, monkeypatch) as made:
+        yield made
 
 
 def publish(setup: Setup, identity: str, port: int, **settings: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -16,16 +15,19 @@ class Master:
     def __init__(self, machine: Driver) -> None:
         self._machine = machine
         self._control = machine.path / "ssh.control"
+        place = machine.path / "home" / "machines" / machine.name
+        known = machine.path / "known_hosts"
+        known.write_text(f"wherry {(place / 'host_ed25519.pub').read_text()}")
         options = {
-            "StrictHostKeyChecking": "no",
-            "UserKnownHostsFile": os.devnull,
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": str(known),
+            "HostKeyAlias": "wherry",
             "LogLevel": "ERROR",
             "Ciphers": "aes128-gcm@openssh.com",
             "ControlPath": str(self._control),
         }
-        key = machine.path / "home" / "machines" / machine.name / "id_ed25519"
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        self._argv = ["ssh", "-i", str(key), "-p", str(machine.status()["ssh_port"]), *words]
+        self._argv = ["ssh", "-i", str(place / "id_ed25519"), "-p", str(machine.status()["ssh_port"]), *words]
 
     def __enter__(self) -> Self:
         subprocess.run([*self._argv, "-M", "-N", "-f", "root@127.0.0.1"], check=True, stderr=subprocess.DEVNULL)

@@ -183,6 +183,7 @@ def test_a_channel_that_ends_before_it_said_anything(start: Maker, tmp_path: Pat
     answer = tmp_path / "answer"
     answer.write_bytes(b"lost\n")
     relay = start("-a", str(answer))
+    idle = relay.descriptors()
     for said in (b"", b"half of"):
         channel = relay.dial()
         with relay.call(b"ask") as client:
@@ -190,6 +191,7 @@ def test_a_channel_that_ends_before_it_said_anything(start: Maker, tmp_path: Pat
             channel.sendall(said)
             channel.close()
             assert everything(client) == (said or b"lost\n")
+        relay.wait(lambda: relay.descriptors() == idle)  # dial counts them
 
 
 def test_a_client_that_went_while_it_waited_gets_no_channel(start: Maker) -> None:

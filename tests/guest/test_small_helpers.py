@@ -18,7 +18,7 @@ def test_log_keeps_the_process_id_and_both_streams(tmp_path: Path) -> None:
     command = [helper("log"), file, "100000", "sh", "-c", "echo $$; echo err >&2; exit 9"]
     with subprocess.Popen(command) as process:
         assert process.wait(10) == 9
-        wait_for(lambda: file.read_text() == f"{process.pid}\nerr\n")
+        wait_for(lambda: file.exists() and file.read_text() == f"{process.pid}\nerr\n")
 
 
 def wait_for(condition: object, seconds: float = 10) -> None:

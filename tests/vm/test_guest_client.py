@@ -102,4 +102,4 @@ def test_a_keeper_that_is_replaced_is_met_again(machine: Driver) -> None:
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda _: machine.docker("version", "--format", "{{.Server.Os}}"), range(3)))
     assert answers == ["linux\n"] * 3
-    assert machine.ssh("docker ps -q --no-trunc; ps -o args | grep -c '[r]elay -'").split()[-1] == "1"
+    assert machine.ssh("docker ps -q --no-trunc; ps -o args | grep -c '[r]elay -a'").split()[-1] == "1"

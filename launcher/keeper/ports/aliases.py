@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from launcher import files
-from launcher.errors import WherryError
+from launcher.errors import Damaged, WherryError
 
 log = logging.getLogger("wherry.ports")
 
 PORT: Final = 65001
 # The guest listens there itself: sshd, its resolver, and all of the above.
 _OF_THE_GUEST: Final = (22, 53, PORT)
-_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104
 _LOCAL: Final = "127.0.0.1"
 _FIRST, _LAST = 128, 254
 SHAPE: Final = re.compile(r"127\.(1(?:2[89]|[3-9]\d)|2[0-4]\d|25[0-4])\.(\d{1,3})\.(\d{1,3})")
@@ -40,7 +40,8 @@ class Aliases:
         self._known: list[str] | None = None  # by A - 128; addresses as the user wrote them, "" for none
 
     def encode(self, address: str, port: int) -> tuple[str, int]:
-        """Address and port to tell the engine. Raises WherryError when there were too many addresses."""
+        """Address and port to tell the engine. Raises WherryError when there were too many addresses, or the file is damaged:
+        made anew it would give the addresses of containers that are there another meaning."""
         if not self._needed(address, port):
             return address, port
         with self._lock:
@@ -61,7 +62,11 @@ class Aliases:
         if match is None:
             return address, port
         with self._lock:
-            known = self._read()
+            try:
+                known = self._read()
+            except Damaged as error:
+                log.warning("%s", error.message)
+                return address, port
         number = int(match[1]) - _FIRST
         return (known[number], int(match[2]) << 8 | int(match[3])) if number < len(known) else (address, port)
 
@@ -70,19 +75,12 @@ class Aliases:
             return True
         if address == _LOCAL:
             # It stands beside what is published on every address of the guest, unless that has this one too.
-            return not {_LOCAL, _EVERYWHERE} & set(self._published)
-        return address not in ("", _EVERYWHERE) and is_address(address)
+            return not {_LOCAL, EVERYWHERE} & set(self._published)
+        return address not in ("", EVERYWHERE) and is_address(address)
 
     def _read(self) -> list[str]:
         if self._known is None:
-            try:
-                found = json.loads(self._path.read_text(encoding="utf-8"))
-                self._known = [str(one) for one in found] if isinstance(found, list) else []
-            except FileNotFoundError:
-                self._known = []
-            except (OSError, ValueError) as error:
-                log.warning("%s: %s", self._path.name, error)
-                self._known = []
+            self._known = files.read_texts(self._path)
         return self._known
 
 

@@ -7,10 +7,10 @@ import logging
 import re
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from launcher import files
-from launcher.errors import Usage, WherryError
+from launcher.errors import Damaged, Usage, WherryError
 from launcher.keeper.ports.bindings import NIC, Binding
 from launcher.keeper.ports.holders import Holders
 from launcher.keeper.ports.publisher import BY_HAND
@@ -43,7 +43,12 @@ class ByHand:
     def begin(self) -> None:
         """Have those that were made before; one that is taken now is tried again."""
         with self._lock:
-            for text in self._read():
+            try:
+                kept = files.read_texts(self._path)
+            except Damaged as error:
+                log.warning("%s", error.message)
+                return
+            for text in kept:
                 try:
                     binding = parse(text)
                 except WherryError as error:
@@ -52,11 +57,11 @@ class ByHand:
                 self._holders.hold(_identity(binding), "", [binding])
 
     def change(self, action: str, text: str) -> None:
-        """`add` or `remove`. Raises Taken, Usage."""
+        """`add` or `remove`. Raises Taken, Usage, Damaged."""
         binding = parse(text)
         identity = _identity(binding)
         with self._lock:
-            kept = self._read()
+            kept = files.read_texts(self._path)
             if action == "add":
                 if text in kept:
                     return
@@ -71,16 +76,6 @@ class ByHand:
                 self._write([one for one in kept if one not in found])
             else:
                 raise Usage(f"port knows no {action!r}.")
-
-    def _read(self) -> list[str]:
-        try:
-            value: Any = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
-            log.warning("%s: %s", self._path.name, error)
-            return []
-        return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
     def _write(self, texts: list[str]) -> None:
         files.write_private(self._path, json.dumps(texts).encode())

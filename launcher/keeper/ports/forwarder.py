@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from launcher.keeper.ports.inner import Inner, Monitor
@@ -33,10 +33,14 @@ class Port(Protocol):
 
 
 class Forwarder:
-    """Safe to use from many threads, but not from the loop itself."""
+    """Safe to use from many threads, but not from the loop itself.
 
-    def __init__(self, monitor: Monitor) -> None:
+    `held`: QEMU stands, so a new TCP connection is broken off at once, which would get no answer.
+    """
+
+    def __init__(self, monitor: Monitor, held: Callable[[], bool]) -> None:
         self._monitor = monitor
+        self._held = held
         self._ports: set[Port] = set()  # with what they have begun, until that has ended
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ports", daemon=True)
@@ -72,7 +76,7 @@ class Forwarder:
 
     async def _open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
         inner = Inner(self._monitor, proto, target)
-        port: Port = TcpPort(inner, bound) if proto == "tcp" else UdpPort(inner, bound)
+        port: Port = TcpPort(inner, bound, self._held) if proto == "tcp" else UdpPort(inner, bound)
         await port.open()
         self._ports = {one for one in self._ports if one.connections or not one.closed} | {port}
         return port

@@ -42,7 +42,7 @@ class PortService:
     def __init__(self, keeper: Keeper, events: Events) -> None:
         self._keeper = keeper
         self._swept = False
-        self._forwarder = Forwarder(keeper.monitor)
+        self._forwarder = Forwarder(keeper.monitor, lambda: bool(keeper.state.paused))
         published = _published(keeper.directory)
         self.holders = Holders(self._forwarder, published, self._report)
         self.by_hand = ByHand(keeper.directory.forwards_file, self.holders)

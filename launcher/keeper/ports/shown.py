@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from launcher.keeper.ports import bindings
-from launcher.keeper.ports.aliases import PORT, Aliases
+from launcher.keeper.ports.aliases import EVERYWHERE, PORT, Aliases
 
-_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104
 _CHOSEN: Final = re.compile(rb'"(\d+)-\1"')
 Moved = Callable[[str], dict[tuple[str, int], int]]  # by a container's id: Holders.moved
 
@@ -33,12 +32,12 @@ def _container(found: dict[str, Any], aliases: Aliases, moved: dict[tuple[str, i
     for port in _list(found.get("Ports")):  # in the list of containers
         if "PublicPort" in port:
             address, number = aliases.decode(str(port.get("IP") or ""), port["PublicPort"])
-            port["IP"] = address if address or not port.get("IP") else _EVERYWHERE
+            port["IP"] = address if address or not port.get("IP") else EVERYWHERE
             port["PublicPort"] = moved.get((str(port.get("Type")), number), number)
     for proto, entry in _entries((found.get("NetworkSettings") or {}).get("Ports")):
         guest = str(entry.get("HostIp") or "")
         address, number = aliases.decode(guest, bindings.single(entry.get("HostPort")))
-        entry["HostIp"] = address if address or not guest else _EVERYWHERE
+        entry["HostIp"] = address if address or not guest else EVERYWHERE
         entry["HostPort"] = str(moved.get((proto, number), number))
     for _, entry in _entries((found.get("HostConfig") or {}).get("PortBindings")):
         text = entry.get("HostPort")

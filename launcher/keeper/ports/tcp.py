@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
 
@@ -26,8 +27,9 @@ _DRAIN_SECONDS: Final = 30.0  # for what a container that has ended said last
 class TcpPort:
     """Serves its listening sockets in the forwarder's loop, from `open` to `close`."""
 
-    def __init__(self, inner: Inner, sockets: list[Bound]) -> None:
+    def __init__(self, inner: Inner, sockets: list[Bound], held: Callable[[], bool]) -> None:
         self._inner = inner
+        self._held = held
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
         self._ends: set[_End] = set()
@@ -68,6 +70,10 @@ class TcpPort:
         """End connections that have not ended by themselves."""
         for end in list(self._ends):
             end.reset()
+
+    @property
+    def refuses(self) -> bool:
+        return self.closed or self._held()
 
     def begin(self, outer: _End) -> None:
         self._ends.add(outer)
@@ -196,7 +202,7 @@ class _Outer(_End):
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         foreign = peer and not ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
-        if self._port.closed or (self._only_local and foreign):
+        if self._port.refuses or (self._only_local and foreign):
             self.reset()
         else:
             self._port.begin(self)
