@@ -9,7 +9,8 @@ import pytest
 
 from launcher import host
 from launcher.errors import NoProgress
-from launcher.machine import keepers
+from launcher.machine import keepers, run, succession
+from launcher.report import SilentReporter
 from tests.fakes import FakeKeeper
 
 
@@ -46,3 +47,11 @@ def test_one_without_our_lock_is_that_of_a_folder_before(keeper: FakeKeeper) -> 
     assert keepers.status(keeper.directory) == "running"
     keeper.directory.lock_file.unlink()
     assert keepers.status(keeper.directory) == "stopping"
+
+
+def test_a_keeper_that_another_was_quicker_than_ends(keeper: FakeKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two begin where a command was killed after it had started one."""
+    assert run.start_keeper(keeper.directory) is False
+    answers = iter([None, "running"])  # the first look came before the other one listened
+    monkeypatch.setattr(succession, "serving", lambda *_: next(answers))
+    assert run.ensure_keeper(keeper.directory, SilentReporter()) == "running"

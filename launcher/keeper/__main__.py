@@ -1,4 +1,5 @@
-"""`python -m launcher.keeper NAME [ACTION]`: started by `launcher.machine`, writes "ready" on stdout when it listens.
+"""`python -m launcher.keeper NAME [ACTION]`: started by `launcher.machine`, writes "ready" on stdout when it listens,
+or "served" when another one keeps the machine.
 
 ACTION is what the start may do with the data disk, one of `seed.ACTIONS`; or `stop`: to take over the QEMU that a dead keeper
 left, and end it.
@@ -12,9 +13,10 @@ import logging.handlers
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
-from launcher import host, store
+from launcher import control, host, store
 from launcher.errors import WherryError, of_system
 from launcher.keeper.agent import CHANNELS as AGENT_CHANNELS
 from launcher.keeper.agent import Agents
@@ -31,6 +33,7 @@ from launcher.store import MachineDir
 
 _LOG_BYTES = 1 << 20
 _RELAY_SECONDS = 5.0
+_LOOKS_EVERY = 0.1
 
 
 def _log_to(directory: MachineDir) -> None:
@@ -84,12 +87,27 @@ def _offered(way: RelayPool | None, agents: Agents) -> list[str] | None:
     return agents.addresses() if way is not None and way.usable(_RELAY_SECONDS) else None
 
 
+def _lock(directory: MachineDir) -> int | None:
+    """The lock that a machine's one keeper has; None when another one has it and keeps the machine.
+
+    machine/run.py starts one at a time; but when it is killed, the next command may start another before the first has come
+    as far as here. One that is about to end is waited for. Nobody gives the lock back: it goes with the process, so that
+    whoever gets it next finds nothing of us left.
+    """
+    while (lock := host.current().lock(directory.lock_file, wait=False)) is None:
+        with contextlib.suppress(WherryError):
+            if control.status(directory.control_socket)["status"] in ("starting", "running"):
+                return None
+        time.sleep(_LOOKS_EVERY)
+    return lock
+
+
 def _keep(directory: MachineDir, action: str) -> int:
     _log_to(directory)
-    # An earlier keeper that is about to end still holds the lock; two at once cannot be, machine/run.py starts one at a time.
-    # Nobody gives it back: it goes with the process, so that whoever gets it next finds nothing of us left.
-    lock = host.current().lock(directory.lock_file, wait=True)
-    assert lock is not None
+    lock = _lock(directory)
+    if lock is None:
+        _tell("served")
+        return 0
     try:
         keeper = Supervisor(directory, only_stop=action == "stop", disk_action=action)
         events = Events(keeper.healer.engine_doubted)

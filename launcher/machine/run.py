@@ -108,11 +108,11 @@ def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = 
     from launcher.machine import wayback
 
     with starting(directory):
-        found = succession.serving(directory, report)
-        if found is None:
+        while (found := succession.serving(directory, report)) is None:
             if not directory.qemu_runs():
                 wayback.settle(directory)
-            start_keeper(directory, "stop" if only_stop else disk_action)
+            if start_keeper(directory, "stop" if only_stop else disk_action):
+                break
         return found
 
 
@@ -140,8 +140,11 @@ def _runs_for_us(directory: MachineDir) -> bool:
     return succession.ours(answer) and answer["status"] == "running" and directory.keeper_lives()
 
 
-def start_keeper(directory: MachineDir, action: str = "") -> None:
-    """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none."""
+def start_keeper(directory: MachineDir, action: str = "") -> bool:
+    """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none.
+
+    False when one was on its way that a killed command had started: that one keeps the machine.
+    """
     import threading
 
     from launcher import proc
@@ -163,11 +166,15 @@ def start_keeper(directory: MachineDir, action: str = "") -> None:
     with keeper.stdout:
         word = keeper.stdout.readline().decode().strip()
     guard.cancel()
+    if word == "served":
+        keeper.wait()
+        return False
     if word != "ready":
         message = word.removeprefix("error ") or "it ended before it began"
         raise WherryError(f"the machine's keeper did not start: {message}", hint=f"wherry logs keeper {directory.name}")
     # It outlives us; no warning about a child that was not waited for.
     keeper.returncode = 0
+    return True
 
 
 def _keeper_environment() -> dict[str, str]:
