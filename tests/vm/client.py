@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def unpack(folder: Path) -> None:
         if deb is None:
             pytest.skip(f"{package} is not in {debs}: make iso fetches it")
         subprocess.run(["dpkg-deb", "-x", str(deb), str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def following(stream: Any) -> Iterator[Any]:
+    """A stream of docker-py, ended with its descriptor: its own close() leaves that to the response, which nobody closes."""
+    try:
+        yield stream
+    finally:
+        stream.close()
+        stream._response.close()
 
 
 class Client:

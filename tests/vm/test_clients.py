@@ -29,7 +29,7 @@ import docker
 import pytest
 
 from tests.images.build import Built, build
-from tests.vm.client import Client
+from tests.vm.client import Client, following
 from tests.vm.driver import SOAK, Driver
 from tests.vm.registry import Registry, registry
 
@@ -92,15 +92,14 @@ def test_docker_py_builds_and_runs(engine: docker.DockerClient, tmp_path: Path) 
 
 def test_docker_py_with_a_container_that_runs(engine: docker.DockerClient) -> None:
     words = ["sh", "-c", "echo begin; while :; do echo tick; sleep 1; done"]
-    with closing(engine.events(decode=True, filters={"type": "container", "event": "start"})) as events:
+    with following(engine.events(decode=True, filters={"type": "container", "event": "start"})) as events:
         container = engine.containers.run(BASE, words, detach=True, init=True, name="py")
         try:
             assert next(events)["Actor"]["Attributes"]["name"] == "py"
-            lines = container.logs(stream=True, follow=True)
-            got = b""
-            while got.count(b"tick\n") < 2:
-                got += next(lines)
-            lines.close()
+            with following(container.logs(stream=True, follow=True)) as lines:
+                got = b""
+                while got.count(b"tick\n") < 2:
+                    got += next(lines)
             assert got.startswith(b"begin\n")
             _exec(container)
             _copies(container)

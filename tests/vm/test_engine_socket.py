@@ -20,7 +20,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.vm.client import Client
+from tests.vm.client import Client, following
 from tests.vm.driver import Driver
 
 pytestmark = pytest.mark.vm
@@ -136,7 +136,7 @@ def test_logs_events_and_stats(client: Client, busy: str, api: docker.APIClient)
         assert child.stdout is not None
         assert [child.stdout.readline() for _ in range(3)] == [b"begin\n", b"tick\n", b"tick\n"]
         child.terminate()
-    with closing(api.events(decode=True, filters={"event": "rename"})) as events:
+    with following(api.events(decode=True, filters={"event": "rename"})) as events:
         timer = threading.Timer(1, client, ("rename", busy, "renamed"))
         timer.start()
         assert next(iter(events))["Actor"]["Attributes"]["name"] == "renamed"
