@@ -6,28 +6,26 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import psutil
 
-from launcher import __version__, control, host
+from launcher import __version__, control
 from launcher.control import Framed
 from launcher.errors import NotRunning, Usage, WherryError, from_json
 from launcher.keeper import access, engine, sessions, starter
+from launcher.keeper.listener import UnixListener
 from launcher.keeper.proxy.server import GUEST
 from launcher.keeper.slots import StartSlots
 from launcher.keeper.supervisor import Supervisor
-from launcher.store import LONGEST_SOCKET
 
 log = logging.getLogger("wherry.keeper.server")
 
 _LOOKS: Final = ("status", "handover", "watch")  # may be cut at any time: the client sees it, and asks the next keeper
 _LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
 _RELAY_SECONDS: Final = 5.0  # a client that comes with the first connection waits so long for the channels
-_BACKLOG: Final = 256  # many commands at once are normal: compose, IDEs, scripts
 
 
 class Server:
@@ -52,13 +50,11 @@ class Server:
         self._change_port = change_port
         self._relayed = relayed
         self._learn_agent = learn_agent
-        self._path = keeper.directory.control_socket
+        self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
         self._slots = StartSlots(max(2, keeper.config.cpus))
         self._started = psutil.Process().create_time()
-        self._listening: socket.socket | None = None
-        self._made: os.stat_result | None = None
         self._waiting: set[threading.Thread] = set()
         self._others = others
         self._working = 0  # requests that a handover would cut short
@@ -67,39 +63,17 @@ class Server:
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
-        if len(os.fsencode(self._path)) > LONGEST_SOCKET:
-            raise WherryError(f"{self._path} is too long for a socket.", hint="Set XDG_RUNTIME_DIR to a shorter folder.")
-        host.current().make_private(self._path.parent)
-        self._path.unlink(missing_ok=True)
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listening.bind(str(self._path))
-        self._path.chmod(0o600)
-        self._made = os.stat(self._path)
-        self._listening.listen(_BACKLOG)
-        threading.Thread(target=self._accept, args=(self._listening,), name="control", daemon=True).start()
+        self._listener.start()
 
     def close(self) -> None:
         """Nobody can connect any more; who waits for the end of the machine still hears of it."""
-        with contextlib.suppress(OSError):
-            # Where our folder was deleted and made anew, a newer keeper listens at this path.
-            if self._made is not None and os.path.samestat(os.stat(self._path), self._made):
-                self._path.unlink()
-                self._path.parent.rmdir()  # which it refuses as long as QEMU's sockets are in it
-        if self._listening is not None:
-            # Closing alone does not wake the thread that accepts.
+        ours = self._listener.in_place  # where our folder was deleted and made anew, a newer keeper listens there
+        self._listener.close()
+        if ours:
             with contextlib.suppress(OSError):
-                self._listening.shutdown(socket.SHUT_RDWR)
-            self._listening.close()
+                self._keeper.directory.control_socket.parent.rmdir()  # refused as long as QEMU's sockets are in it
         for waiting in list(self._waiting):
             waiting.join(_LAST_WORDS)
-
-    def _accept(self, listening: socket.socket) -> None:
-        while True:
-            try:
-                stream, _ = listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(Framed(stream),), name="request", daemon=True).start()
 
     def _serve(self, framed: Framed) -> None:
         try:

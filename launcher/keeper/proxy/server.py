@@ -10,11 +10,12 @@ from typing import Final, Protocol
 from paramiko import Channel
 
 from launcher.keeper.engine import SOCKET
+from launcher.keeper.listener import UnixListener
 from launcher.keeper.proxy.client import Client, SocketClient
 from launcher.keeper.proxy.create import Rules
-from launcher.keeper.proxy.listener import UnixListener
 from launcher.keeper.proxy.paths import clean
-from launcher.keeper.proxy.relay import Ports, Relay
+from launcher.keeper.proxy.published import Ports
+from launcher.keeper.proxy.relay import Relay
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 
@@ -44,9 +45,10 @@ class EngineProxy:
         self._ports = ports
         path = keeper.directory.engine_socket
         self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST}), agents=agents)
-        self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)))
+        self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)), "engine")
         self._relays: set[Relay] = set()
-        self._changed = threading.Condition()
+        self._closed = False
+        self._changed = threading.Condition()  # for the two above
 
     def start(self) -> None:
         """Raises WherryError when the socket cannot be made."""
@@ -56,6 +58,7 @@ class EngineProxy:
         """End every connection."""
         self._listener.close()
         with self._changed:
+            self._closed = True
             for relay in self._relays:
                 relay.hang_up()
 
@@ -69,6 +72,8 @@ class EngineProxy:
         relay = Relay(client, self._dial, self._rules, self._ports)
         with self._changed:
             self._relays.add(relay)
+            if self._closed:
+                relay.hang_up()
         try:
             relay.serve()
         finally:

@@ -1,4 +1,4 @@
-"""Where clients connect: on this system a unix socket that only its owner can open."""
+"""Where clients of the keeper connect: on this system a unix socket that only its owner can open."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from launcher import host
 from launcher.errors import WherryError
 from launcher.store import LONGEST_SOCKET
 
-log = logging.getLogger("wherry.proxy")
+log = logging.getLogger("wherry.keeper.listener")
 
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 1024  # many at once are normal: compose, IDEs, scripts
 _NO_ROOM_SECONDS: Final = 0.2
 
 
 class UnixListener:
-    """Hands every connection to `serve` in a thread of its own. Another system's pipe needs the same three calls."""
+    """Hands every connection to `serve` in a thread of its own. Another system's pipe needs the same calls."""
 
-    def __init__(self, path: Path, serve: Callable[[socket.socket], None]) -> None:
+    def __init__(self, path: Path, serve: Callable[[socket.socket], None], name: str) -> None:
+        """`name` is that of the threads."""
         self._path = path
         self._serve = serve
+        self._name = name
         self._listening: socket.socket | None = None
         self._closed = False
         self._made: os.stat_result | None = None
@@ -43,14 +45,20 @@ class UnixListener:
         self._path.chmod(0o600)
         self._made = self._path.stat()
         self._listening.listen(_BACKLOG)
-        threading.Thread(target=self._accept, args=(self._listening,), name="engine", daemon=True).start()
+        threading.Thread(target=self._accept, args=(self._listening,), name=self._name, daemon=True).start()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether who opens the path comes to us: a machine whose folder was moved may have a new keeper at this place."""
+        with contextlib.suppress(OSError):
+            return self._made is not None and os.path.samestat(self._path.stat(), self._made)
+        return False
 
     def close(self) -> None:
         """Nobody can connect any more; connections that are there go on."""
         self._closed = True
-        with contextlib.suppress(OSError):
-            # A machine whose folder was moved may have a new keeper at this place.
-            if self._made is not None and os.path.samestat(self._path.stat(), self._made):
+        if self.in_place:
+            with contextlib.suppress(OSError):
                 self._path.unlink()
         if self._listening is not None:
             # Closing alone does not wake the thread that accepts.
@@ -65,8 +73,15 @@ class UnixListener:
             except OSError as error:
                 if self._closed:
                     return
-                # Out of descriptors, most likely: they come back when connections end.
-                log.warning("a connection cannot be accepted: %s", error)
-                time.sleep(_NO_ROOM_SECONDS)
+                self._no_room(error)
                 continue
-            threading.Thread(target=self._serve, args=(stream,), name="engine-up", daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(stream,), name=f"{self._name}-up", daemon=True).start()
+            except RuntimeError as error:  # no thread can be started
+                stream.close()
+                self._no_room(error)
+
+    def _no_room(self, error: Exception) -> None:
+        """Out of descriptors or threads, most likely: they come back when connections end."""
+        log.warning("a connection cannot be accepted: %s", error)
+        time.sleep(_NO_ROOM_SECONDS)
