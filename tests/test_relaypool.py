@@ -138,6 +138,9 @@ def test_channels_come_back_after_a_reconnect(up: Setup) -> None:
 
 def test_channels_come_back_when_the_relay_does(up: Setup) -> None:
     up.end_relay()
+    dialled = len(up.guest.sockets)
+    wait(lambda: len(up.guest.sockets) > dialled + 12)  # more tries than for one that was never there
+    assert up.pool.usable(0)  # its clients are not led past us meanwhile
     up.relay()
     wait(lambda: up.waiting() == SPARE)
     assert up.call() == b"cba"

@@ -13,6 +13,7 @@ import logging.handlers
 import os
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -44,6 +45,14 @@ def _log_to(directory: MachineDir) -> None:
     root.setLevel(logging.INFO)
     # What paramiko says at ERROR it raises as well, and its tracebacks would fill the log while a machine does not answer.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+    # Python's own words go to a descriptor that knows nothing of the log's rotation.
+    threading.excepthook = _on_failed_thread
+
+
+def _on_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    name = failed.thread.name if failed.thread is not None else "a thread"
+    log = logging.getLogger("wherry.keeper")
+    log.critical("%s failed", name, exc_info=(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback))
 
 
 def _tell(word: str) -> None:

@@ -70,16 +70,18 @@ class RelayPool:
             except ConnectionLost as error:
                 if not connection.alive:
                     return
-                self._know(connection, False)
-                if tries == len(self._pauses):
+                # One that was there comes back: its own clients wait for us, and hear from it when that takes too long.
+                lasting = self._know_missing(connection)
+                if tries >= len(self._pauses) and not lasting:
                     log.warning("nobody is met at %s: %s", self._path, error.message)
                     return
                 with self._changed:
-                    self._changed.wait_for(lambda: not self._is_current(connection), self._pauses[tries])
+                    pause = self._pauses[min(tries, len(self._pauses) - 1)]
+                    self._changed.wait_for(lambda: not self._is_current(connection), pause)
                 tries += 1
                 continue
             tries = 0
-            self._know(connection, True)
+            self._know_met(connection)
             self._let_wait(connection, channel)
 
     def _is_current(self, connection: Connection) -> bool:
@@ -91,11 +93,19 @@ class RelayPool:
             self._changed.wait_for(lambda: not self._is_current(connection) or len(self._waiting) < self._spare)
             return self._is_current(connection)
 
-    def _know(self, connection: Connection, met: bool) -> None:
+    def _know_met(self, connection: Connection) -> None:
         with self._changed:
-            if self._is_current(connection) and self._met is not met:
-                self._met = met
+            if self._is_current(connection) and not self._met:
+                self._met = True
                 self._changed.notify_all()
+
+    def _know_missing(self, connection: Connection) -> bool:
+        """Whether there was one on this connection before."""
+        with self._changed:
+            if self._is_current(connection) and self._met is None:
+                self._met = False
+                self._changed.notify_all()
+            return bool(self._met)
 
     def _let_wait(self, connection: Connection, channel: Channel) -> None:
         with self._changed:
