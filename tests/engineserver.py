@@ -94,6 +94,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._silent()
         elif url.path == "/dropped":
             self.close_connection = True
+        elif url.path == "/late":
+            self.server.reading.wait(30)
         elif url.path == "/empty":
             self.send_response(204)
             self.end_headers()

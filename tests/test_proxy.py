@@ -28,6 +28,8 @@ from paramiko import Channel
 from launcher.errors import ConnectionLost, NotRunning, WherryError
 from launcher.keeper import link
 from launcher.keeper.link import Link
+from launcher.keeper.proxy.create import Rules, rewrite
+from launcher.keeper.proxy.refusal import Refusal
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
 from launcher.keeper.relaypool import RelayPool
 from launcher.ssh.channels import CLOSED_KNOWN
@@ -317,6 +319,8 @@ def test_our_own_socket_becomes_the_engines(proxy: Setup) -> None:
         b"/v1.41/containers/create/", b"/v1.41/%63ontainers%2Fcreate", b"http://docker/v1.41/containers/create",
         b"/v1.41/..//v1.52/containers/create",
         b"/v1.41/containers/create?x=/../..",
+        b"x:/v1.41/containers/create",
+        b"http:/containers/create",
     ],
 )  # fmt: skip
 def test_no_spelling_of_the_path_gets_past_the_check(proxy: Setup, target: bytes) -> None:
@@ -326,6 +330,41 @@ def test_no_spelling_of_the_path_gets_past_the_check(proxy: Setup, target: bytes
     assert b"application/json" in head
     assert "not shared" in json.loads(body)["message"]
     assert proxy.engine.seen == [] and proxy.dialled == []
+
+
+@pytest.mark.parametrize("target", [b"/services/create", b"/v1.44/services/abc/update?version=3"])
+def test_a_services_mounts_are_checked(proxy: Setup, target: bytes) -> None:
+    def service(source: str) -> bytes:
+        mounts = [{"Type": "bind", "Source": source, "Target": "/x"}]
+        return create({"Name": "s", "TaskTemplate": {"ContainerSpec": {"Image": "x", "Mounts": mounts}}}, target)
+
+    assert proxy.says(service("/home/me")).startswith(b"HTTP/1.1 400")
+    assert proxy.engine.seen == []
+    assert proxy.says(service(str(proxy.socket))).startswith(b"HTTP/1.1 2")
+    spec = json.loads(proxy.engine.seen[0].body)["TaskTemplate"]["ContainerSpec"]
+    assert spec["Mounts"][0]["Source"] == "/run/docker.sock"
+
+
+def test_a_link_to_our_socket_is_our_socket(proxy: Setup, tmp_path: Path) -> None:
+    """What `wherry link socket` makes, and where a library that found it there mounts it from."""
+    link_to_it = tmp_path / "docker.sock"
+    link_to_it.symlink_to(proxy.socket)
+    for source in (str(link_to_it), "/var/run/docker.sock", "/var/run/wherry/engine.sock"):
+        assert proxy.says(create({"HostConfig": {"Binds": [f"{source}:/d"]}})).startswith(b"HTTP/1.1 201")
+    binds = [json.loads(seen.body)["HostConfig"]["Binds"] for seen in proxy.engine.seen]
+    assert binds == [["/run/docker.sock:/d"], ["/var/run/docker.sock:/d"], ["/run/docker.sock:/d"]]
+
+
+def test_windows_paths_become_the_machines() -> None:
+    rules = Rules(shares=("/c/Users/me",))
+    mounts = [{"Type": "bind", "Source": "C:/Users/me/b", "Target": "/y"}, {"Type": "volume", "Source": "v", "Target": "/z"}]
+    body = {"HostConfig": {"Binds": ["C:\\Users\\me\\a:/x:ro", "name:/v"], "Mounts": mounts}}
+    got = json.loads(rewrite(json.dumps(body).encode(), rules))["HostConfig"]
+    assert got["Binds"] == ["/c/Users/me/a:/x:ro", "name:/v"]
+    assert [mount["Source"] for mount in got["Mounts"]] == ["/c/Users/me/b", "v"]
+    for config in ({"Binds": ["C:\\Users\\you:/x"]}, {"Mounts": [{"Type": "Bind", "Source": "D:/x"}]}):
+        with pytest.raises(Refusal, match="not shared"):
+            rewrite(json.dumps({"HostConfig": config}).encode(), rules)
 
 
 def test_a_refusal_leaves_the_connection_usable(proxy: Setup) -> None:
@@ -389,6 +428,8 @@ def test_the_largest_body_passes_and_one_byte_more_does_not(proxy: Setup) -> Non
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
         (b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+        (b"POST /x HTTP/1.0\r\nHost: d\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n0\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: d\r\nX: " + b"x" * (2 << 20) + b"\r\n\r\n", 431),
         (create(b"not json"), 400),
         (create(b"[" * 100_000), 400),
@@ -437,6 +478,11 @@ def test_a_machine_that_does_not_run_is_said(proxy: Setup) -> None:
     answer = client.getresponse()
     assert answer.status == 503
     assert json.load(answer) == {"message": "machine 'default' is stopping. (wherry up)"}
+    client.request("HEAD", "/_ping")  # docker's own first word
+    answer = client.getresponse()
+    assert (answer.status, answer.read()) == (503, b"")
+    client.request("GET", "/_ping")
+    assert client.getresponse().status == 503
     client.close()
 
 
@@ -449,6 +495,105 @@ def test_a_connection_that_breaks_before_the_answer_is_said(proxy: Setup) -> Non
         got = everything(client)
     assert got.startswith(b"HTTP/1.1 503") and b"connection to the machine ended" in got
     proxy.engine.reading.set()
+
+
+class StrangePorts:
+    """Ports of a keeper with a mistake in it; a start is told to `told`."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def before_create(
+        self, _settings: dict[str, Any], _image: str, _exposed: list[str]
+    ) -> tuple[bool, Callable[[int, bytes], None]]:
+        return False, lambda _status, _body: None
+
+    def before_start(self, reference: str) -> Callable[[int], None]:
+        if reference == "strange":
+            raise ValueError(reference)
+        return self.told.append
+
+    def shown(self, _body: bytes) -> bytes:
+        raise KeyError("Ports")
+
+
+@pytest.fixture
+def strange(here: Setup) -> StrangePorts:
+    here.made._ports = made = StrangePorts()
+    return made
+
+
+@pytest.mark.usefixtures("strange")
+def test_a_mistake_of_ours_about_ports_is_not_the_clients(here: Setup) -> None:
+    client = here.http()
+    for method, target in (("POST", "/containers/strange/start"), ("GET", "/containers/json")):
+        client.request(method, target)
+        assert client.getresponse().read()
+    client.close()
+    assert [seen.target for seen in here.engine.seen] == ["/containers/strange/start", "/containers/json"]
+
+
+def test_a_start_that_gets_no_further_is_told_as_none(here: Setup, strange: StrangePorts) -> None:
+    """And not by the answer to what the connection is used for next."""
+    here.keeper.error = NotRunning("the machine stops.")
+    client = here.http()
+    client.request("POST", "/containers/abc/start")
+    assert client.getresponse().read()
+    assert strange.told == [0]
+    here.keeper.error = None
+    client.request("GET", "/_ping")
+    assert client.getresponse().read() == b"OK /_ping"
+    client.close()
+    assert strange.told == [0]
+
+
+def test_a_connection_that_breaks_before_an_answer_without_body(here: Setup) -> None:
+    with here.connect() as client:
+        client.sendall(b"HEAD /silent HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+    with here.connect() as client:
+        client.sendall(b"HEAD /late HTTP/1.1\r\nHost: d\r\n\r\n")
+        here.engine.wait(lambda: any(seen.target == "/late" for seen in here.engine.seen))
+        here.guest.drop()
+        got = everything(client)
+    here.engine.reading.set()
+    assert got.startswith(b"HTTP/1.1 503") and got.endswith(b"\r\n\r\n")
+
+
+def test_listening_goes_on_when_there_was_no_room(
+    here: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the end of all descriptors nor that of all threads is the end of the socket."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    start = threading.Thread.start
+    refused = threading.Event()
+
+    def no_thread(thread: threading.Thread) -> None:
+        if thread.name == "engine-up" and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.settimeout(30)
+        taken = [os.dup(0) for _ in range(3)]  # the lowest that are free: none is left below the limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+        try:
+            waiting.connect(str(here.path))
+            _wait(lambda: "Too many open files" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for one in taken:
+                os.close(one)
+        waiting.sendall(PING)
+        assert until(waiting, b"OK /_ping")
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with here.connect() as client:
+        assert client.recv(1) == b""
+    assert refused.is_set()
+    with here.connect() as client:
+        client.sendall(PING)
+        assert until(client, b"OK /_ping")
 
 
 def test_a_connection_that_breaks_while_the_engine_is_dialled_is_replaced(here: Setup) -> None:

@@ -1,8 +1,9 @@
-"""The body of a create request: bind sources are translated, and refused when the machine does not have them."""
+"""The body of a request that makes a container or a service: bind sources are translated, or refused where there is none."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ LARGEST_BODY: Final = 16 << 20
 ENGINE: Final = "/run/docker.sock"
 AGENT: Final = "/run/host-services/ssh-auth.sock"
 # What containers mount to work with the engine or the kernel is meant to be the machine's own, and so are copies of folders.
-_GUEST_FILES: Final = ("/var/run/docker.sock", ENGINE, "/etc/localtime")
+_GUEST_FILES: Final = (ENGINE, "/etc/localtime")
 _GUEST_FOLDERS: Final = ("/proc", "/sys", "/dev", "/lib/modules", "/var/lib/wherry/work")
 
 
@@ -50,7 +51,9 @@ def rewrite(body: bytes, rules: Rules, publish: Publish = lambda _settings, _ima
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the container's settings are no JSON: {error}") from error
     changed = False
-    for holder in [value, *_members(value, "HostConfig")]:  # the oldest versions of the API have them at the top
+    # The oldest versions of the API have them at the top; a swarm's service has its own place for them.
+    specs = [spec for task in _members(value, "TaskTemplate") for spec in _members(task, "ContainerSpec")]
+    for holder in [value, *_members(value, "HostConfig"), *specs]:
         for binds in _members(holder, "Binds"):
             changed = _binds(binds, rules) or changed
         for mounts in _members(holder, "Mounts"):
@@ -117,7 +120,9 @@ def _source(text: str, rules: Rules) -> str:
     if not source.startswith("/"):
         return text
     path = paths.clean(source)
-    if path in rules.sockets:
+    if path.startswith("/var/run/"):  # a link to /run in the machine
+        path = path.removeprefix("/var")
+    if path in rules.sockets or os.path.realpath(source) in rules.sockets:  # also by a link of this computer
         return ENGINE
     if path == AGENT and rules.agents() is None:
         raise Refusal(400, _NO_AGENT)

@@ -33,6 +33,13 @@ def _head_for(first: bytes, headers: Items, body: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
+def _is_ambiguous(head: h11.Request) -> bool:
+    """Whether another server could see the body's end elsewhere: two lengths (RFC 9112, 6.1), or chunks in HTTP/1.0, where Go
+    does not look at Transfer-Encoding."""
+    names = {name for name, _ in head.headers}
+    return b"transfer-encoding" in names and (b"content-length" in names or head.http_version == b"1.0")
+
+
 class Request:
     """One request as it comes from the client. Feed it until `done`; what it did not take is in `rest`."""
 
@@ -63,6 +70,8 @@ class Request:
         # HTTP/2 without an upgrade begins with something that looks like a head; nothing could be watched in it.
         if head.http_version not in (b"1.0", b"1.1"):
             raise Refusal(505, f"HTTP/{head.http_version.decode()} is not spoken here without an upgrade.")
+        if _is_ambiguous(head):
+            raise Refusal(400, "the end of this request is told in two ways.")
         self.head = head
 
     @property
@@ -94,7 +103,9 @@ class Request:
         if not self.done:
             headers.append(("Connection", "close"))
         head = h11.Response(status_code=refusal.status, headers=headers, reason=_REASONS.get(refusal.status, b""))
-        parts = [self._http.send(event) for event in (head, h11.Data(data=refusal.body), h11.EndOfMessage())]
+        no_body = self.head is not None and self.head.method == b"HEAD"
+        body = [] if no_body else [h11.Data(data=refusal.body)]
+        parts = [self._http.send(event) for event in (head, *body, h11.EndOfMessage())]
         return b"".join(part for part in parts if part)
 
     @property
@@ -116,13 +127,13 @@ class Answer:
         self._body = bytearray()
         self._head: h11.Response | None = None
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
-        self._is_head = request.method == b"HEAD"
+        self.is_head = request.method == b"HEAD"
         self.only_reads = request.method in (b"GET", b"HEAD")
         self.state: Literal["head", "body", "done", "raw"] = "head"
         self.status = 0  # the engine's, once the head is there
         # h11 must believe to have sent the request, and that it allows any switch of protocols.
         asked = [("Host", "engine"), ("Connection", "upgrade"), ("Upgrade", "any")]
-        self._http.send(h11.Request(method=b"HEAD" if self._is_head else b"GET", target=b"/", headers=asked))
+        self._http.send(h11.Request(method=b"HEAD" if self.is_head else b"GET", target=b"/", headers=asked))
         self._http.send(h11.EndOfMessage())
 
     def feed(self, data: bytes) -> bool:
@@ -176,6 +187,6 @@ class Answer:
         return self.state in ("done", "raw")
 
     def _endless(self, head: h11.Response) -> bool:
-        if self._is_head or head.status_code in _NO_BODY:
+        if self.is_head or head.status_code in _NO_BODY:
             return False
         return not any(name in (b"content-length", b"transfer-encoding") for name, _ in head.headers)

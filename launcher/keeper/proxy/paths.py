@@ -7,7 +7,9 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+_ABSOLUTE: Final = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?]*)?")
 _VERSION: Final = re.compile(r"^/v[0-9.]+(?=/)")
+_MOUNTS: Final = re.compile(r"^/(?:containers/create|services/create|services/[^/]+/update)$")
 _START: Final = re.compile(r"^/containers/([^/]+)/(?:start|restart)$")
 _DESCRIPTION: Final = re.compile(r"^/containers/(?:[^/]+/)?json$")
 _DRIVE: Final = re.compile(r"^([A-Za-z]):[\\/]")
@@ -20,10 +22,8 @@ def endpoint(target: bytes) -> str:
     The engine's router takes escapes and answers most detours by a redirect to the plain path; here they are the same, so that
     none gets past a check.
     """
-    if not target.startswith(b"/"):  # http://host/path, which a server must take (RFC 9112, 3.2.2)
-        _, found, rest = target.partition(b"://")
-        slash = rest.find(b"/")
-        target = rest[slash:] if found and slash >= 0 else b"/"
+    if not target.startswith(b"/"):  # http://host/path, which a server must take (RFC 9112, 3.2.2), and x:/path, as Go does
+        target = _ABSOLUTE.sub(b"", target)
     path = unquote_to_bytes(target.partition(b"?")[0]).decode("latin-1")
     return _VERSION.sub("", clean(path))
 
@@ -33,8 +33,9 @@ def clean(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-def creates_container(method: bytes, target: bytes) -> bool:
-    return method.upper() == b"POST" and endpoint(target) == "/containers/create"
+def names_mounts(method: bytes, target: bytes) -> bool:
+    """Whether the request makes a container, or a swarm's service, whose settings may name folders to mount."""
+    return method.upper() == b"POST" and _MOUNTS.match(endpoint(target)) is not None
 
 
 def describes_containers(method: bytes, target: bytes) -> bool:

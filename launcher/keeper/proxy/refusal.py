@@ -20,8 +20,6 @@ class Refusal(Exception):
         return json.dumps({"message": self.message}).encode() + b"\n"
 
 
-# A whole answer, for a request that was passed on.
-LOST: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
-    + Refusal(503, "the connection to the machine ended before the engine answered (wherry status)").body
-)
+# A whole answer, for a request that was passed on; one to HEAD is the head alone.
+LOST_HEAD: Final = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+LOST: Final = LOST_HEAD + Refusal(503, "the connection to the machine ended before the engine answered (wherry status)").body

@@ -13,19 +13,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
 import h11
 from paramiko import Channel
 
 from launcher.errors import WherryError
-from launcher.keeper.proxy import create, creation, paths
+from launcher.keeper.proxy import create, paths
 from launcher.keeper.proxy.client import Client
 from launcher.keeper.proxy.create import Rules
 from launcher.keeper.proxy.creation import Creation
 from launcher.keeper.proxy.heads import Answer, Edit, Request
-from launcher.keeper.proxy.refusal import LOST, Refusal
+from launcher.keeper.proxy.published import Ports, Published
+from launcher.keeper.proxy.refusal import LOST, LOST_HEAD, Refusal
 from launcher.ssh.transport import BROKEN, PACKET, close, receive
 
 log = logging.getLogger("wherry.proxy")
@@ -38,17 +38,6 @@ class _EngineGone(Exception):
     """The engine takes nothing more."""
 
 
-class Ports(creation.Ports, Protocol):
-    """The published ports of the machine."""
-
-    def before_start(self, reference: str) -> Callable[[int], None]:
-        """Have all ports of a container that is about to be started. What it returns is told the status of the engine's answer,
-        0 when none came. Raises WherryError when one cannot be had."""
-
-    def shown(self, body: bytes) -> bytes:
-        """An answer about containers, with ports as they are here."""
-
-
 class Relay:
     """Serves one client in the calling thread; `dial` opens the channel when the first request is there."""
 
@@ -56,8 +45,7 @@ class Relay:
         self._client = client
         self._dial = dial
         self._rules = rules
-        self._ports = ports
-        self._started: Callable[[int], None] | None = None  # to be told how the engine answers a start
+        self._published = Published(ports)
         self._changed = threading.Condition()  # for the two below
         self._answer: Answer | None = None
         self._ended = False  # the engine says nothing more
@@ -77,7 +65,7 @@ class Relay:
             if self._channel is not None:
                 close(self._channel)
                 self._down.join()
-            self._tell_start(0)
+            self._published.tell(0)
             self._client.close()
 
     def hang_up(self) -> None:
@@ -126,13 +114,14 @@ class Relay:
                     return None
                 seen += data
                 body = request.feed(data)
-            if paths.creates_container(request.head.method, request.head.target):
+            if paths.names_mounts(request.head.method, request.head.target):
                 return self._create(request, body)
             if container := paths.starts_container(request.head.method, request.head.target):
-                self._hold_ports(container)
-            shows = paths.describes_containers(request.head.method, request.head.target)
-            return self._pass_on(request, bytes(seen), self._shown if shows and self._ports is not None else None)
+                self._published.hold(container)
+            shows = self._published.ports is not None and paths.describes_containers(request.head.method, request.head.target)
+            return self._pass_on(request, bytes(seen), self._published.shown if shows else None)
         except Refusal as refusal:
+            self._published.tell(0)  # of a start that came no further than here
             return self._refuse(request, refusal)
 
     def _pass_on(self, request: Request, data: bytes, edit: Edit | None) -> bytes | None:
@@ -164,7 +153,7 @@ class Relay:
             size += len(parts[-1])
             if size > create.LARGEST_BODY:
                 raise Refusal(413, "the container's settings are larger than 16 MB.")
-        made = Creation(self._rules, self._ports)
+        made = Creation(self._rules, self._published.ports)
         try:
             body = made.rewrite(b"".join(parts))
             self._begin(request, made.answered)
@@ -173,18 +162,6 @@ class Relay:
             raise
         self._send(request.head_for(body) + body)
         return request.rest
-
-    def _shown(self, status: int, body: bytes) -> bytes:
-        return self._ports.shown(body) if self._ports is not None and status == HTTPStatus.OK else body
-
-    def _hold_ports(self, container: str) -> None:
-        if self._ports is None:
-            return
-        try:
-            self._started = self._ports.before_start(container)
-        except WherryError as error:
-            # As the engine answers it, whose clients know: 500, and docker run ends with 125.
-            raise Refusal(500, f"{error.message}; the container was not started.\n        {error.hint}") from error
 
     def _begin(self, request: Request, edit: Edit | None) -> None:
         """Have a channel, and expect an answer. Raises Refusal when the engine cannot be reached."""
@@ -270,14 +247,9 @@ class Relay:
             if answer is None or answer.known or not answer.feed(data):
                 return
         if answer.known:
-            self._tell_start(answer.status)
+            self._published.tell(answer.status)
             with self._changed:
                 self._changed.notify_all()
-
-    def _tell_start(self, status: int) -> None:
-        started, self._started = self._started, None
-        if started is not None:
-            started(status)
 
     def _end(self) -> None:
         with self._changed:
@@ -296,4 +268,4 @@ class Relay:
         elif self._answer is not None and self._answer.state == "head" and not self._channel.eof_received:
             # Not the engine has ended it, which sshd would have told.
             with contextlib.suppress(OSError):
-                self._client.sendall(LOST)
+                self._client.sendall(LOST_HEAD if self._answer.is_head else LOST)
