@@ -71,6 +71,14 @@ def plugin(folder: Path, name: str) -> None:
     (folder / f"docker-{name}").chmod(0o755)
 
 
+def test_the_choice_is_seen_with_debug(docker: Maker, console: Console, caplog: pytest.LogCaptureFixture) -> None:
+    program = docker()
+    with caplog.at_level("DEBUG", "wherry.client"):
+        hostclient.select("default", "ps", console)
+        hostclient.select("default", "compose", console)
+    assert caplog.messages == [f"client: {program}", f"client: the guest's ({program} has no compose plugin)"]
+
+
 def test_the_client_here_is_found_and_asked_once(docker: Maker, calls: Callable[[], int], console: Console) -> None:
     program = docker()
     for _ in range(3):

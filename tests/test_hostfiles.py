@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli import hostfiles
+from launcher.cli import hostfiles, proxy
 from launcher.console import Console
 from launcher.errors import Usage
 from tests.conftest import Said
@@ -200,3 +200,21 @@ def test_cp_out_of_a_container(wherry: Wherry, keeper: FakeKeeper, here: Path) -
     keeper.client = lambda *_: (1, b"", b"no such container")
     assert wherry("docker", "cp", "c:/x", "y") == Said(1, "", "no such container")
     assert keeper.copies == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("run -v ./data:/x:ro a", "run -v {here}/data:/x:ro a"), ("run -itv.:/x a", "run -itv{here}:/x a"),
+        ("create --volume=../b:/x a", "create --volume={above}/b:/x a"), ("run -v name:/x a",) * 2, ("run -v /y a",) * 2,
+        ("container run --mount type=bind,src=./d,dst=/x a", "container run --mount type=bind,src={here}/d,dst=/x a"),
+        ("run --mount=source=.,type=bind,target=/x a", "run --mount=source={here},type=bind,target=/x a"),
+        ("run --mount type=volume,src=v,dst=/x a -v ./no:/no",) * 2,
+    ],
+)  # fmt: skip
+def test_mounts_are_named_from_here(words: str, told: str, here: Path) -> None:
+    """The proxy says then which folder it is that is not shared."""
+    machine = Machine()
+    assert proxy._names_files(words.split())
+    assert run(machine, *words.split()) == 0
+    assert machine.words == told.format(here=here, above=here.parent).split()

@@ -22,6 +22,8 @@ from launcher.console import Console
 from launcher.errors import Usage, WherryError
 
 _EXEC: Final = options("--detach-keys -e --env --env-file -u --user -w --workdir")
+_MOUNTS: Final = ("-v", "--volume", "--mount")
+_SOURCE: Final = re.compile(r"""((?:^|,)"?(?:source|src)=)(\.[^,"]*)""")
 _READS: Final = ("--env-file", "--label-file")
 _URL: Final = re.compile(r"https?://")
 _GROUPS: Final = ("container", "image")
@@ -73,10 +75,12 @@ def _with_files(machine: Client, words: list[str], found: Sequence[Option]) -> i
         elif option.name == "--cidfile":
             written, name = _to_be_written(file), "cid"
         else:
+            if option.name in _MOUNTS:
+                changed[option.word] = f"{option.prefix}{_from_here(option.name, value)}"
             continue
         changed[option.word] = f"{option.prefix}{before}{context.WORK}/{identity}/{name}"
     if not copies and written is None:
-        return machine.client(["docker", *words])
+        return machine.client(["docker", *changed])
     control = machine.control()
     try:
         context.put(control, identity, [], machine.console, extra=copies)
@@ -85,6 +89,14 @@ def _with_files(machine: Client, words: list[str], found: Sequence[Option]) -> i
         if written is not None:
             _fetch(control, f"{context.WORK}/{identity}/cid", written)
         context.remove(control, identity, machine.console)
+
+
+def _from_here(option: str, value: str) -> str:
+    """A mount whose source is relative to our folder: the client in the machine has another (docker/cli, opts/mount.go)."""
+    if option == "--mount":
+        return _SOURCE.sub(lambda found: found[1] + os.path.abspath(found[2]), value)  # noqa: PTH100  links stay
+    source, colon, target = value.partition(":")
+    return f"{os.path.abspath(source)}:{target}" if colon and source.startswith(".") else value  # noqa: PTH100
 
 
 def _read(option: str, file: str) -> bytes:

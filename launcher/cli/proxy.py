@@ -29,6 +29,8 @@ _BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "XDG_", "BASH_FUNC_
 # A word that is a program's name and cannot be a line for the shell.
 _PLAIN: Final = re.compile(r"[\w./+-]+")
 
+_SHORT_V: Final = re.compile(r"-[A-Za-z]*v")  # also the last letter of several
+
 _SSH_HELP: Final = """Usage: wherry ssh [COMMAND...]
 
   A shell in the machine, or COMMAND in it with its exit code. One word is a line for the machine's shell
@@ -101,7 +103,10 @@ def _names_files(words: list[str]) -> bool:
     command = words[1] if words[0] in ("container", "image") and len(words) > 1 else words[0]
     if command in ("save", "export", "load", "import", "cp"):
         return True
-    return command in ("run", "create", "exec") and any("file" in word or "seccomp" in word for word in words)
+    return command in ("run", "create", "exec") and any(
+        "file" in word or "seccomp" in word or word.startswith(("--volume", "--mount")) or _SHORT_V.match(word)
+        for word in words
+    )
 
 
 def _ssh(machine: Machine, words: list[str]) -> int:
