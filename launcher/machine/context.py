@@ -141,11 +141,11 @@ def _make_current(home: DockerHome, directory: MachineDir) -> str | None:
 
 
 def _nothing_else() -> bool:
-    """Whether docker, as it is, would reach no engine."""
+    """Whether docker, as it is, would reach no engine. Where its usual place is no socket, that is not known."""
     if os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT"):
         return False
     usual = host.current().docker_socket()
-    return usual is None or not _listens(usual)
+    return usual is not None and not _listens(usual)
 
 
 def _listens(path: Path) -> bool:

@@ -12,8 +12,8 @@ from launcher.cli.app import App
 from launcher.cli.options import verb
 from launcher.errors import NotRunning, Usage
 
-# Left over from another machine, these would have the client speak TLS to the socket.
-_OF_OTHERS: Final = ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS")
+# Left over from another machine, these would lead elsewhere, have the client speak TLS to the socket, or an old version.
+_OF_OTHERS: Final = ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_TLS", "DOCKER_API_VERSION")
 
 
 @click.command()
