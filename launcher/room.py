@@ -10,6 +10,7 @@ from launcher.errors import WherryError
 
 WANTED: Final = 256 << 20  # bytes; less where the whole file system is small
 FULL_FROM: Final = 85  # per cent
+FULL: Final = "this computer's disk is full"  # why a machine is held, as its state has it; otherwise what unwritable() says
 
 
 def free(folder: Path) -> int:
@@ -33,10 +34,19 @@ def is_there(folder: Path) -> bool:
     return free(folder) >= wanted(folder)
 
 
-def held(folder: Path) -> WherryError:
+def unwritable(disk: Path, reason: str) -> str:
+    """Why a machine is held whose disk cannot be written though there is space. `reason`: the system's words, if known."""
+    return f"this computer cannot write {disk}" + (f" ({reason})" if reason else "")
+
+
+def held(folder: Path, why: str = FULL) -> WherryError:
     """What is said of a machine that is held, with the numbers of now."""
+    if why != FULL:
+        return WherryError(
+            f"paused: {why}.", hint="Nothing is lost; the machine goes on by itself when the file can be written again."
+        )
     return WherryError(
-        f"paused: this computer's disk is full ({_size(free(folder))} free in {folder}).",
+        f"paused: {FULL} ({_size(free(folder))} free in {folder}).",
         hint=f"Nothing is lost; the machine goes on by itself when {_size(wanted(folder))} are free there.",
     )
 

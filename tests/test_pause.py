@@ -1,4 +1,4 @@
-"""A machine that is held because its disk finds no space: told once, tried again until the same write holds."""
+"""A machine that is held because its disk cannot be written: told once, tried again until the same write holds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from launcher import room
-from launcher.errors import ConnectionLost
+from launcher.errors import ConnectionLost, NoProgress, WherryError
 from launcher.keeper import pause
 from launcher.keeper.pause import Pause
 
-ERROR = {"action": "stop", "nospace": True, "operation": "write"}
+ERROR = {"action": "stop", "nospace": True, "operation": "write", "reason": "No space left on device"}
+QUOTA = {"action": "stop", "nospace": False, "operation": "write", "reason": "Disk quota exceeded"}
 
 
 class Qemu:
@@ -24,19 +25,25 @@ class Qemu:
         self.ended = False
         self.tries = 0
         self.status = "io-error"
+        self.error: dict[str, Any] = ERROR
+        self.refusals: list[WherryError] = []  # the next answers to `cont`
+        self.late = False  # the next word that it goes on comes with a write that fails
         self.tried = threading.Event()
-        self.told: list[bool] = []
+        self.told: list[str] = []
         self.over = threading.Event()
-        self.pause = Pause(Path("/"), self._tell)
+        self.pause = Pause(Path("/disk"), self._tell)
 
-    def _tell(self, held: bool) -> None:
-        self.told.append(held)
-        if not held:
+    def _tell(self, why: str) -> None:
+        self.told.append(why)
+        if not why and self.late:
+            self.late = False
+            self.fail()
+        elif not why:
             self.over.set()
 
     def fail(self) -> None:
         self.pause.on_event("STOP", {}, self.monitor)
-        self.pause.on_event("BLOCK_IO_ERROR", ERROR, self.monitor)
+        self.pause.on_event("BLOCK_IO_ERROR", self.error, self.monitor)
 
     def monitor(self) -> Qemu:
         return self
@@ -54,8 +61,12 @@ class Qemu:
             raise ConnectionLost("QEMU's monitor closed.")
         if command == "query-status":
             return {"status": self.status}
+        if command == "query-block":
+            return [{"io-status": "ok"}, {"io-status": "nospace" if self.error["nospace"] else "failed"}]
         assert command == "cont"
         self.tries += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
         if not self.space:
             self.fail()
         if self.tries >= 3:
@@ -73,10 +84,10 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> Qemu:
 def test_it_is_told_once_and_goes_on_when_there_is_space(qemu: Qemu) -> None:
     qemu.fail()
     assert qemu.tried.wait(10)
-    assert qemu.told == [True]
+    assert qemu.told == [room.FULL]
     qemu.space = True
     assert qemu.over.wait(10)
-    assert qemu.told == [True, False]
+    assert qemu.told == [room.FULL, ""]
 
 
 def test_another_time_is_told_again(qemu: Qemu) -> None:
@@ -88,10 +99,32 @@ def test_another_time_is_told_again(qemu: Qemu) -> None:
         assert qemu.tried.wait(10)
         qemu.space = True
         assert qemu.over.wait(10)
-        for thread in threading.enumerate():
-            if thread.name == "pause":
-                thread.join(10)
-    assert qemu.told == [True, False, True, False]
+    assert qemu.told == [room.FULL, "", room.FULL, ""]
+
+
+def test_a_write_that_fails_while_it_is_told_that_the_machine_goes_on(qemu: Qemu) -> None:
+    qemu.space = qemu.late = True
+    qemu.fail()
+    assert qemu.over.wait(10)
+    assert qemu.told == [room.FULL, "", room.FULL, ""]
+
+
+def test_a_qemu_that_is_too_busy_to_answer_is_tried_again(qemu: Qemu) -> None:
+    qemu.space = True
+    qemu.refusals = [NoProgress("QEMU's monitor did not give an answer to cont."), WherryError("QEMU refused cont.")]
+    qemu.fail()
+    assert qemu.over.wait(10)
+    assert (qemu.told, qemu.tries) == ([room.FULL, ""], 3)
+
+
+def test_another_reason_is_told_and_not_waited_for_space(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "is_there", lambda _: False)
+    qemu.error = QUOTA
+    qemu.fail()
+    assert qemu.tried.wait(10)
+    qemu.space = True
+    assert qemu.over.wait(10)
+    assert qemu.told == ["this computer cannot write /disk (Disk quota exceeded)", ""]
 
 
 def test_an_error_that_the_guest_is_told_of_is_the_guests(qemu: Qemu) -> None:
@@ -106,16 +139,39 @@ def test_a_qemu_that_ends_while_it_is_held(qemu: Qemu) -> None:
     for thread in threading.enumerate():
         if thread.name == "pause":
             thread.join(10)
-    assert qemu.told == [True]
+    assert qemu.told == [room.FULL]
 
 
-def test_one_that_was_taken_over(qemu: Qemu) -> None:
-    assert qemu.pause.found_held(qemu)
+def test_one_that_was_taken_over_is_told_before_the_answer(qemu: Qemu) -> None:
+    assert qemu.pause.found_held(qemu.monitor)
+    assert qemu.told == [room.FULL]
     qemu.space = True
-    assert not qemu.pause.found_held(qemu)
+    assert qemu.over.wait(10)
+    assert qemu.told == [room.FULL, ""]
+
+
+def test_one_that_was_taken_over_when_there_was_space_again(qemu: Qemu) -> None:
+    qemu.space, qemu.error = True, QUOTA
+    assert not qemu.pause.found_held(qemu.monitor)
+    assert qemu.told == ["this computer cannot write /disk", ""]
     qemu.status, tries = "running", qemu.tries
-    assert not qemu.pause.found_held(qemu)
+    assert not qemu.pause.found_held(qemu.monitor)
     assert qemu.tries == tries
+    qemu.space, qemu.error = False, ERROR
+    qemu.over.clear()
+    qemu.fail()  # it is heard from then on
+    qemu.space = True
+    assert qemu.over.wait(10)
+    assert qemu.told[2:] == [room.FULL, ""]
+
+
+def test_one_that_ended_while_it_was_taken_over(qemu: Qemu) -> None:
+    qemu.refusals = [ConnectionLost("QEMU's monitor closed.")]
+    with pytest.raises(ConnectionLost):
+        qemu.pause.found_held(qemu.monitor)
+    qemu.space = True
+    qemu.fail()  # of the next one
+    assert qemu.over.wait(10)
 
 
 def test_qemu_is_not_asked_while_the_file_system_is_full(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +184,8 @@ def test_qemu_is_not_asked_while_the_file_system_is_full(qemu: Qemu, monkeypatch
     monkeypatch.setattr(room, "is_there", is_there)
     qemu.fail()
     assert qemu.looked_twice(looked)
-    assert (qemu.told, qemu.tries) == ([True], 0)
+    assert (qemu.told, qemu.tries) == ([room.FULL], 0)
     qemu.space = True
     there.set()
     assert qemu.over.wait(10)
-    assert (qemu.told, qemu.tries) == ([True, False], 1)
+    assert (qemu.told, qemu.tries) == ([room.FULL, ""], 1)

@@ -47,7 +47,7 @@ DISKS = [
     "-blockdev", "driver=file,node-name=data-file,filename=data.qcow2,cache.direct=off,cache.no-flush=off,discard=unmap",
     "-blockdev", "driver=qcow2,node-name=data,file=data-file,cache.direct=off,cache.no-flush=off,"
                  "discard=unmap,detect-zeroes=unmap",
-    "-device", "virtio-blk-pci,drive=data,serial=wherry-data,write-cache=on",
+    "-device", "virtio-blk-pci,drive=data,serial=wherry-data,write-cache=on,werror=stop",
 ]  # fmt: skip
 DEVICES = [
     "-netdev", "user,id=net0,ipv6=off",

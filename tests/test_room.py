@@ -35,3 +35,10 @@ def test_a_held_machine_waits_for_room_that_there_can_be(monkeypatch: pytest.Mon
     said = room.held(Path("/x"))
     assert said.message == "paused: this computer's disk is full (0 bytes free in /x)."
     assert "268 MB are free" in (said.hint or "")
+
+
+def test_a_disk_that_cannot_be_written_for_another_reason() -> None:
+    said = room.held(Path("/x"), room.unwritable(Path("/x/data.qcow2"), "Disk quota exceeded"))
+    assert said.message == "paused: this computer cannot write /x/data.qcow2 (Disk quota exceeded)."
+    assert "goes on by itself" in (said.hint or "")
+    assert room.unwritable(Path("/x/data.qcow2"), "") == "this computer cannot write /x/data.qcow2"

@@ -118,8 +118,7 @@ def _accel(found: Found) -> str:
 def _reach(keeper: Supervisor) -> None:
     """The connection to the guest; what state.json did not tell is asked. Raises WherryError when the guest does not answer."""
     assert keeper.guest is not None
-    if keeper.pause.found_held(keeper.guest.qmp):
-        keeper.pause.begin(keeper.monitor)
+    if keeper.pause.found_held(keeper.monitor):
         return  # it cannot answer before there is space
     keeper.state = replace(keeper.state, paused="")
     if not keeper.state.ssh_port:

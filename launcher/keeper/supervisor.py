@@ -50,7 +50,7 @@ class Supervisor:
         self.journal = Journal()
         self.watch = Watch(self.on_message)
         self.guest: Guest | None = None
-        self.pause = Pause(directory.path, self._held)
+        self.pause = Pause(directory.data_disk, self._held)
         self.state = self.first_state()
         self.began = time.monotonic()
         self.stop_force = False
@@ -118,7 +118,7 @@ class Supervisor:
         """Until the start is done, but not longer than `seconds`.
 
         Raises the error of a failed start, NotRunning when a stop came first, NoProgress when the time was too short; and at
-        once when the machine is held, because its disk finds no space on this computer.
+        once when the machine is held, because its disk cannot be written on this computer.
         """
         event = self.journal.wait(lambda event: event["event"] in ("ready", "failed", "stop"), seconds)
         if event is None:
@@ -128,7 +128,7 @@ class Supervisor:
         if self.status != "running":
             raise NotRunning(f"machine {self.directory.name!r} is {self.status}.", hint="wherry up")
         if self.state.paused:
-            raise room.held(self.directory.path)
+            raise room.held(self.directory.path, self.state.paused)
 
     def connection(self) -> Connection:
         """The warm SSH connection; where it is lost, the next one. Raises ConnectionLost, NotRunning."""
@@ -186,7 +186,8 @@ class Supervisor:
     def is_ready(self) -> None:
         """The start is done."""
         self.update(status="running")
-        self.health.report("engine", "ok")
+        if self.health.state("engine") is None:  # of one that was taken over more may be known
+            self.health.report("engine", "ok")
         self._remember_config()
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)
@@ -209,9 +210,9 @@ class Supervisor:
 
     def _let_go(self) -> int:
         """End, and touch neither QEMU nor state.json: the next keeper adopts what they name."""
-        assert self.guest is not None
         self.link.drop()
-        self.guest.close()
+        if self.guest is not None:
+            self.guest.close()
         log.info("left to the next keeper")
         return 0
 
@@ -276,15 +277,15 @@ class Supervisor:
         """QEMU's, as long as there is one."""
         return self.guest.qmp if self.guest is not None else None
 
-    def _held(self, held: bool) -> None:
+    def _held(self, why: str) -> None:
+        self.update(paused=why)
         place = self.directory.path
-        if held:
-            self.update(paused="this computer's disk is full")
-            self.note(f"paused: there is no space left in {place}; the machine goes on when there is", warning=True)
-            self.health.report("engine", "failed", "paused: this computer's disk is full")
+        if why:
+            said = room.held(place, why).message.removesuffix(".")
+            self.note(f"{said}; the machine goes on when it can be written", warning=True)
+            self.health.report("engine", "failed", f"paused: {why}")
         else:
-            self.update(paused="")
-            self.note(f"there is space in {place} again; the machine goes on")
+            self.note(f"{place} can be written again; the machine goes on")
             self.healer.woke(0.0)
 
 

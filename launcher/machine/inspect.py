@@ -38,7 +38,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         data |= _running_values(state, keeper)
         data["socket"] = str(directory.engine_socket) if keeper is not None else None
         if data["status"] == "running" and state.paused:
-            held = room.held(directory.path)
+            held = room.held(directory.path, state.paused)
             data |= {"status": "paused", "problem": held.message, "next": held.hint}
         data["keeper_wherry"] = (keeper or {}).get("wherry")
         data["health"] = (keeper or {}).get("health")

@@ -164,7 +164,11 @@ def kernel_args(boot: Boot) -> list[str]:
 
 
 def disk_args(boot: Boot) -> list[str]:
-    """The squashfs straight out of the ISO; the data disk, whose flushes are honoured and whose freed blocks leave the file."""
+    """The squashfs straight out of the ISO; the data disk, whose flushes are honoured and whose freed blocks leave the file.
+
+    werror=stop: a write that this computer refuses holds the machine, whatever the reason. QEMU's default does so for ENOSPC
+    alone; a quota or a file's size limit would be a broken disk to the guest, whose file system then gives up.
+    """
     iso, data = quoted(boot.iso), quoted(boot.data_disk)
     extent = f"offset={boot.root_offset},size={boot.root_size}"
     freed = "discard=unmap,detect-zeroes=unmap"
@@ -175,7 +179,7 @@ def disk_args(boot: Boot) -> list[str]:
         "-device", "virtio-blk-pci,drive=root,serial=wherry-root",
         "-blockdev", f"driver=file,node-name=data-file,filename={data},{writeback},discard=unmap",
         "-blockdev", f"driver=qcow2,node-name=data,file=data-file,{writeback},{freed}",
-        "-device", "virtio-blk-pci,drive=data,serial=wherry-data,write-cache=on",
+        "-device", "virtio-blk-pci,drive=data,serial=wherry-data,write-cache=on,werror=stop",
     ]  # fmt: skip
 
 
