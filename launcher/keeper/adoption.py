@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from launcher import __version__, host, identity, release
-from launcher.errors import Damaged, Refused, WherryError
+from launcher.errors import Damaged, NoProgress, Refused, WherryError
 from launcher.identity import Found
 from launcher.keeper import engine, orphan, stopper
 from launcher.keeper.launch import Adopted, adopt
-from launcher.keeper.watch import Watch
+from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu import qmp
 from launcher.state import State
 
 if TYPE_CHECKING:
     from launcher.keeper.supervisor import Supervisor
+    from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.keeper")
 
@@ -29,17 +30,23 @@ _DAMAGED = "state.json was damaged and is written anew"
 def take_over(keeper: Supervisor) -> bool:
     """Have the QEMU that runs as this keeper's. False when it cannot go on: it is ended then, to be started anew.
 
-    Raises Refused when what runs is no QEMU of ours: nothing is done to it.
+    A guest that does not answer is no reason for that: the link goes on trying, as with a machine that was ours all the time.
+    Raises Refused when what runs is no QEMU of ours, Cancelled when QEMU itself does not answer: nothing is done to it.
     """
     state = _left(keeper)
     found = _find(keeper, state)
     state = state or State(status="running", token=found.token, accel=_accel(found))
-    keeper.state = replace(state, qemu_pid=found.pid, qemu_stamp=found.stamp, keeper_pid=os.getpid(), token=found.token)
+    keeper.state = replace(
+        state, qemu_pid=found.pid, qemu_stamp=found.stamp, keeper_pid=os.getpid(), token=found.token, paused=""
+    )  # fmt: skip
     if not possible():
         _end_gently(keeper, found)
         return False
     try:
         keeper.guest = adopt(keeper.directory, found, keeper.watch, keeper.on_qmp_event)
+        if keeper.guest is None:
+            _end_gently(keeper, found)
+            return False
         if state.status == "stopping":
             keeper.watch.wait_end(stopper.PATIENCE)  # containers are getting their time
         elif state.status == "running" or keeper.only_stop:
@@ -50,7 +57,10 @@ def take_over(keeper: Supervisor) -> bool:
         if keeper.only_stop and keeper.guest is not None:
             return True  # it is to end anyway
         log.warning("taking over: %s", error.message)
-        reason = f"the machine's keeper had ended and the machine did not answer ({error.message.rstrip('.')})"
+        if isinstance(error, NoProgress):
+            _leave(keeper, found)
+        reason = f"the machine's keeper had ended and the machine could not be taken over ({error.message.rstrip('.')})"
+        _ask_to_end(keeper)
     _give_up(keeper)
     if not keeper.only_stop:
         keeper.note(f"{reason}; started anew")
@@ -116,18 +126,63 @@ def _accel(found: Found) -> str:
 
 
 def _reach(keeper: Supervisor) -> None:
-    """The connection to the guest; what state.json did not tell is asked. Raises WherryError when the guest does not answer."""
+    """The connection to the guest; what state.json did not tell is asked. Raises WherryError when QEMU does not answer."""
     assert keeper.guest is not None
-    if keeper.pause.found_held(keeper.monitor):
-        return  # it cannot answer before there is space
-    keeper.state = replace(keeper.state, paused="")
     if not keeper.state.ssh_port:
         keeper.update(ssh_port=qmp.ssh_port(keeper.guest.qmp))
+    held = keeper.pause.found_held(keeper.monitor)
     if keeper.only_stop:
         return
-    connection = keeper.connection()
+    if not held:
+        try:
+            _learn(keeper, keeper.connection())
+            return
+        except WherryError as error:
+            log.warning("taking over: %s", error.message)
+    keeper.link.beat(lambda connection: _learn(keeper, connection))
+    keeper.link.want("the machine's keeper had ended")
+    if not held:
+        _wait(keeper)
+
+
+def _wait(keeper: Supervisor) -> None:
+    """As long as a call waits for a connection that is missed; containers go on, whether it comes or not."""
+    try:
+        _learn(keeper, keeper.connection())
+    except WherryError as error:
+        keeper.note(f"the machine has not answered its new keeper yet ({error.message.rstrip('.')})", warning=True)
+
+
+def _learn(keeper: Supervisor, connection: Connection) -> None:
     if not keeper.state.engine_version:
         keeper.update(engine_version=engine.version(connection))
+
+
+def _leave(keeper: Supervisor, found: Found) -> None:
+    """QEMU itself does not answer: whoever stopped it may let it go on, and its containers with it. For the next keeper.
+
+    Raises Cancelled; returns when QEMU is to end, and has been ended.
+    """
+    if keeper.only_stop:
+        log.warning("QEMU gives no answer; ending it")
+        process = Adopted(found)
+        process.kill()
+        process.wait()
+        return
+    name = keeper.directory.name
+    error = NoProgress(
+        f"QEMU (pid {found.pid}) gives no answer: it was stopped, or this computer is too busy. It was left as it is.",
+        hint=f"kill -CONT {found.pid} lets a stopped one go on, then: wherry up {name}. Or end it: wherry stop {name}",
+    )
+    keeper.journal.add({"event": "failed", "error": error.to_json()})
+    keeper.leave()
+    raise Cancelled
+
+
+def _ask_to_end(keeper: Supervisor) -> None:
+    """The guest powers off, as with `stop`, so that containers get their time."""
+    if keeper.guest is not None and stopper.told(keeper):
+        keeper.watch.wait_end(stopper.PATIENCE)
 
 
 def _give_up(keeper: Supervisor) -> None:
@@ -136,4 +191,5 @@ def _give_up(keeper: Supervisor) -> None:
         with suppress(WherryError):
             keeper.guest.quit()
     keeper.guest, keeper.watch = None, Watch(keeper.on_message)
+    keeper.journal.begin()
     keeper.state = replace(keeper.first_state(), notes=keeper.state.notes, restarts=keeper.state.restarts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -16,7 +17,7 @@ import psutil
 
 from launcher import host, identity
 from launcher.config import MachineConfig
-from launcher.errors import ConnectionLost, MissingOnHost, Refused, WherryError
+from launcher.errors import ConnectionLost, MissingOnHost, NoProgress, Refused, WherryError
 from launcher.identity import Found
 from launcher.images import Iso
 from launcher.keeper.console import Console
@@ -27,7 +28,11 @@ from launcher.qemu.process import QemuProcess
 from launcher.qemu.qmp import Qmp
 from launcher.store import MachineDir
 
+log = logging.getLogger("wherry.keeper")
+
 _QUIT_SECONDS: Final = 10
+_GREETS_WITHIN: Final = 60.0  # seconds
+_DIAL_SECONDS: Final = 10.0
 _LOOKS_EVERY: Final = 0.1
 _LOCK_SECONDS: Final = 2.0
 UNKNOWN_EXIT: Final = 1 << 16  # no exit code of a process
@@ -81,6 +86,9 @@ class Guest:
         """Tell `watch` when QEMU ends, after the last byte of the console was read."""
 
         def wait() -> None:
+            if isinstance(self.process, Adopted):
+                # Its end is told to nobody else, and to look for it ten times a second would never let this computer rest.
+                self.console.join(threading.TIMEOUT_MAX)
             code = self.process.wait()
             self.console.join(5)
             watch.on_exit(None if code == UNKNOWN_EXIT else code)
@@ -113,11 +121,15 @@ def _listener(path: Path, stack: ExitStack) -> socket.socket:
 
 def _dial(path: Path) -> socket.socket:
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream.settimeout(_DIAL_SECONDS)
     try:
         stream.connect(str(path))
     except OSError as error:
         stream.close()
-        raise ConnectionLost(f"QEMU does not answer at {path}: {error}") from error
+        if isinstance(error, BlockingIOError | TimeoutError):  # earlier keepers wait in its queue as well
+            raise NoProgress(f"QEMU takes no connection at {path}.", hint="wherry logs qemu") from error
+        raise ConnectionLost(f"QEMU does not answer at {path}: {error}.", hint="wherry logs qemu") from error
+    stream.settimeout(None)
     return stream
 
 
@@ -141,7 +153,7 @@ def launch(
     """Start QEMU on one rung of the ladder. Raises LaunchFailed when it ends at once, Refused when one runs already."""
     system = host.current()
     if system.ENDPOINT != "unix":
-        raise MissingOnHost(f"machines do not start on {system.NAME} yet.")
+        raise MissingOnHost(f"machines do not start on {system.NAME} yet.", hint="wherry doctor")
     with ExitStack() as stack:
         lock = _qemu_lock(directory)
         stack.callback(os.close, lock)
@@ -159,16 +171,25 @@ def launch(
 
 def adopt(
     directory: MachineDir, found: Found, watch: Watch, on_event: Callable[[str, dict[str, Any]], None]
-) -> Guest:  # fmt: skip
-    """Take over the QEMU that a keeper left behind. Raises WherryError when its monitor does not answer; it is ended then."""
-    process = Adopted(found)
+) -> Guest | None:  # fmt: skip
+    """Take over the QEMU that a keeper left behind; None when nothing leads to it any more.
+
+    Raises NoProgress when it does not answer, though it may later: nothing is done to it; ConnectionLost when it ended.
+    """
     try:
-        channels = _dial(directory.qmp_socket), _dial(directory.serial_socket)
-    except ConnectionLost:
-        process.kill()
-        process.wait(_QUIT_SECONDS)
-        raise
-    return _wire(directory, process, *channels, watch, on_event)
+        monitor = _dial(directory.qmp_socket)
+    except ConnectionLost as error:
+        log.warning("%s", error.message)
+        return None
+    try:
+        serial = _dial(directory.serial_socket)
+    except WherryError as error:
+        monitor.close()
+        if isinstance(error, NoProgress):
+            raise
+        log.warning("%s", error.message)
+        return None
+    return _wire(directory, Adopted(found), monitor, serial, watch, on_event)
 
 
 def _qemu_lock(directory: MachineDir) -> int:
@@ -192,14 +213,19 @@ def _wire(
     console.start()
     guest.watch_exit(watch)
     try:
-        guest.qmp.start(on_event)
-    except WherryError:
+        guest.qmp.start(on_event, timeout=_GREETS_WITHIN)
+    except WherryError as error:
+        silent = isinstance(error, NoProgress)
+        if silent and not isinstance(process, QemuProcess):  # somebody may have stopped it, and it goes on with its containers
+            guest.close()
+            raise
         # A QEMU that refuses its arguments or accelerator ends before it greets.
         if process.wait(_QUIT_SECONDS) is None:
             process.kill()
             process.wait()
         guest.close()
         if isinstance(process, QemuProcess):
-            raise process.failure() from None
+            said = f"QEMU gave no answer for {_GREETS_WITHIN:g} s and was ended"
+            raise (process.failure(said) if silent else process.failure()) from None
         raise
     return guest

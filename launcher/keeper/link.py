@@ -60,7 +60,7 @@ class Link:
         self._subscribers: list[OnUp] = []
         self._beats: list[OnUp] = []
         self._connection: Connection | None = None
-        self._wanted = False  # it was there once, and is to be there again
+        self._wanted = False  # it was there once, or was asked for by want(), and is to be there again
         self._missed: float | None = None  # since when, while there is none or it is in doubt
         self._asked: float | None = None  # when the question was asked that has no answer yet
         self._doubt = DOUBT
@@ -105,6 +105,13 @@ class Link:
     def fresh(self) -> Connection:
         """A connection of the caller's own, of which nobody is told and which nobody looks after. Raises WherryError."""
         return self._reconnect(_PATIENCE)
+
+    def want(self, why: str) -> None:
+        """Have it tried for as one that was lost: of a machine that runs, and whose first connection could not be made."""
+        with self._changed:
+            if not self._wanted:
+                self._wanted = True
+                self._miss(time.monotonic(), why)
 
     def drop(self) -> None:
         """End the connection; the next `get` makes another one."""

@@ -25,7 +25,7 @@ def stop(keeper: Supervisor) -> None:
     guest = keeper.guest
     assert guest is not None
     keeper.journal.add({"event": "stop", "step": "asked", "seconds": 0.0})
-    if not keeper.stop_force and _told(keeper) and keeper.watch.wait_end(PATIENCE):
+    if not keeper.stop_force and told(keeper) and keeper.watch.wait_end(PATIENCE):
         guest.close()
         return
     if not keeper.stop_force:
@@ -34,7 +34,7 @@ def stop(keeper: Supervisor) -> None:
     guest.quit()
 
 
-def _told(keeper: Supervisor) -> bool:
+def told(keeper: Supervisor) -> bool:
     """Press the power button until the guest begins its shutdown. False when it never does, or when force overtakes."""
     guest = keeper.guest
     assert guest is not None
