@@ -54,6 +54,7 @@ class FakeKeeper:
         self.info: dict[str, Any] = {}  # the engine's answer to /info
         self.events: list[dict[str, Any]] = []
         self.status = "running"
+        self.paused = ""
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
         self.client: Client = lambda request, folder: (0, b"", b"")
@@ -132,6 +133,7 @@ class FakeKeeper:
             "status": {
                 "version": 1,
                 "status": self.status,
+                "paused": self.paused,
                 "keeper_pid": os.getpid(),
                 "engine_version": "28.5.2",
                 "accel": "kvm",

@@ -10,7 +10,7 @@ import click
 from launcher.cli.app import App
 from launcher.cli.options import last_start, machine_name, machine_options, verb
 from launcher.console import Console, seconds
-from launcher.errors import Interrupted, NoSuchMachine
+from launcher.errors import Interrupted, NoSuchMachine, WherryError
 
 if TYPE_CHECKING:
     from launcher.images import IsoSource
@@ -81,9 +81,10 @@ def restart(app: App, name: str | None, force: bool) -> None:
 
 
 def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
-    """How a start went, where docker leads, and what to try next."""
+    """How a start went, where docker leads, and what to try next. Raises WherryError when the machine is held by now."""
     from launcher.machine.context import offer
 
+    _check_held(result.name)
     console, offered = app.console, offer(result.name)
     console.answer(asdict(result) | {"context": asdict(offered)}, "")
     facts = f"Docker {result.engine} · {result.accel if result.accel != 'tcg' else 'no hardware acceleration'}"
@@ -102,6 +103,15 @@ def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
     _tell_context(console, offered)
     prefix = "" if result.name == "default" else f"--machine {result.name} "
     console.story(f"Try   wherry {prefix}run wherry/hello")
+
+
+def _check_held(name: str) -> None:
+    """A machine whose disk cannot be written answers nobody, whatever its start came to."""
+    from launcher import machine
+
+    found = machine.status(name)
+    if found["status"] == "paused":
+        raise WherryError(f"{name} is {found['problem']}", hint=found["next"])
 
 
 def _tell_warnings(console: Console, name: str) -> None:
