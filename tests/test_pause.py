@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,9 @@ from launcher import room
 from launcher.errors import ConnectionLost, NoProgress, WherryError
 from launcher.keeper import pause
 from launcher.keeper.pause import Pause
+from launcher.qemu.command import disk_args
+from launcher.qemu.qmp import Pipes, Qmp
+from tests.test_qemu_command import BOOT
 
 ERROR = {"action": "stop", "nospace": True, "operation": "write", "reason": "No space left on device"}
 QUOTA = {"action": "stop", "nospace": False, "operation": "write", "reason": "Disk quota exceeded"}
@@ -189,3 +197,91 @@ def test_qemu_is_not_asked_while_the_file_system_is_full(qemu: Qemu, monkeypatch
     there.set()
     assert qemu.over.wait(10)
     assert (qemu.told, qemu.tries) == ([room.FULL, ""], 1)
+
+
+REAL = shutil.which("qemu-system-x86_64")
+# xor ax,ax; mov es,ax; mov bx,7c00h; mov ax,0301h (write a sector); mov cx,2; mov dx,80h; int 13h; hlt; jmp to hlt
+_WRITES_ONCE = bytes.fromhex("31c0 8ec0 bb007c b80103 b90200 ba8000 cd13 f4 ebfd").ljust(510, b"\0") + b"\x55\xaa"
+
+
+class Sector:
+    """A real QEMU and its boot sector, which writes another one; the first write is refused."""
+
+    def __init__(self, disk: Path, number: int) -> None:
+        self.disk = disk
+        disk.write_bytes(_WRITES_ONCE + bytes(1 << 20))
+        refuses = f"inject-error.0.event=none,inject-error.0.iotype=write,inject-error.0.errno={number},inject-error.0.once=on"
+        words = [
+            "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "64", "-S",
+            "-blockdev", f"driver=file,node-name=file,filename={disk}",
+            "-blockdev", f"driver=blkdebug,node-name=refuses,image=file,{refuses}",
+            "-blockdev", "driver=raw,node-name=data,file=refuses",
+            "-device", disk_args(BOOT)[-1],
+            "-chardev", "stdio,id=qmp,signal=off", "-mon", "chardev=qmp,mode=control",
+        ]  # fmt: skip
+        self.process = subprocess.Popen([REAL or "", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.client = Qmp(Pipes(self.process.stdout, self.process.stdin))
+        self.told: list[str] = []
+        self.over, self.stopped = threading.Event(), threading.Event()
+        self.pause = Pause(disk, self._tell)
+
+    def begin(self, *, heard: bool) -> None:
+        """`heard`: the keeper's Pause hears the event."""
+
+        def on_event(name: str, data: dict[str, Any]) -> None:
+            if heard:
+                self.pause.on_event(name, data, lambda: self.client)
+            if name == "STOP":
+                self.stopped.set()
+
+        self.client.start(on_event)
+        self.client.execute("cont")
+        assert self.stopped.wait(60)
+
+    def _tell(self, why: str) -> None:
+        self.told.append(why)
+        if not why:
+            self.over.set()
+
+    def check_written(self) -> None:
+        assert self.client.execute("query-status")["status"] == "running"
+        self.client.execute("quit")
+        self.process.wait(60)
+        assert self.disk.read_bytes()[512:1024] == _WRITES_ONCE
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(params=[errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def sector(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sector, int]]:
+    if REAL is None:
+        pytest.skip("no qemu-system-x86_64 here")
+    monkeypatch.setattr(room, "is_there", lambda _: True)
+    monkeypatch.setattr(pause, "_TRIES_EVERY", 0.1)
+    made = Sector(tmp_path / "disk", request.param)
+    yield made, request.param
+    made.close()
+
+
+def test_a_real_qemu_is_held_for_every_write_that_is_refused(sector: tuple[Sector, int]) -> None:
+    machine, number = sector
+    machine.begin(heard=True)
+    assert machine.over.wait(60)
+    why = room.FULL if number == errno.ENOSPC else room.unwritable(machine.disk, os.strerror(number))
+    assert machine.told == [why, ""]
+    machine.check_written()
+
+
+def test_a_real_qemu_that_was_taken_over_tells_why_it_is_held(sector: tuple[Sector, int]) -> None:
+    machine, number = sector
+    machine.begin(heard=False)
+    assert machine.client.execute("query-status")["status"] == "io-error"
+    assert not machine.pause.found_held(lambda: machine.client)
+    assert machine.told == [room.FULL if number == errno.ENOSPC else room.unwritable(machine.disk, ""), ""]
+    machine.check_written()
