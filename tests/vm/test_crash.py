@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from launcher import host
-from tests.vm.driver import SOAK, Driver, Home, get_port
+from tests.vm.driver import SOAK, START_SECONDS, Driver, Home, get_port
 from tests.vm.test_kill import check_nothing_left, end, ours
 from tests.vm.test_ports import free_port
 
@@ -147,19 +148,29 @@ def test_init_and_delete_killed_at_any_moment(home: Home) -> None:
 
 @pytest.fixture
 def small() -> Iterator[Driver]:
-    """A home on a file system of its own; the ISO cache is elsewhere."""
+    """A home on a file system of its own, ext4 in a file; the ISO cache is elsewhere."""
     driver = Driver()
     home = driver.path / "home"
     home.mkdir()
     (driver.path / "cache").mkdir()
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "none", home], check=True)
+        mount_small(driver.path / "home.img", home)
         (home / "cache").symlink_to(driver.path / "cache")
         yield driver
     finally:
         driver.close()
         subprocess.run(["umount", "-l", home], check=False)
         shutil.rmtree(driver.path, ignore_errors=True)
+
+
+def mount_small(image: Path, place: Path) -> None:
+    """What a full disk is in life: ext4, which reserves, delays and gives back. A tmpfs where there is no loop device."""
+    with image.open("wb") as file:
+        file.truncate(600 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
+    # The loop device goes with the mount.
+    if subprocess.run(["mount", "-o", "loop", image, place], check=False).returncode != 0:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600m", "none", place], check=True)
 
 
 def remount(driver: Driver, options: str) -> None:
@@ -170,11 +181,11 @@ def fill(driver: Driver) -> Path:
     """Take all the space there is."""
     filler = driver.path / "home" / "filler"
     with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1 << 16)):
-                pass
-        except OSError:
-            pass
+        for size in (1 << 20, 1 << 12, 1 << 12):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+            os.fsync(file.fileno())  # gives back what was reserved for more than it takes
     return filler
 
 
@@ -191,6 +202,7 @@ def test_a_full_and_a_read_only_home(small: Driver) -> None:
     assert b"no space left" in done.stderr
     assert b"Errno" not in done.stderr
     filler.unlink()
+    small.wait_until(lambda: small.processes() == [], "the keeper that could not begin has ended")
     remount(small, "ro")
     for words in (["init"], ["up"], ["up", "second"], ["up", "second", "--memory", "1G"]):
         done = small.wherry(*words)
@@ -234,13 +246,21 @@ def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> N
         assert done.returncode == 125
         assert b"this computer's disk is full (" in done.stderr and os.fsencode(folder_of(small)) in done.stderr
         with socket.socket(socket.AF_UNIX) as engine:
+            engine.settimeout(60)
             engine.connect(small.status()["socket"])
             engine.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
             answer = engine.recv(65536)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"disk is full" in answer
+        assert not is_served(port)
+        # Nothing has waited for space: it is held as before, and has been all the time.
+        found = small.status()
+        assert found["status"] == "paused"
+        assert not any("the machine goes on" in note for note in found["notes"] if not note.startswith("paused: "))
         # The next keeper finds it held as well.
         end(ours(small)["keeper"])
-        small.up()
+        done = small.wherry("up", timeout=START_SECONDS)
+        assert done.returncode == 1
+        assert b"default is paused: this computer's disk is full (" in done.stderr, done.stderr.decode()
         assert small.status()["status"] == "paused"
         filler.unlink()
         small.wait_until(lambda: small.status()["status"] == "running", "it goes on")
