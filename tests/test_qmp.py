@@ -96,7 +96,15 @@ def test_a_value_and_the_arguments_that_asked_for_it(serve: Serve) -> None:
 def test_a_refusal_has_qemus_words(serve: Serve) -> None:
     client, _ = serve(lambda request: line({"error": {"class": "GenericError", "desc": "no such thing"}, "id": request["id"]}))
     client.start(ignore)
-    with pytest.raises(WherryError, match=r"QEMU refused cont: no such thing\."):
+    with pytest.raises(WherryError, match=r"QEMU refused cont: no such thing\.$") as caught:
+        client.execute("cont")
+    assert caught.value.hint == "wherry logs qemu"
+
+
+def test_a_refusal_that_ends_with_a_full_stop_gets_no_other_one(serve: Serve) -> None:
+    client, _ = serve(lambda request: line({"error": {"desc": "no such thing."}, "id": request["id"]}))
+    client.start(ignore)
+    with pytest.raises(WherryError, match=r"no such thing\.$"):
         client.execute("cont")
 
 

@@ -20,4 +20,5 @@ def apply(connection: Connection, config: MachineConfig) -> None:
             hint="wherry upgrade, or: wherry config unset host_access",
         )
     if code != 0:
-        raise WherryError(f"host_access could not be put in force: {words.decode(errors='replace').strip()}")
+        why = words.decode(errors="replace").strip()
+        raise WherryError(f"host_access could not be put in force: {why}", hint="wherry logs serial")

@@ -88,7 +88,8 @@ def stream(connection: Connection, path: str) -> Iterator[Iterator[bytes]]:
         http_connection.request("GET", path, headers={"Host": "docker"})
         response = http_connection.getresponse()
         if response.status >= 400:
-            raise EngineFailed(f"the engine answered {response.status} to GET {path}: {_message(response.read())}")
+            why = _message(response.read())
+            raise EngineFailed(f"the engine answered {response.status} to GET {path}: {why}", hint="wherry logs engine")
         channel.settimeout(None)
         yield _pieces(response)
     except (*BROKEN, http.client.HTTPException) as error:
@@ -107,7 +108,7 @@ def call(connection: Connection, method: str, path: str, body: object = None, *,
     """One call: the answer's JSON, None when it is empty. Raises EngineFailed with the engine's own words."""
     status, data = request(connection, method, path, body, timeout=timeout)
     if status >= 400:
-        raise EngineFailed(f"the engine answered {status} to {method} {path}: {_message(data)}")
+        raise EngineFailed(f"the engine answered {status} to {method} {path}: {_message(data)}", hint="wherry logs engine")
     return json.loads(data) if data.strip() else None
 
 

@@ -21,10 +21,11 @@ T = TypeVar("T")
 
 def link_to(keeper: Supervisor) -> Link:
     """The link of this machine; the connection is made later."""
+    up = f"wherry up {keeper.directory.name}"
 
     def reconnect(patience: float) -> Connection:
         if not keeper.state.ssh_port:
-            raise NotRunning(f"machine {keeper.directory.name!r} has no SSH port yet.")
+            raise NotRunning(f"machine {keeper.directory.name!r} has no SSH port yet.", hint=up)
         keys = keeper.directory.client_key, keeper.directory.host_key
         return Connection.connect(keeper.state.ssh_port, *keys, timeout=_CONNECT_SECONDS, first_word=patience)
 
@@ -32,7 +33,7 @@ def link_to(keeper: Supervisor) -> Link:
         """Returns when QEMU answers: one that was stopped does so when it goes on. Raises WherryError when it is gone."""
         monitor = keeper.monitor()
         if monitor is None:
-            raise NotRunning(f"machine {keeper.directory.name!r} is not running.")
+            raise NotRunning(f"machine {keeper.directory.name!r} is not running.", hint=up)
         monitor.execute("query-status", timeout=_STOPPED_SECONDS)
 
     def excused() -> bool:

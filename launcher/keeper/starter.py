@@ -118,7 +118,8 @@ def _finish(keeper: Supervisor) -> None:
     log.info("ssh connected in %.2f s", time.monotonic() - began)
     code, _, words = connection.run(["/usr/lib/wherry/ssh-port", str(keeper.state.ssh_port)], timeout=60)
     if code != 0:
-        raise WherryError(f"the guest's firewall could not be set: {words.decode(errors='replace').strip()}")
+        why = words.decode(errors="replace").strip()
+        raise WherryError(f"the guest's firewall could not be set: {why}", hint=f"wherry logs serial {keeper.directory.name}")
     if keeper.config.host_access != "all":
         access.apply(connection, keeper.config)  # the boot did it, but for an image that does not know it yet
     if keeper.disk_action == seed.READ_ONLY:

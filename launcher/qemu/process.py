@@ -58,7 +58,7 @@ class QemuProcess:
                 detach=host.current().detach_options(),
             )
         except OSError as error:
-            raise LaunchFailed(f"QEMU cannot be started: {error}.") from error
+            raise LaunchFailed(f"QEMU cannot be started: {error}.", hint="wherry doctor") from error
         finally:
             os.close(descriptor)
         return cls(child, words, log)

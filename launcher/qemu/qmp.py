@@ -96,7 +96,8 @@ class Qmp:
             with self._lock:
                 self._waiting.pop(number, None)
         if "error" in answer:
-            raise WherryError(f"QEMU refused {command}: {answer['error'].get('desc', 'no reason given')}.")
+            why = str(answer["error"].get("desc", "no reason given")).removesuffix(".")
+            raise WherryError(f"QEMU refused {command}: {why}.", hint="wherry logs qemu")
         return answer.get("return")
 
     def close(self) -> None:
@@ -122,7 +123,7 @@ class Qmp:
         try:
             message = source.get(timeout=timeout)
         except queue.Empty:
-            raise NoProgress(f"QEMU's monitor did not give {what} within {timeout:g} s.") from None
+            raise NoProgress(f"QEMU's monitor did not give {what} within {timeout:g} s.", hint="wherry logs qemu") from None
         if message is None:
             raise _ended()
         return message
@@ -199,7 +200,9 @@ def ssh_port(qmp: Qmp) -> int:
     text = human(qmp, "info usernet")
     match = _FORWARD.search(text)
     if match is None:
-        raise WherryError("QEMU does not forward a port to the machine's sshd.", detail=text.strip() or None)
+        raise WherryError(
+            "QEMU does not forward a port to the machine's sshd.", hint="wherry restart", detail=text.strip() or None
+        )
     return int(match[1])
 
 

@@ -193,7 +193,10 @@ class Connection:
             channel.exec_command(f"umask 077; exec cat > {file}")
         code, _, words = self._finish(channel, "cat", fields, CHANNEL_SECONDS)
         if code != 0:
-            raise WherryError("the command was not handed to the machine.", detail=words.decode(errors="replace").strip())
+            raise WherryError(
+                "the command was not handed to the machine.", hint="wherry ssh df -h /run",
+                detail=words.decode(errors="replace").strip(),
+            )  # fmt: skip
         return f"exec {self._helper} -f {file}"
 
     def _finish(self, channel: paramiko.Channel, name: str, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
@@ -229,7 +232,7 @@ class Connection:
         for thread in helpers:
             thread.join()
         if late.is_set():
-            raise WherryError(f"{name} did not end within {timeout:g} s in the machine.")
+            raise WherryError(f"{name} did not end within {timeout:g} s in the machine.", hint="wherry status")
         if code < 0:
             raise ConnectionLost(f"the connection to the machine ended while {name} ran.", hint="wherry status")
         return code, bytes(output), bytes(errors)

@@ -1,0 +1,43 @@
+"""Errors of a keeper's small calls say what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.errors import EngineFailed, NotRunning, WherryError
+from launcher.keeper import access, engine
+from launcher.keeper.supervisor import Supervisor
+from tests.fakes import CONFIG, make_machine
+
+
+class Guest:
+    """Whose helpers fail."""
+
+    def run(self, _argv: list[str], *, timeout: float) -> tuple[int, bytes, bytes]:
+        return 1, b"", b"iptables: no\n"
+
+
+def test_host_access_that_cannot_be_put_in_force() -> None:
+    guest: Any = Guest()
+    with pytest.raises(WherryError, match=r"could not be put in force: iptables: no$") as caught:
+        access.apply(guest, CONFIG)
+    assert caught.value.hint
+
+
+def test_an_answer_of_the_engine_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "request", lambda *_, **__: (500, b'{"message": "no"}'))
+    connection: Any = None
+    with pytest.raises(EngineFailed, match=r"answered 500 to GET /version: no$") as caught:
+        engine.version(connection)
+    assert caught.value.hint == "wherry logs engine"
+
+
+def test_a_machine_without_a_port_or_a_qemu(home: Path) -> None:
+    keeper = Supervisor(make_machine())
+    for ask in (keeper.link.fresh, keeper.link._probe):
+        with pytest.raises(NotRunning) as caught:
+            ask()
+        assert caught.value.hint == "wherry up default"
