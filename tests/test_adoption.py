@@ -70,6 +70,10 @@ class Left:
         finally:
             client.close()
 
+    def take_keys(self, server: Guest) -> None:
+        for name in ("id_ed25519", "id_ed25519.pub", "host_ed25519", "host_ed25519.pub"):
+            shutil.copy(server.machine.path / name, self.directory.path / name)
+
     def next_keeper(self, **state: Any) -> Supervisor:
         keeper = Supervisor(self.directory)
         keeper.update(**{
@@ -145,6 +149,16 @@ def server(tmp_path: Path) -> Iterator[Guest]:
         yield made
 
 
+def test_one_that_answers_goes_on_without_a_word(left: Left, server: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    left.take_keys(server)
+    monkeypatch.setattr(adoption.engine, "version", lambda _: "28.5.2")
+    keeper = left.next_keeper(ssh_port=server.port, engine_version="", paused="of before")
+    assert adoption.take_over(keeper)
+    keeper.is_ready()
+    assert keeper.connection().alive and left.qemu.poll() is None
+    assert (keeper.state.engine_version, keeper.state.paused, keeper.state.notes) == ("28.5.2", "", [])
+
+
 def test_a_guest_whose_sshd_is_down_keeps_its_qemu(left: Left, slirp: Slirp, server: Guest) -> None:
     keeper = left.next_keeper(ssh_port=slirp.port)
     up = threading.Event()
@@ -156,8 +170,7 @@ def test_a_guest_whose_sshd_is_down_keeps_its_qemu(left: Left, slirp: Slirp, ser
     assert keeper.health.state("engine") == "repairing"  # being ready does not hide it
     slirp.wait_refused(3)
     # sshd is there: the link, which went on trying, finds it.
-    for name in ("id_ed25519", "id_ed25519.pub", "host_ed25519", "host_ed25519.pub"):
-        shutil.copy(server.machine.path / name, left.directory.path / name)
+    left.take_keys(server)
     keeper.update(ssh_port=server.port)
     assert up.wait(30)
     assert keeper.connection().alive
