@@ -364,17 +364,6 @@ def test_datagrams_find_their_way_back() -> None:
         assert [peer.recv(100) for peer in peers] == [b"PEER %d" % number for number in range(3)]
 
 
-def test_rules_that_a_killed_keeper_left_are_known() -> None:
-    slirp = Slirp(echo_to_the_end)
-    ports = [free_port(), free_port()]
-    for port in ports:
-        inner.human(cast(Qmp, slirp), f"hostfwd_add tcp:127.0.0.1:{port}-10.0.2.15:80")
-    assert inner.rules_left(cast(Qmp, slirp), ports[0]) == [("tcp", ports[1])]
-    inner.remove_rule(lambda: cast(Qmp, slirp), "tcp", ports[1])
-    assert list(slirp.rules) == [("tcp", ports[0])]
-    inner.remove_rule(lambda: cast(Qmp, slirp), "tcp", ports[0])
-
-
 # Who holds what
 
 

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from launcher.keeper.ports.inner import Inner, Monitor
+from launcher.keeper.ports.inner import Inner
+from launcher.keeper.ports.rules import Monitor, Rules
 from launcher.keeper.ports.sockets import Bound
 from launcher.keeper.ports.tcp import TcpPort
 from launcher.keeper.ports.udp import UdpPort
@@ -17,6 +18,7 @@ log = logging.getLogger("wherry.ports")
 
 _ANSWERS_WITHIN: Final = 60.0
 _A_MOMENT: Final = 0.02
+_QEMU_WITHIN: Final = 5.0  # rules that it does not take away in that time are left to the next keeper
 Result = TypeVar("Result")
 
 
@@ -39,9 +41,10 @@ class Forwarder:
     """
 
     def __init__(self, monitor: Monitor, held: Callable[[], bool]) -> None:
-        self._monitor = monitor
+        self.rules = Rules(monitor)
         self._held = held
         self._ports: set[Port] = set()  # with what they have begun, until that has ended
+        self._inners: dict[tuple[str, tuple[str, int]], Inner] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ports", daemon=True)
         self._thread.start()
@@ -67,6 +70,9 @@ class Forwarder:
         await asyncio.sleep(_A_MOMENT)  # for connections that were just accepted: asyncio makes their transports in tasks
         for port in self._ports:
             port.cut()
+        asked = {task for one in self._inners.values() for task in one.tasks}
+        if asked:
+            await asyncio.wait(asked, timeout=_QEMU_WITHIN)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -75,11 +81,22 @@ class Forwarder:
         await self._loop.shutdown_default_executor()
 
     async def _open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
-        inner = Inner(self._monitor, proto, target)
+        inner = self._inner(proto, target)
         port: Port = TcpPort(inner, bound, self._held) if proto == "tcp" else UdpPort(inner, bound)
-        await port.open()
+        try:
+            await port.open()
+        except BaseException:
+            await port.close()
+            raise
         self._ports = {one for one in self._ports if one.connections or not one.closed} | {port}
         return port
+
+    def _inner(self, proto: str, target: tuple[str, int]) -> Inner:
+        """One for all ports with that target."""
+        self._inners = {key: one for key, one in self._inners.items() if not one.idle}
+        inner = self._inners.setdefault((proto, target), Inner(self.rules, proto, target))
+        inner.claim()
+        return inner
 
     def _do(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWERS_WITHIN)

@@ -10,7 +10,6 @@ from launcher.errors import WherryError
 from launcher.keeper.events import Event, Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
-from launcher.keeper.ports import inner
 from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.byhand import ByHand
 from launcher.keeper.ports.forwarder import Forwarder
@@ -74,13 +73,11 @@ class PortService:
 
     def _sweep(self) -> None:
         """Once: take away the rules that a killed keeper left in QEMU."""
-        qmp = self._keeper.monitor()
-        if self._swept or qmp is None:
+        if self._swept or self._keeper.monitor() is None:
             return
         self._swept = True
         try:
-            for proto, port in inner.rules_left(qmp, self._keeper.state.ssh_port):
-                inner.remove_rule(self._keeper.monitor, proto, port)
+            self._forwarder.rules.sweep(self._keeper.state.ssh_port)
         except WherryError as error:
             log.warning("rules left in QEMU: %s", error.message)
 

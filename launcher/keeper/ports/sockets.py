@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
 import random
 import socket
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import psutil
 
@@ -24,17 +25,21 @@ _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _TRIES: Final = 400
 _IN_USE: Final = (errno.EADDRINUSE, 10048)
 _DENIED: Final = (errno.EACCES, errno.EPERM, 10013)
+_TOO_MANY: Final = (errno.EMFILE, errno.ENFILE, 10024)
 _NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, 10049, 10047)
+_MORE_FILES: Final = "Publish fewer ports, or raise the limit (ulimit -Hn shows it) and run: wherry restart"
 
 
 class Taken(WherryError):
-    """A port of this computer that cannot be had. `owner` says in a few words who has it, empty when nobody knows."""
+    """A port of this computer that cannot be had. `owner` says in a few words who has it, empty when nobody knows.
+    `at_the_limit`: no other port could be had either."""
 
     kind = "port-taken"
 
-    def __init__(self, message: str, *, hint: str, owner: str = "") -> None:
+    def __init__(self, message: str, *, hint: str, owner: str = "", at_the_limit: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.owner = owner
+        self.at_the_limit = at_the_limit
 
 
 def addresses(binding: Binding, published: Iterable[str]) -> list[str]:
@@ -94,8 +99,9 @@ def choose(
             continue
         try:
             return port, bind(Binding(proto, address, port), published, reserve=True)
-        except WherryError:
-            continue
+        except Taken as error:
+            if error.at_the_limit:
+                raise
     return None
 
 
@@ -135,6 +141,9 @@ def _explained(error: OSError, binding: Binding, address: str) -> Taken:
     shown = name(binding.proto, address, binding.port)
     if error.errno in _NO_SUCH_ADDRESS:
         return Taken(f"{shown} cannot be published: this computer has no address {address}", hint="Leave the address out.")
+    if error.errno in _TOO_MANY:
+        why = "too many files and connections are open"
+        return Taken(f"port {shown} cannot be opened: {why}", hint=_MORE_FILES, at_the_limit=True)
     another = _another(binding, address)
     if error.errno in _DENIED:
         why, remedy = host.current().port_denied(binding.proto, binding.port)
@@ -162,17 +171,26 @@ def _another(binding: Binding, address: str) -> str:
 
 def owner_of(proto: str, address: str, port: int) -> str:
     """Who has a port: "postgres (pid 812)"; empty where the system does not tell it to us."""
-    try:
-        found = psutil.net_connections(proto)
-    except (psutil.Error, OSError):
-        return ""
-    for entry in found:
+    for entry, pid in _connections(proto):
         local = entry.laddr
         if not local or local.port != port or (proto == "tcp" and entry.status != psutil.CONN_LISTEN):
             continue
-        if entry.pid and (local.ip == address or local.ip in ("0.0.0.0", "::") or address in ("0.0.0.0", "::")):  # noqa: S104
-            return _process(entry.pid)
+        if pid and (local.ip == address or local.ip in ("0.0.0.0", "::") or address in ("0.0.0.0", "::")):  # noqa: S104
+            return _process(pid)
     return ""
+
+
+def _connections(proto: str) -> Iterator[tuple[Any, int | None]]:
+    """Each with the process that has it, as far as they can be seen."""
+    try:
+        yield from ((entry, entry.pid) for entry in psutil.net_connections(proto))
+        return
+    except (psutil.Error, OSError):  # macOS tells all of them to root only, but anybody those of each process of his own
+        pass
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            asked = getattr(process, "net_connections" if hasattr(process, "net_connections") else "connections")  # psutil 5
+            yield from ((entry, process.pid) for entry in asked(proto))
 
 
 def _process(pid: int) -> str:

@@ -20,6 +20,7 @@ from launcher.keeper.ports.sockets import BACKLOG, Bound
 log = logging.getLogger("wherry.ports")
 
 _HELD: Final = 256 << 10  # bytes that wait for one who does not read; then the other side is not read either
+_ACCEPTED_AT_ONCE: Final = 16  # without a descriptor left asyncio tries, logs and tries later as often
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing means RST
 _DRAIN_SECONDS: Final = 30.0  # for what a container that has ended said last
 
@@ -41,7 +42,8 @@ class TcpPort:
         loop = asyncio.get_running_loop()
         for bound in self._sockets:
             made = partial(_Outer, self, bound.only_local)
-            self._servers.append(await loop.create_server(made, sock=bound.socket, backlog=BACKLOG))
+            self._servers.append(await loop.create_server(made, sock=bound.socket, backlog=_ACCEPTED_AT_ONCE))
+            bound.socket.listen(BACKLOG)
 
     async def close(self) -> None:
         if self.closed:
@@ -95,8 +97,8 @@ class TcpPort:
             return
         try:
             stream = await self._inner.connect()
-        except WherryError as error:
-            log.warning("a connection is cut: %s", error.message)
+        except (WherryError, OSError) as error:  # OSError: this computer has no socket left
+            log.warning("a connection is cut: %s", error)
             outer.reset()
             return
         if outer not in self._ends:
@@ -201,7 +203,8 @@ class _Outer(_End):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        foreign = peer and not ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+        # One that is gone already has no address: where it came from nobody can tell.
+        foreign = not peer or not ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
         if self._port.refuses or (self._only_local and foreign):
             self.reset()
         else:

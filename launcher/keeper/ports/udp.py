@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any, Final, cast
 
 from launcher.errors import WherryError
-from launcher.keeper.ports.inner import LOOPBACK, Inner
+from launcher.keeper.ports.inner import Inner
+from launcher.keeper.ports.rules import LOOPBACK, Rule
 from launcher.keeper.ports.sockets import Bound
 
 log = logging.getLogger("wherry.ports")
@@ -64,6 +65,9 @@ class UdpPort:
     def received(self, number: int, data: bytes, peer: Address) -> None:
         key = (number, peer)
         flow = self._flows.get(key)
+        if flow is not None and flow.stale:
+            flow.stop()
+            flow = None
         if flow is None:
             if len(self._flows) >= _MOST_PEERS:
                 next(iter(self._flows.values())).stop()
@@ -72,11 +76,13 @@ class UdpPort:
         flow.send(data)
 
     def answer(self, key: tuple[int, Address], data: bytes) -> None:
-        self._flows.move_to_end(key)
-        self._transports[key[0]].sendto(data, key[1])
+        if key in self._flows:  # what comes between a flow's stop and its end is nobody's
+            self._flows.move_to_end(key)
+            self._transports[key[0]].sendto(data, key[1])
 
-    def forget(self, key: tuple[int, Address]) -> None:
-        self._flows.pop(key, None)
+    def forget(self, key: tuple[int, Address], flow: _Flow) -> None:
+        if self._flows.get(key) is flow:  # not the next one of the same peer
+            del self._flows[key]
 
     @property
     def inner(self) -> Inner:
@@ -91,8 +97,14 @@ class _Flow(asyncio.DatagramProtocol):
         self._key = key
         self._waiting: list[bytes] = []
         self._transport: asyncio.DatagramTransport | None = None
+        self._rule: Rule | None = None
         self._last = time.monotonic()
         self._task = asyncio.get_running_loop().create_task(self._live())
+
+    @property
+    def stale(self) -> bool:
+        """Whether its way into the guest has ended, with QEMU or otherwise."""
+        return self._rule is not None and not self._port.inner.stands(self._rule)
 
     def send(self, data: bytes) -> None:
         self._last = time.monotonic()
@@ -102,7 +114,7 @@ class _Flow(asyncio.DatagramProtocol):
             self._waiting.append(data)
 
     def stop(self) -> None:
-        self._port.forget(self._key)
+        self._port.forget(self._key, self)
         self._task.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,12 +129,15 @@ class _Flow(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         log.debug("udp: %s", exc)
+        if isinstance(exc, ConnectionError) and self._rule is not None:  # slirp tells nothing of the guest's: nobody listens
+            self._port.inner.lost(self._rule)
+            self.stop()
 
     async def _live(self) -> None:
         try:
-            async with self._port.inner.rule() as number:
+            async with self._port.inner.rule() as self._rule:
                 loop = asyncio.get_running_loop()
-                transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(LOOPBACK, number))
+                transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=(LOOPBACK, self._rule.port))
                 try:
                     while (left := self._last + _QUIET_SECONDS - time.monotonic()) > 0:
                         await asyncio.sleep(left)
@@ -131,7 +146,7 @@ class _Flow(asyncio.DatagramProtocol):
         except (WherryError, OSError) as error:
             log.warning("datagrams are dropped: %s", error)
         finally:
-            self._port.forget(self._key)
+            self._port.forget(self._key, self)
 
 
 class _Outer(asyncio.DatagramProtocol):
