@@ -43,6 +43,8 @@ class Slirp:
         self.targets.append((guest, int(guest_port)))
         assert self.may_add.wait(60)
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM)
+        if proto == "tcp":
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(("127.0.0.1", int(port)))
         if proto == "tcp":
             made.listen(1)

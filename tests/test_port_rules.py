@@ -73,6 +73,13 @@ def says(peer: socket.socket, data: bytes = b"there?") -> bool:
     return False
 
 
+def binds(made: socket.socket, port: int) -> bool:
+    with contextlib.suppress(OSError):
+        made.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
 def test_a_port_is_there_again_with_the_next_qemu(machine: Machine) -> None:
     port, _ = machine.publish("tcp")
     assert greeting(port) == b"hello"
@@ -91,6 +98,27 @@ def test_datagrams_pass_again_with_the_next_qemu(machine: Machine) -> None:
     machine.slirp = Slirp(hello)
     until(lambda: says(peer, b"still there?"))
     assert says(machine.peer(port))
+
+
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_a_program_that_has_the_port_of_a_dead_rule_gets_nothing(machine: Machine, proto: str) -> None:
+    port, _ = machine.publish(proto)
+    peer = machine.peer(port)
+    works: Callable[[], bool] = (lambda: says(peer)) if proto == "udp" else (lambda: greeting(port) == b"hello")
+    until(works)
+    assert machine.slirp
+    [(_, number)] = machine.slirp.rules
+    machine.slirp.die()
+    machine.slirp = Slirp(hello)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if proto == "udp" else socket.SOCK_STREAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        until(lambda: binds(other, number))  # the thread that read from the dead one has to see that
+        if proto == "tcp":
+            other.listen()
+        until(works)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(1) if proto == "udp" else other.accept()
 
 
 @pytest.mark.parametrize("proto", ["tcp", "udp"])

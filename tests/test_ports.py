@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
+import resource
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +23,18 @@ import pytest
 
 from launcher import host
 from launcher.errors import Damaged, Usage
-from launcher.host import windows
+from launcher.host import HostModule, linux, macos, windows
 from launcher.keeper.ports import byhand, inner, sockets
 from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.bindings import NIC, Binding, of_container, of_service
 from launcher.keeper.ports.byhand import ByHand
 from launcher.keeper.ports.forwarder import Forwarder
 from launcher.keeper.ports.holders import Holders
+from launcher.keeper.ports.inner import Inner
 from launcher.keeper.ports.pace import WIDTH, Pace
-from launcher.keeper.ports.sockets import Taken
+from launcher.keeper.ports.rules import Rules
+from launcher.keeper.ports.sockets import Bound, Taken
+from launcher.keeper.ports.tcp import TcpPort, _Outer
 from launcher.qemu.qmp import Qmp
 from tests.loopback import free_port, until
 from tests.slirp import Slirp
@@ -125,6 +132,19 @@ def test_a_port_that_is_taken_names_its_owner(proto: str) -> None:
     assert raised.value.hint is not None
     assert raised.value.hint.startswith("Free it, or publish another: -p ")
     assert raised.value.hint.endswith(f":80{suffix}")
+
+
+def test_an_owner_is_found_where_the_whole_list_is_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+
+    def denied(_kind: str) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "net_connections", denied)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        owner = sockets.owner_of("tcp", "127.0.0.1", other.getsockname()[1])
+    assert owner == f"{psutil.Process().name()} (pid {os.getpid()})"
+    assert sockets.owner_of("tcp", "127.0.0.1", free_port()) == ""
 
 
 def test_all_addresses_or_none() -> None:
@@ -350,6 +370,171 @@ def test_a_rule_is_there_only_while_connections_are_handed_over(monkeypatch: pyt
     until(lambda: not slirp.rules)
 
 
+# Where the system gives low ports on the wildcard address only (macOS)
+
+
+def elsewhere() -> str:
+    """An address by which this computer reaches itself other than by its loopback."""
+    found = [one.address for entries in psutil.net_if_addrs().values() for one in entries if one.family == socket.AF_INET]
+    return next((address for address in found if not address.startswith("127.")), "") or pytest.skip("there is none")
+
+
+@contextlib.contextmanager
+def on_the_wildcard(proto: str) -> Iterator[int]:
+    slirp = Slirp(lambda stream: stream.sendall(b"HELLO"))
+    forwarder = Forwarder(lambda: cast(Qmp, slirp), lambda: False)
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM)
+    made.bind(("0.0.0.0", 0))
+    if proto == "tcp":
+        made.listen()
+    made.setblocking(False)
+    port = forwarder.open(proto, (NIC, 80), [Bound(made, only_local=True)])
+    try:
+        yield made.getsockname()[1]
+        assert len(slirp.targets) == 1  # nobody from elsewhere got as far as the guest
+    finally:
+        forwarder.close(port)
+        forwarder.stop()
+
+
+def test_who_is_not_of_this_computer_is_broken_off() -> None:
+    with on_the_wildcard("tcp") as port:
+        with pytest.raises(ConnectionResetError), socket.create_connection((elsewhere(), port), timeout=30) as stream:
+            stream.recv(1)
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as stream:
+            assert stream.recv(100) == b"HELLO"
+
+
+def test_datagrams_from_elsewhere_are_dropped() -> None:
+    address = elsewhere()
+    with on_the_wildcard("udp") as port, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)]
+        for peer, place in zip(peers, (address, "127.0.0.1"), strict=True):
+            peer.settimeout(30)
+            peer.connect((place, port))
+            peer.send(b"hello")
+        assert peers[1].recv(100) == b"HELLO"  # which came second
+        peers[0].setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peers[0].recv(100)
+
+
+def test_a_peer_without_an_address_is_not_taken_for_ours() -> None:
+    """A system may have forgotten where a connection came from that has ended already."""
+
+    class Ended(asyncio.Transport):
+        aborted = False
+
+        def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+        def pause_reading(self) -> None: ...
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def made() -> bool:
+        port = TcpPort(Inner(Rules(lambda: None), "tcp", (NIC, 80)), [], lambda: False)
+        end, transport = _Outer(port, only_local=True), Ended({"peername": None})
+        end.connection_made(transport)
+        return transport.aborted and not port.connections
+
+    assert asyncio.run(made())
+
+
+class OfMacos(socket.socket):
+    """Binds as macOS lets an ordinary user. Port 80 is played by another, so that anybody can run this."""
+
+    stands_for_80 = 0
+
+    def bind(self, address: Any) -> None:
+        host, port, *more = address
+        if port == 80:
+            if host not in ("0.0.0.0", "::"):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            port = self.stands_for_80
+        super().bind((host, port, *more))
+
+
+def test_a_low_port_of_the_loopback_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "current", lambda: macos)
+    monkeypatch.setattr(OfMacos, "stands_for_80", free_port())
+    monkeypatch.setattr(socket, "socket", OfMacos)
+    bound = sockets.bind(Binding("tcp", "", 80), BOTH)
+    try:
+        assert [(one.socket.getsockname()[0], one.only_local) for one in bound] == [("0.0.0.0", True), ("::", True)]
+    finally:
+        sockets.close(bound)
+    high = sockets.bind(Binding("tcp", "", free_port()), BOTH)
+    try:
+        assert [(one.socket.getsockname()[0], one.only_local) for one in high] == [("127.0.0.1", False), ("::1", False)]
+    finally:
+        sockets.close(high)
+    with pytest.raises(Taken, match="ports below 1024 of one address are root's") as raised:
+        sockets.bind(Binding("tcp", elsewhere(), 80), V4)
+    assert raised.value.hint and raised.value.hint.startswith("Publish it on 127.0.0.1 or 0.0.0.0, or publish another: -p ")
+
+
+def test_macos_takes_a_port_from_what_lingers_and_from_nobody_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.socket() as ours:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            macos.bind_exclusively(ours, "127.0.0.1", port)
+        other.settimeout(30)
+        other.accept()[0].close()  # the look whether anybody listens
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            server, _ = other.accept()
+            server.close()  # whose end it is: TIME_WAIT is here
+            client.recv(1)
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", port))
+    with socket.socket() as ours:
+        macos.bind_exclusively(ours, "127.0.0.1", port)
+        assert ours.getsockname() == ("127.0.0.1", port)
+
+
+# How many
+
+
+def test_more_ports_can_be_open_than_a_process_is_given_at_first() -> None:
+    script = """
+import resource
+from launcher import host
+from launcher.keeper.ports import sockets
+from launcher.keeper.ports.bindings import Binding
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+host.current().raise_descriptor_limit()
+bound = [one for _ in range(200) for one in sockets.choose("tcp", "", ("127.0.0.1",), set())[1]]
+print(len(bound), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+sockets.close(bound)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True, timeout=120)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert done.stdout.split() == ["200", str(min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536)]
+
+
+@pytest.mark.parametrize(
+    ("module", "soft", "hard", "set_to"),
+    [
+        (linux, 1024, resource.RLIM_INFINITY, 65536),
+        (linux, 1024, 4096, 4096),
+        (linux, 100_000, 1 << 20, None),  # never less than there was
+        (linux, resource.RLIM_INFINITY, resource.RLIM_INFINITY, None),
+        (macos, 256, resource.RLIM_INFINITY, 10240),
+        (macos, 256, 4096, 4096),
+        (windows, 512, 512, None),
+    ],
+)
+def test_the_limit_of_descriptors(
+    monkeypatch: pytest.MonkeyPatch, module: HostModule, soft: int, hard: int, set_to: int | None
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: asked.append(limits))
+    module.raise_descriptor_limit()
+    assert asked == ([(set_to, hard)] if set_to else [])
+
+
 def test_datagrams_find_their_way_back() -> None:
     slirp = Slirp(echo_to_the_end)
     with served(slirp, "udp", BOTH) as port, contextlib.ExitStack() as stack:
@@ -535,6 +720,20 @@ def test_a_server_that_has_answered_is_waited_for(monkeypatch: pytest.MonkeyPatc
 
     assert not asyncio.run(answering())
     assert asyncio.run(leaving())
+
+
+def test_a_forward_that_is_kept_and_taken_says_so(holders: Holders, tmp_path: Path) -> None:
+    made = ByHand(tmp_path / "forwards.json", holders)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        forward = f"{other.getsockname()[1]}:80"
+        (tmp_path / "forwards.json").write_text(f'["{forward}"]')
+        made.begin()
+        with pytest.raises(Taken, match="is in use by"):
+            made.change("add", forward)
+        assert holders.listing()[0]["state"].startswith("taken by")  # it is tried again, as before
+    made.change("add", forward)
+    assert holders.listing()[0]["state"] == "ok"
+    assert (tmp_path / "forwards.json").read_text() == f'["{forward}"]'
 
 
 @pytest.mark.parametrize("address", ["localhost", "203.0.113.9", "1.2.3"])

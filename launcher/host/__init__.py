@@ -104,6 +104,9 @@ class HostModule(Protocol):
     def listen_reserved(self, made: socket.socket, backlog: int) -> None:
         """Let it listen, from then on as one of bind_exclusively. Raises OSError."""
 
+    def raise_descriptor_limit(self) -> None:
+        """Let this process, and those that it starts, have as many files and sockets open as the system gives to anybody."""
+
     def port_denied(self, proto: str, port: int) -> tuple[str, str]:
         """Why the system refuses us that port, and the system's own remedy."""
 

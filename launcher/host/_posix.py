@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import resource
 import shlex
 import signal
 import stat
@@ -17,6 +19,7 @@ from launcher.errors import Refused
 from launcher.host import Terminal
 
 PROGRAM_SUFFIX: Final = ""
+_DESCRIPTORS: Final = 65536  # programs that close all that may be open (before exec) take longer with more
 
 
 def detach_options() -> dict[str, Any]:
@@ -75,6 +78,15 @@ def make_private(folder: Path) -> None:
 def is_private(path: Path) -> bool:
     found = path.stat()
     return found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
+
+
+def raise_soft_limit(where_none: int) -> None:
+    """Of descriptors: to the hard limit, or to `where_none` without one, and no further than _DESCRIPTORS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(where_none if hard == resource.RLIM_INFINITY else hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # a kernel that has a limit of its own: we go on with what we have
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def docker_socket() -> Path | None:

@@ -21,6 +21,7 @@ from launcher.host._posix import (
     lock,
     lock_taken,
     make_private,
+    raise_soft_limit,
     ssh_agent,
     sync_folder,
     terminal,
@@ -51,6 +52,7 @@ __all__ = [
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
+    "raise_descriptor_limit",
     "reserve",
     "run_base",
     "ssh_agent",
@@ -209,6 +211,10 @@ def listen_reserved(made: socket.socket, backlog: int) -> None:
     # For connections that will linger: they have it from the socket that accepted them.
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.listen(backlog)
+
+
+def raise_descriptor_limit() -> None:
+    raise_soft_limit(65536)
 
 
 def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001

@@ -20,6 +20,7 @@ from launcher.host._posix import (
     lock,
     lock_taken,
     make_private,
+    raise_soft_limit,
     ssh_agent,
     sync_folder,
     terminal,
@@ -50,6 +51,7 @@ __all__ = [
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
+    "raise_descriptor_limit",
     "reserve",
     "run_base",
     "ssh_agent",
@@ -63,6 +65,7 @@ NAME: Final = "macos"
 ENDPOINT: Final[Endpoint] = "unix"
 _TIMEOUT: Final = 20
 _LOW: Final = 1024
+_OPEN_MAX: Final = 10240  # sys/syslimits.h; setrlimit(2) refuses more where the hard limit is none
 
 
 def accelerators(guest_arch: str) -> list[str]:
@@ -181,6 +184,10 @@ reserve = bind_exclusively
 
 def listen_reserved(made: socket.socket, backlog: int) -> None:
     made.listen(backlog)
+
+
+def raise_descriptor_limit() -> None:
+    raise_soft_limit(_OPEN_MAX)
 
 
 def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001

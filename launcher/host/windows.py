@@ -184,6 +184,10 @@ def listen_reserved(made: socket.socket, backlog: int) -> None:
     made.listen(backlog)
 
 
+def raise_descriptor_limit() -> None:
+    """Handles have no such limit here."""
+
+
 def port_denied(proto: str, port: int) -> tuple[str, str]:
     """Windows answers "access denied" for the ranges that Hyper-V and others have reserved, and for what another program has
     bound exclusively."""
