@@ -63,11 +63,10 @@ class ByHand:
         with self._lock:
             kept = files.read_texts(self._path)
             if action == "add":
-                if text in kept:
-                    return
-                self._holders.begin(identity, "", [binding])
+                self._holders.begin(identity, "", [binding])  # also where it is in the list: somebody else may have the port
                 self._holders.settle(identity, started=True)
-                self._write([*kept, text])
+                if text not in kept:
+                    self._write([*kept, text])
             elif action == "remove":
                 found = [one for one in kept if _identity(parse(one)) == identity]
                 if not found:
