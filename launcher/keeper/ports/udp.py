@@ -33,6 +33,7 @@ class UdpPort:
         self._sockets = sockets
         self._transports: list[asyncio.DatagramTransport] = []
         self._flows: OrderedDict[tuple[int, Address], _Flow] = OrderedDict()
+        self._dropping = False
         self.closed = False
 
     async def open(self) -> None:
@@ -76,6 +77,7 @@ class UdpPort:
         flow.send(data)
 
     def answer(self, key: tuple[int, Address], data: bytes) -> None:
+        self._dropping = False
         if key in self._flows:  # what comes between a flow's stop and its end is nobody's
             self._flows.move_to_end(key)
             self._transports[key[0]].sendto(data, key[1])
@@ -83,6 +85,11 @@ class UdpPort:
     def forget(self, key: tuple[int, Address], flow: _Flow) -> None:
         if self._flows.get(key) is flow:  # not the next one of the same peer
             del self._flows[key]
+
+    def dropped(self, error: Exception) -> None:
+        """There is no way into the guest; said once, however many come."""
+        log.log(logging.DEBUG if self._dropping else logging.WARNING, "datagrams are dropped: %s", error)
+        self._dropping = True
 
     @property
     def inner(self) -> Inner:
@@ -144,7 +151,7 @@ class _Flow(asyncio.DatagramProtocol):
                 finally:
                     transport.close()
         except (WherryError, OSError) as error:
-            log.warning("datagrams are dropped: %s", error)
+            self._port.dropped(error)
         finally:
             self._port.forget(self._key, self)
 
