@@ -641,13 +641,15 @@ def test_what_is_no_longer_wanted_is_freed(holders: Holders) -> None:
         ("5433:5432", Binding("tcp", "", 5433, NIC, 5432)),
         ("127.0.0.1:53:53/udp", Binding("udp", "127.0.0.1", 53, NIC, 53)),
         ("[::1]:80:8080/tcp", Binding("tcp", "::1", 80, NIC, 8080)),
+        ("8080:127.0.0.1:80", Binding("tcp", "", 8080, "127.0.0.1", 80)),
+        ("127.0.0.1:53:127.0.0.1:53/udp", Binding("udp", "127.0.0.1", 53, "127.0.0.1", 53)),
     ],
 )
 def test_forwards_are_read(text: str, binding: Binding) -> None:
     assert byhand.parse(text) == binding
 
 
-@pytest.mark.parametrize("text", ["", "80", "80:", "0:80", "80:70000", "80:80/sctp", "host:80:80", "80:80 "])
+@pytest.mark.parametrize("text", ["", "80", "80:", "0:80", "80:70000", "80:80/sctp", "host:80:80", "80:80 ", "80:10.0.2.2:80"])
 def test_what_is_no_forward(text: str) -> None:
     with pytest.raises(Usage):
         byhand.parse(text)

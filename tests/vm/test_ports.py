@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -102,10 +105,13 @@ def test_two_hundred_at_once(web: int) -> None:
         assert GREETING in get(port)
         return time.perf_counter() - began
 
+    slowest = []
     for _ in range(5 if SOAK else 1):
         with ThreadPoolExecutor(200) as pool:
-            took = list(pool.map(timed, [web] * 200))
-        print(f"200 at once: the slowest after {max(took):.2f} s")
+            slowest.append(max(pool.map(timed, [web] * 200)))
+        print(f"200 at once: the slowest after {slowest[-1]:.2f} s")
+    if SOAK:  # on a quiet computer
+        assert statistics.median(slowest) <= 2
 
 
 def test_localhost_alone(client: Client) -> None:
@@ -130,6 +136,19 @@ def test_a_taken_port(client: Client) -> None:
     assert client("ps", "-aq") == before
 
 
+@pytest.mark.skipif(not SOAK, reason="how fast, which a busy computer is not")
+def test_a_taken_port_is_said_soon(client: Client) -> None:
+    took = []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        for _ in range(5):
+            began = time.perf_counter()
+            done = client.run("run", "--rm", "-p", f"{other.getsockname()[1]}:80", HELLO, "true", timeout=60)
+            took.append(time.perf_counter() - began)
+            assert done.returncode == 125, done.stderr.decode()
+    print(f"a taken port is said after {', '.join(f'{one:.2f}' for one in took)} s")
+    assert statistics.median(took) <= 2
+
+
 def test_a_new_keeper_has_the_ports_again(client: Client, web: int) -> None:
     machine = client.machine
     os.kill(json.loads(next(machine.path.glob("home/machines/*/state.json")).read_text())["keeper_pid"], signal.SIGKILL)
@@ -149,10 +168,56 @@ def test_forwards_by_hand(client: Client, web: int) -> None:
     assert not listening(port)
 
 
-def test_every_first_request_is_answered(client: Client) -> None:
-    for _ in range(100 if SOAK else 3):
-        name = client("run", "-d", "-p", "0:80", *HTTPD).strip()
-        port = int(client("port", name, "80").splitlines()[0].rpartition(":")[2])
+def test_a_forward_to_what_is_on_the_machines_loopback_only(client: Client) -> None:
+    machine = client.machine
+    port, inside = free_port(), 4080
+    forward = f"{port}:127.0.0.1:{inside}"
+    client("run", "-d", "--name", "inner", "--network", "host", HELLO, "httpd", "-f", "-p", f"127.0.0.1:{inside}", "-h", "/www")
+    try:
+        machine.wait_until(lambda: f"127.0.0.1:{inside}" in machine.ssh("netstat -ltn"), "the server listens")
+        assert machine.wherry("port", "add", forward).returncode == 0
+        assert GREETING in get(port)
+        assert machine.wherry("port", "remove", forward).returncode == 0
+    finally:
+        client("rm", "-f", "inner")
+
+
+def asked(client: Client, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    """One request to the engine, without a program in between."""
+    made = http.client.HTTPConnection("docker", timeout=120)
+    made.sock = socket.socket(socket.AF_UNIX)
+    made.sock.connect(str(client.socket))
+    with contextlib.closing(made):
+        text = json.dumps(body).encode() if body is not None else None
+        made.request(method, path, body=text, headers={"Content-Type": "application/json"})
+        with made.getresponse() as answer:
+            got = answer.read()
+    return answer.status, json.loads(got) if got else None
+
+
+ROUNDS = 100 if SOAK else 5
+
+
+def test_the_first_request_after_a_start_is_answered(client: Client) -> None:
+    """On the engine's word that it has started; nothing comes between that and the request."""
+    for _ in range(ROUNDS):
+        port = free_port()
+        settings = {"PortBindings": {"80/tcp": [{"HostPort": str(port)}]}}
+        described = {"Image": HELLO, "Cmd": HTTPD[1:], "ExposedPorts": {"80/tcp": {}}, "HostConfig": settings}
+        status, made = asked(client, "POST", "/containers/create", described)
+        assert status == 201, made
+        _, found = asked(client, "GET", f"/containers/{made['Id']}/json")
+        port = int(found["HostConfig"]["PortBindings"]["80/tcp"][0]["HostPort"])
+        status, said = asked(client, "POST", f"/containers/{made['Id']}/start")
+        assert status == 204, said
+        assert GREETING in get(port)
+        assert asked(client, "DELETE", f"/containers/{made['Id']}?force=1")[0] == 204
+
+
+def test_the_first_request_after_run_is_answered(client: Client) -> None:
+    for _ in range(ROUNDS):
+        port = free_port()
+        name = client("run", "-d", "-p", f"{port}:80", *HTTPD).strip()
         assert GREETING in get(port)
         client("rm", "-f", name)
 

@@ -17,19 +17,20 @@ from launcher.keeper.ports.publisher import BY_HAND
 
 log = logging.getLogger("wherry.ports")
 
-# 5433:5432, 127.0.0.1:53:53/udp, [::1]:80:80
+# 5433:5432, 127.0.0.1:53:53/udp, [::1]:80:80, 8080:127.0.0.1:80 for what listens on the guest's own loopback only
 _FORWARD: Final = re.compile(
-    r"(?:(?P<address>\[[0-9a-fA-F:]+\]|[0-9.]+):)?(?P<host>\d+):(?P<guest>\d+)(?:/(?P<proto>tcp|udp))?"
+    r"(?:(?P<address>\[[0-9a-fA-F:]+\]|[0-9.]+):)?(?P<host>\d+):(?:(?P<inner>127\.0\.0\.1):)?(?P<guest>\d+)(?:/(?P<proto>tcp|udp))?"
 )
 
 
 def parse(text: str) -> Binding:
-    """[ADDRESS:]HOST:GUEST[/udp]. Raises Usage."""
+    """[ADDRESS:]HOST:[127.0.0.1:]GUEST[/udp]. Raises Usage."""
     match = _FORWARD.fullmatch(text)
     ports = [int(match["host"]), int(match["guest"])] if match else []
     if match is None or not all(1 <= port <= 65535 for port in ports):
         raise Usage(f"{text!r} is no forward.", hint="wherry port add 5433:5432, or 5353:53/udp")
-    return Binding(match["proto"] or "tcp", (match["address"] or "").strip("[]"), ports[0], NIC, ports[1], inside=ports[1])
+    address, inner = (match["address"] or "").strip("[]"), match["inner"] or NIC
+    return Binding(match["proto"] or "tcp", address, ports[0], inner, ports[1], inside=ports[1])
 
 
 class ByHand:
