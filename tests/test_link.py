@@ -14,8 +14,9 @@ import pytest
 from launcher.errors import ConnectionLost
 from launcher.keeper import link, race
 from launcher.keeper.link import Link
-from launcher.ssh.transport import Connection, receive
+from launcher.ssh.transport import BROKEN, Connection, receive
 from tests.guestserver import Guest, guest
+from tests.loopback import until
 
 
 class Wire:
@@ -254,6 +255,147 @@ def test_beats_come_after_answers(setup: Setup) -> None:
     setup.link.beat(lambda _: beaten.set())
     setup.link.get()
     assert beaten.wait(10)
+
+
+def test_silence_that_begins_in_a_beat_is_noticed(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "DEAD", 60.0)
+    ended = threading.Event()
+
+    def beat(connection: Connection) -> None:
+        if setup.states or ended.is_set():
+            return
+        with contextlib.suppress(ConnectionLost):
+            channel = connection.open_session()
+            setup.wire.cut_what_is_there()
+            with contextlib.suppress(*BROKEN):
+                channel.exec_command("true")  # which waits for its answer without end
+        ended.set()
+
+    setup.link.beat(beat)
+    setup.link.get()
+    setup.wait_up(2)
+    assert ended.wait(20)
+    assert setup.states[0].startswith("no answer for")
+
+
+def test_a_beat_that_takes_long_is_not_begun_again_beside_itself(setup: Setup) -> None:
+    running, go_on, again = threading.Semaphore(1), threading.Event(), threading.Event()
+    beside: list[bool] = []
+
+    def beat(_connection: Connection) -> None:
+        beside.append(not running.acquire(blocking=False))
+        if len(beside) > 1:
+            again.set()
+        go_on.wait(20)
+        running.release()
+
+    setup.link.beat(beat)
+    connection = setup.link.get()
+    answers = []
+    answered = setup.link._answered
+    setup.link._answered = lambda connection: (answers.append(1), answered(connection))  # type: ignore[assignment,method-assign]
+    until(lambda: len(answers) > 5)
+    assert beside == [False]
+    go_on.set()
+    assert again.wait(20) and beside[:2] == [False, False]
+    connection.close()
+
+
+def test_nothing_that_looks_after_a_connection_outlives_it(setup: Setup) -> None:
+    def watching() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("link")]
+
+    until(lambda: watching() == [])  # of a test before
+    for times in range(1, 4):
+        setup.link.get()
+        setup.wait_up(times)
+        setup.server.drop()
+    setup.wait_up(4)
+    until(lambda: sorted(watching()) == ["link", "link-beat"])
+    setup.link.drop()
+    until(lambda: watching() == [])
+
+
+@pytest.mark.parametrize("error", [ValueError("an answer that is none"), RuntimeError("can't start new thread")])
+def test_whatever_keeps_a_try_from_succeeding_there_is_another_one(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tries = iter(range(100))
+
+    def reconnect(_patience: float) -> Connection:
+        if next(tries) < 5:
+            raise error
+        return setup.server.connect()
+
+    monkeypatch.setattr(setup.link, "_reconnect", reconnect)
+    setup.link.get()
+    setup.server.drop()
+    setup.wait_up(2)
+    setup.wait_states(2)
+    assert setup.states[1] == ""
+
+
+def test_no_thread_to_connect_again_now_is_no_end_of_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = threading.Event()
+    start = threading.Thread.start
+
+    def no_more(thread: threading.Thread) -> None:
+        if thread.name == "link-again" and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    setup.link.get()
+    setup.server.drop()
+    setup.wait_up(2)
+    assert refused.is_set() and setup.link.get() is setup.up[1]
+
+
+def test_a_race_in_which_every_try_fails_ends() -> None:
+    def attempt() -> Connection:
+        raise ValueError("an answer that is none")
+
+    deadline = time.monotonic() + 20
+    with pytest.raises(ValueError, match="none"):
+        race.first(attempt, lambda: time.monotonic() < deadline)
+
+
+def test_a_drop_while_the_first_one_is_made_is_not_undone(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Connection] = []
+
+    def connect() -> Connection:
+        made.append(setup.server.connect())
+        if len(made) == 1:
+            setup.link.drop()
+        return made[-1]
+
+    monkeypatch.setattr(setup.link, "_connect", connect)
+    with pytest.raises(ConnectionLost):
+        setup.link.get()
+    assert not made[0].alive and setup.up == []
+    assert setup.link.get() is made[1]
+
+
+def test_a_drop_while_another_one_is_made_is_not_undone(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = setup.link.get()
+    made: list[Connection] = []
+    close = old.close
+
+    def reconnect(_patience: float) -> Connection:
+        made.append(setup.server.connect())
+        return made[-1]
+
+    def dropped_meanwhile() -> None:
+        close()
+        setup.link.drop()
+
+    monkeypatch.setattr(setup.link, "_reconnect", reconnect)
+    monkeypatch.setattr(old, "close", dropped_meanwhile)
+    setup.wire.cut_what_is_there()
+    until(lambda: made != [] and not made[0].alive)
+    assert setup.link.get().alive
 
 
 def test_a_try_without_an_answer_keeps_no_other_one_waiting(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

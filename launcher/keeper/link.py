@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from launcher.errors import ConnectionLost, WherryError
 from launcher.keeper import race
-from launcher.ssh.transport import BROKEN, Connection
+from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.keeper.link")
 
@@ -61,6 +61,7 @@ class Link:
         self._beats: list[OnUp] = []
         self._connection: Connection | None = None
         self._wanted = False  # it was there once, or was asked for by want(), and is to be there again
+        self._drops = 0  # so that what was begun before one does not undo it
         self._missed: float | None = None  # since when, while there is none or it is in doubt
         self._asked: float | None = None  # when the question was asked that has no answer yet
         self._doubt = DOUBT
@@ -71,7 +72,8 @@ class Link:
         self._subscribers.append(on_up)
 
     def beat(self, on_beat: OnUp) -> None:
-        """Have `on_beat` called with the connection after each answer, every few seconds; it must return soon."""
+        """Have `on_beat` called with the connection after an answer, every few seconds: all of them in one thread, in turn.
+        While one of them takes its time no other is called, but sshd is asked on."""
         self._beats.append(on_beat)
 
     def get(self) -> Connection:
@@ -87,8 +89,10 @@ class Link:
             with self._changed:
                 if self._usable and self._connection is not None:
                     return self._connection
+                drops = self._drops
             connection = self._connect()
-            self._have(connection)
+            if self._take(connection, lambda: drops == self._drops) is None:
+                raise self._gone()
             return connection
 
     def open(self, make: Callable[[Connection], T]) -> T:
@@ -118,6 +122,7 @@ class Link:
         with self._changed:
             connection, self._connection = self._connection, None
             self._wanted, self._missed, self._asked = False, None, None
+            self._drops += 1
             self._changed.notify_all()
         if connection is not None:
             connection.close()
@@ -127,7 +132,9 @@ class Link:
         now = time.monotonic()
         with self._changed:
             connection, asked = self._connection, self._asked
-            if connection is None or asked is None:
+            if connection is not None and not connection.alive:
+                self._ended(connection)
+            if connection is not self._connection or connection is None or asked is None:
                 return
             if self._excused():
                 self._asked = now
@@ -162,19 +169,39 @@ class Link:
             f"the machine has not answered{silent}; wherry goes on trying to reach it.", hint="Try again soon. wherry status"
         )
 
-    def _have(self, connection: Connection) -> None:
-        kick = threading.Event()
+    def _take(self, connection: Connection, needed: Callable[[], bool]) -> float | None:
+        """Have this connection from now on, and end the one before: for how many seconds it was missed. None when it is not
+        `needed` any more, and then it is ended; as it is when it cannot be looked after."""
+        kick, answered = threading.Event(), threading.Event()
+        threads = [
+            threading.Thread(target=self._watch, args=(connection, kick, answered), name="link", daemon=True),
+            threading.Thread(target=self._beat, args=(connection, answered), name="link-beat", daemon=True),
+            *(threading.Thread(target=_tell, args=(up, connection), name="link-up", daemon=True) for up in self._subscribers),
+        ]
+        try:
+            with self._changed:
+                taken, old, missed = needed(), self._connection, self._missed
+                if taken:
+                    for thread in threads:
+                        thread.start()  # may fail: before anything is changed
+                    self._connection, self._wanted, self._kick = connection, True, kick
+                    self._missed, self._asked, self._doubt = None, None, DOUBT
+                    self._changed.notify_all()
+        except BaseException:
+            connection.close()
+            kick.set()
+            answered.set()
+            raise
+        if not taken:
+            connection.close()
+            return None
         connection.when_ended(kick.set)
-        with self._changed:
-            self._connection, self._wanted = connection, True
-            self._missed, self._asked, self._doubt = None, None, DOUBT
-            self._kick = kick
-            self._changed.notify_all()
-        threading.Thread(target=self._watch, args=(connection, kick), name="link", daemon=True).start()
-        for on_up in self._subscribers:
-            threading.Thread(target=_tell, args=(on_up, connection), name="link-up", daemon=True).start()
+        connection.when_ended(answered.set)
+        if old is not None:
+            old.close()
+        return 0.0 if missed is None else time.monotonic() - missed
 
-    def _watch(self, connection: Connection, kick: threading.Event) -> None:
+    def _watch(self, connection: Connection, kick: threading.Event, answered: threading.Event) -> None:
         """Ask for answers until the connection ends."""
         while True:
             kick.wait(EVERY)
@@ -185,12 +212,22 @@ class Link:
                 self._asked = time.monotonic()
             if connection.ping(None):
                 self._answered(connection)
-                for on_beat in self._beats:
-                    _tell(on_beat, connection)
+                answered.set()
         with self._changed:
-            if self._connection is connection:
-                self._miss(self._asked or time.monotonic(), "the connection to the machine ended")
-                self._connection = None
+            self._ended(connection)
+
+    def _beat(self, connection: Connection, answered: threading.Event) -> None:
+        """A thread of its own: what waits here for the guest must not keep us from asking whether it answers."""
+        while connection.alive and answered.wait():  # whose end wakes us too
+            for on_beat in self._beats if connection.alive else []:
+                _tell(on_beat, connection)
+            answered.clear()  # only now: what came meanwhile is not made up for
+
+    def _ended(self, connection: Connection) -> None:
+        """Called with the lock held."""
+        if self._connection is connection:
+            self._miss(self._asked or time.monotonic(), "the connection to the machine ended")
+            self._connection = None
 
     def _answered(self, connection: Connection) -> None:
         with self._changed:
@@ -200,7 +237,7 @@ class Link:
             self._changed.notify_all()
         if missed is not None:
             log.info("the old connection answers again")
-            self._on_state("", time.monotonic() - missed)
+            self._say("", time.monotonic() - missed)
 
     # Another one
 
@@ -208,28 +245,38 @@ class Link:
         """Called with the lock held."""
         if not self._wanted or self._missed is not None:
             return
+        # May fail, and is tried again with the next look: so nothing is noted before.
+        threading.Thread(target=self._replace, args=(why,), name="link-again", daemon=True).start()
         self._missed = since
         log.warning("%s; connecting again", why)
-        threading.Thread(target=self._replace, args=(why,), name="link-again", daemon=True).start()
 
     def _replace(self, why: str) -> None:
-        self._on_state(why, 0.0)
+        self._say(why, 0.0)
         tries = 0
         while self._missing():
             try:
                 connection = self._another()
-            except (WherryError, *BROKEN) as error:
-                log.log(logging.INFO if tries < 2 else logging.DEBUG, "connecting again: %s", error)
-            else:
-                if connection is not None:
-                    self._put(connection)
+                missed = self._take(connection, self._missing) if connection is not None else None
+                if missed is not None:
+                    self._say("", missed)
                 return
+            except WherryError as error:
+                log.log(logging.INFO if tries < 2 else logging.DEBUG, "connecting again: %s", error)
+            except Exception as error:  # whatever it is: nobody else would try again
+                log.log(logging.ERROR if tries < 2 else logging.DEBUG, "connecting again: %r", error, exc_info=True)
             with self._changed:
                 self._changed.wait_for(lambda: not self._missing(), _PAUSES[min(tries, len(_PAUSES) - 1)])
             tries += 1
 
+    def _say(self, why: str, seconds: float) -> None:
+        try:
+            self._on_state(why, seconds)
+        except Exception:
+            log.exception("after a change of the connection")
+
     def _missing(self) -> bool:
-        return self._wanted and self._missed is not None
+        with self._changed:
+            return self._wanted and self._missed is not None
 
     def _another(self) -> Connection | None:
         """A new connection; None when it is not needed any more."""
@@ -243,20 +290,6 @@ class Link:
             if not self._missing():
                 return None
         return race.first(lambda: self._reconnect(_PATIENCE), self._missing)
-
-    def _put(self, connection: Connection) -> None:
-        """Have the new connection in place of the old one, whose calls end now."""
-        with self._changed:
-            needed, old, missed = self._missing(), self._connection, self._missed
-            self._connection = None if needed else old
-        if not needed:
-            connection.close()
-            return
-        if old is not None:
-            old.close()
-        self._have(connection)
-        assert missed is not None
-        self._on_state("", time.monotonic() - missed)
 
 
 def _tell(function: OnUp, connection: Connection) -> None:

@@ -6,6 +6,7 @@ one is there at once. A guest that is busy needs long for its first word: so the
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Final
 
 from launcher.errors import WherryError
 from launcher.ssh.transport import BROKEN, Connection
+
+log = logging.getLogger("wherry.keeper.link")
 
 EVERY: Final = 3.0  # seconds until another try begins
 MOST: Final = 3  # at once; with what slirp sends again, a packet every 3 s; more of them hold each other up in a slow guest
@@ -65,6 +68,9 @@ class _Race:
         try:
             outcome: Connection | Exception = self._attempt()
         except (WherryError, *BROKEN) as error:
+            outcome = error
+        except Exception as error:  # a try that says nothing would count as running for ever
+            log.exception("a try to connect")
             outcome = error
         with self._lock:
             if not self._over:
