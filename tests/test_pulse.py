@@ -45,6 +45,7 @@ class Beaten:
     def _jump(self, by: float) -> None:
         self.jumps.append(by)
         self.jumped.set()
+        raise RuntimeError("one part's trouble")
 
     def _tick(self) -> None:
         self.ticks += 1
@@ -81,6 +82,14 @@ def test_standing_still_moves_both(clocks: Clocks, beaten: Beaten) -> None:
     clocks.clock += 30
     assert beaten.jumped.wait(10)
     assert beaten.jumps[0] == pytest.approx(30, abs=1)
+
+
+def test_trouble_at_a_jump_is_not_the_end(clocks: Clocks, beaten: Beaten) -> None:
+    for _ in range(2):
+        clocks.wall += 3600
+        assert beaten.jumped.wait(10)
+        beaten.jumped.clear()
+    assert beaten.enough.wait(10)
 
 
 def test_nothing_jumps_and_looks_are_rarer_than_ticks(beaten: Beaten) -> None:

@@ -53,15 +53,15 @@ class Pulse:
             wall, clock = time.time(), time.monotonic()
             jumped = (wall - wall_before) - (clock - clock_before)
             if abs(jumped) > JUMPED or late > STOOD_STILL:
-                self._on_jump(jumped if abs(jumped) > JUMPED else late)
+                self._guarded(self._on_jump, jumped if abs(jumped) > JUMPED else late)
             count += 1
             for look in [*self._ticks, *(self._looks if count % _EVERY == 0 else [])]:
                 self._guarded(look)
             began = time.monotonic()
 
     @staticmethod
-    def _guarded(look: Callable[[], None]) -> None:
+    def _guarded(look: Callable[..., None], *arguments: float) -> None:
         try:
-            look()
+            look(*arguments)
         except Exception:  # one part's trouble is not the other's
             log.exception("looking after the machine")
