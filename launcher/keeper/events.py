@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
-from launcher.errors import WherryError
+from launcher.errors import NotRunning, WherryError
 from launcher.keeper import engine
 from launcher.ssh.transport import Connection
 
@@ -29,7 +29,7 @@ _AGAIN: Final = (0.2, 1.0, 5.0)  # seconds before the stream is opened again, wh
 
 
 class Events:
-    """One subscriber's function is called at a time, all in one thread. Begin with `link.subscribe(events.connected)`."""
+    """One subscriber's function is called at a time. Begin with `link.subscribe(events.connected)`."""
 
     def __init__(self, on_lost: Callable[[str], None] = lambda _why: None) -> None:
         """`on_lost` hears why the stream ended while the connection is there: the engine has ended, or starts anew."""
@@ -37,6 +37,7 @@ class Events:
         self._subscribers: list[tuple[Callable[[Event], None], Callable[[Connection, list[dict[str, Any]]], None]]] = []
         self._now: Connection | None = None
         self._following = threading.Lock()
+        self._telling = threading.Lock()
         self._closed = threading.Event()
 
     def subscribe(
@@ -57,11 +58,21 @@ class Events:
                     failures, why = 0, "its stream of events ended"
                 except WherryError as error:
                     failures, why = failures + 1, error.message.rstrip(".")
+                except Exception as error:  # an answer that is none: the next one may be
+                    log.exception("the engine's events")
+                    failures, why = failures + 1, f"its events cannot be understood: {error!r}"
                 if self._current(connection):
                     log.info("the engine's events: %s", why)
-                    self._on_lost(why)
+                    _guarded(self._on_lost, why)
                 # An engine that restarts says nothing for a while; the stream's end was the sign.
                 self._closed.wait(_AGAIN[min(failures, len(_AGAIN) - 1)])
+
+    def look(self) -> None:
+        """Compare all containers with what the subscribers know, events or none. Raises WherryError when that cannot be now."""
+        connection = self._now
+        if connection is None:
+            raise NotRunning("the engine's events are not followed yet.")
+        self._resync(connection)
 
     def close(self) -> None:
         self._closed.set()
@@ -72,12 +83,17 @@ class Events:
     def _follow(self, connection: Connection) -> None:
         path = f"/events?filters={quote(json.dumps(FILTERS))}"
         with engine.stream(connection, path) as lines:
+            self._resync(connection)
+            for event in _objects(lines):
+                with self._telling:
+                    for on_event, _ in self._subscribers:
+                        _guarded(on_event, event)
+
+    def _resync(self, connection: Connection) -> None:
+        with self._telling:  # what happens meanwhile is told after it
             containers = engine.call(connection, "GET", "/containers/json?all=1")
             for _, on_resync in self._subscribers:
                 _guarded(on_resync, connection, containers)
-            for event in _objects(lines):
-                for on_event, _ in self._subscribers:
-                    _guarded(on_event, event)
 
 
 def _objects(pieces: Iterator[bytes]) -> Iterator[Event]:
