@@ -16,10 +16,13 @@ from tests.guestserver import Guest, guest
 
 VITALS = """
 import sys, time
-off, slow = int(sys.argv[1]), float(sys.argv[2])
+off, slow, refused = int(sys.argv[1]), float(sys.argv[2]), sys.argv[4:]
 log = open(sys.argv[3], "a")
 for line in sys.stdin:
     words = line.split()
+    if words[0] in refused:
+        print("error Operation not permitted" if "nonsense" not in refused else "nonsense", flush=True)
+        continue
     if words[0] == "t":
         time.sleep(slow)
         print(time.time_ns() + off, flush=True)
@@ -40,8 +43,8 @@ class Setup:
         self.clock = Clock(self.health)
         (folder / "vitals.py").write_text(VITALS)
 
-    def off(self, seconds: float, slow: float = 0.0) -> None:
-        words = [sys.executable, self._folder / "vitals.py", int(seconds * 1e9), slow, self._folder / "log"]
+    def off(self, seconds: float, slow: float = 0.0, refused: str = "") -> None:
+        words = [sys.executable, self._folder / "vitals.py", int(seconds * 1e9), slow, self._folder / "log", refused]
         self._monkeypatch.setattr(clock, "_HELPER", f"exec {' '.join(map(str, words))}")
 
     @property
@@ -96,9 +99,8 @@ def test_the_disk_is_told_now_and_then(setup: Setup) -> None:
 def test_an_image_without_the_helper_is_asked_once_for_each_connection(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_HELPER", "exit 127")
     connection = setup.server.connect()
-    with pytest.raises(ConnectionLost):
-        setup.clock.beat(connection)
-    assert setup.clock.beat(connection) == 0
+    assert setup.clock.beat(connection) is None
+    assert setup.clock.beat(connection) is None
     assert setup.server.commands == ["exit 127"]
     assert setup.health.state("clock") is None
 
@@ -112,3 +114,30 @@ def test_a_helper_that_ends_is_started_again(setup: Setup) -> None:
         setup.clock.beat(connection)
     assert setup.clock.beat(connection) == 0
     assert len(setup.server.commands) == 2
+
+
+@pytest.mark.parametrize("refused", ["t", "step"])
+def test_a_clock_that_cannot_be_told_or_set_is_not_well(setup: Setup, refused: str) -> None:
+    setup.off(5, refused=refused)
+    connection = setup.server.connect()
+    for _ in range(2):
+        assert setup.clock.beat(connection) is None
+    part = setup.health.to_json()["parts"]["clock"]
+    assert part == {"state": "failed", "detail": f"the guest says to {refused}: Operation not permitted"}
+    assert len(setup.server.commands) == 1
+
+
+def test_a_clock_of_which_nonsense_is_told_is_asked_anew(setup: Setup) -> None:
+    setup.off(0, refused="t nonsense")
+    connection = setup.server.connect()
+    for _ in range(2):
+        assert setup.clock.beat(connection) is None
+    assert setup.health.state("clock") == "failed"
+    assert len(setup.server.commands) == 2
+
+
+def test_a_disk_of_which_nothing_is_known_says_nothing_of_the_clock(setup: Setup) -> None:
+    setup.off(0, refused="d")
+    assert setup.clock.beat(setup.server.connect()) == 0
+    assert setup.health.state("clock") == "ok"
+    assert setup.clock.disk is None

@@ -42,6 +42,10 @@ class Sample:
         return max(0.0, abs(self.offset) - self.took / 2)
 
 
+class _Refused(Exception):
+    """The helper understood, and cannot."""
+
+
 class Clock:
     """Safe to use from many threads."""
 
@@ -55,16 +59,24 @@ class Clock:
         self._beats = 0
         self.disk: tuple[int, int] | None = None  # of the guest's data disk: bytes in all, free
 
-    def beat(self, connection: Connection) -> float:
-        """Compare and correct. By how many seconds the clock was set, 0 when it was near enough. Raises ConnectionLost."""
+    def beat(self, connection: Connection) -> float | None:
+        """Compare and correct. By how many seconds the clock was set, 0 when it was near enough, None where it is not known to
+        be right: a guest without the helper, or one that cannot set it. Raises ConnectionLost."""
         with self._lock:
             if not self._reached(connection):
-                return 0.0
+                return None
             try:
                 return self._beat()
+            except _Refused as error:
+                self._health.report("clock", "failed", str(error))
+            except ValueError as error:  # no answer to what was asked
+                self._hang_up()
+                self._health.report("clock", "failed", f"it cannot be understood: {error}")
             except BROKEN as error:  # socket.timeout among them
                 self._hang_up()
-                raise ConnectionLost(f"the guest's clock was not told: {error!r}") from error
+                if self._without is not connection:
+                    raise ConnectionLost(f"the guest's clock was not told: {error!r}") from error
+            return None
 
     def _beat(self) -> float:
         sample = self._sample()
@@ -78,10 +90,17 @@ class Clock:
             self._set("slew", -sample.offset)
         self._health.report("clock", "ok", f"{sample.offset * 1000:+.0f} ms")
         if self._beats % _DISK_EVERY == 0:
-            total, free = self._ask("d").split()
-            self.disk = int(total), int(free)
+            self._ask_disk()
         self._beats += 1
         return moved
+
+    def _ask_disk(self) -> None:
+        try:
+            total, free = self._ask("d").split()
+            self.disk = int(total), int(free)
+        except _Refused as error:
+            log.warning("how full the guest's disk is: %s", error)
+            self.disk = None
 
     def _sample(self) -> Sample:
         best: Sample | None = None
@@ -100,7 +119,7 @@ class Clock:
     def _set(self, how: str, by: float) -> None:
         answer = self._ask(f"{how} {by * 1e9:.0f}")
         if answer != "ok":
-            log.warning("the guest's clock cannot be set: %s", answer)
+            raise ValueError(answer)
 
     def _reached(self, connection: Connection) -> bool:
         """Whether the helper runs on this connection; an older image has none."""
@@ -135,4 +154,7 @@ class Clock:
                 raise EOFError("the helper ended")
             self._pending += data
         answer, _, self._pending = self._pending.partition(b"\n")
-        return answer.decode("ascii", "replace")
+        text = answer.decode("ascii", "replace")
+        if text.startswith("error"):
+            raise _Refused(f"the guest says to {line.split()[0]}: {text.removeprefix('error').strip()}")
+        return text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from launcher.errors import WherryError
@@ -18,7 +20,10 @@ from launcher.ssh.transport import Connection
 log = logging.getLogger("wherry.keeper.healer")
 
 _ENGINE_SECONDS: Final = 10.0
+_SOCKET_SECONDS: Final = 2.0
 _LONG: Final = 60.0
+
+Check = Callable[[], str]
 
 
 class Healer:
@@ -30,9 +35,14 @@ class Healer:
         self._running = running
         self._why = ""
         self._waking = threading.Lock()
+        self._checks: list[Check] = []
         self.clock = Clock(health)
         link.subscribe(self._up)
         link.beat(self._beat)
+
+    def check(self, look: Check) -> None:
+        """Have `look` called after a sleep, too: it says in a few words what it found well, or raises WherryError."""
+        self._checks.append(look)
 
     def on_link(self, why: str, seconds: float) -> None:
         """From the link: why it is missed, or that it is there again."""
@@ -61,31 +71,72 @@ class Healer:
             self._link.woke()
             try:
                 connection = self._link.get()
-                self.clock.beat(connection)
-                self._check_engine(connection)
-            except WherryError as error:  # the link goes on trying, and tells
+            except WherryError as error:  # it goes on trying, and tells
                 log.warning("after a jump of time: %s", error.message)
                 return
-            self._health.mended(f"{_jump(by)}: clock set, engine answers", time.monotonic() - began)
+            ours: list[Check] = [lambda: self._right_clock(connection), lambda: self._ask_engine(connection)]
+            done = [words for look in [*ours, *self._checks] if (words := _words_of(look))]
+            if done:
+                self._health.mended(f"{_jump(by)}: {', '.join(done)}", time.monotonic() - began)
+
+    def _right_clock(self, connection: Connection) -> str:
+        moved = self.clock.beat(connection)
+        return "" if moved is None else "clock set" if moved else "clock right"
+
+    def _ask_engine(self, connection: Connection) -> str:
+        return "engine answers" if self._check_engine(connection) else ""
 
     def _up(self, connection: Connection) -> None:
         if self._running():
-            self._check_engine(connection)
+            self._look(connection, engine_too=True)
 
     def _beat(self, connection: Connection) -> None:
-        if not self._running():
-            return
-        self.clock.beat(connection)
-        if self._health.state("engine") != "ok":
-            self._check_engine(connection)
+        if self._running():
+            self._look(connection, engine_too=self._health.state("engine") != "ok")
 
-    def _check_engine(self, connection: Connection) -> None:
+    def _look(self, connection: Connection, *, engine_too: bool) -> None:
+        try:
+            self.clock.beat(connection)
+        finally:  # the engine may answer whatever becomes of the clock
+            if engine_too:
+                self._check_engine(connection)
+
+    def _check_engine(self, connection: Connection) -> bool:
+        """Whether it answers."""
         try:
             status, _ = engine.request(connection, "GET", "/_ping", timeout=_ENGINE_SECONDS)
         except WherryError as error:
             self._health.report("engine", "failed" if connection.alive else "repairing", error.message.rstrip("."))
-            return
+            return False
         self._health.report("engine", "ok" if status == 200 else "failed", "" if status == 200 else f"it answers {status}")
+        return status == 200
+
+
+def listening(path: Path, health: Health) -> Check:
+    """A check that somebody listens at our socket: a program may have swept away files that it held for old."""
+
+    def look() -> str:
+        try:
+            with socket.socket(socket.AF_UNIX) as stream:
+                stream.settimeout(_SOCKET_SECONDS)
+                stream.connect(str(path))
+        except OSError as error:
+            health.report("socket", "failed", f"nobody listens at {path}: {error.strerror or error}")
+            raise WherryError(f"nobody listens at {path}: {error}.", hint="wherry restart") from error
+        health.report("socket", "ok")
+        return "socket listens"
+
+    return look
+
+
+def _words_of(look: Check) -> str:
+    try:
+        return look()
+    except WherryError as error:
+        log.warning("after a jump of time: %s", error.message)
+    except Exception:  # one part's trouble is not the other's
+        log.exception("after a jump of time")
+    return ""
 
 
 def _jump(by: float) -> str:
