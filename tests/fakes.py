@@ -57,6 +57,7 @@ class FakeKeeper:
         self.paused = ""
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
+        self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
         self.client: Client = lambda request, folder: (0, b"", b"")
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._threads: list[threading.Thread] = []
@@ -143,6 +144,7 @@ class FakeKeeper:
                     "protocol": control.PROTOCOL,
                     "sessions": self.sessions,
                     "uptime": 3.2 * 3600,
+                    "disk": self.disk,
                 },
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
