@@ -25,6 +25,7 @@ def measure(results: Results, rounds: int, _calls: int) -> None:
             time(f"wherry {words}", rounds, lambda words=words: driver.wherry(*words.split()))  # type: ignore[misc]
         time("wherry stop", 1, lambda: driver.wherry("stop"))
         time("wherry up, again", 1, driver.up)
-        results.cost("stages", **{name: round(at, 1) for name, at in driver.status()["timeline"]})
+        results.stages = [(name, at) for name, at in driver.status()["timeline"]]
+        results.cost("stages", **{name: round(at, 1) for name, at in results.stages})
     finally:
         driver.close()
