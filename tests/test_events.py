@@ -117,5 +117,5 @@ def test_a_look_compares_all_containers_once_more(engine: Engine, heard: Heard) 
     heard.begin()
     until(lambda: len(heard.events) == 1)
     engine.containers = [{"Id": "a"}]
-    heard.following.look()
+    assert heard.following.look() == "containers compared"
     assert heard.resyncs == [[], [{"Id": "a"}]]
