@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("soak") and not SOAK:
             item.add_marker(pytest.mark.skip(reason="WHERRY_SOAK=1 runs it"))
     items.sort(key=lambda item: _ORDER.get(item.path.parent.name, 0))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests left in their property "table": with -n what a worker prints of a test that passed is lost."""
+    reports = [
+        report for found in terminalreporter.stats.values() for report in found if getattr(report, "when", "") == "teardown"
+    ]
+    lines = dict.fromkeys(value for report in reports for name, value in report.user_properties if name == "table")
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture
