@@ -52,7 +52,13 @@ class LaunchFailed(WherryError):
 
 
 class EngineFailed(WherryError):
+    """`status` is that of the engine's answer, 0 when it did not come from there at first hand."""
+
     kind = "engine"
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: str | None = None, status: int = 0) -> None:
+        super().__init__(message, hint=hint, detail=detail)
+        self.status = status
 
 
 class Damaged(WherryError):

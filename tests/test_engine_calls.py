@@ -122,8 +122,9 @@ def test_the_version(connection: Connection, fake: FakeEngine) -> None:
 @pytest.mark.parametrize(("body", "words"), [(b'{"message": "no such thing"}', "no such thing"), (b"plain\n", "plain")])
 def test_an_error_has_the_engines_words(connection: Connection, fake: FakeEngine, body: bytes, words: str) -> None:
     fake.answer = answer("404 Not Found", body)
-    with pytest.raises(EngineFailed, match=f"answered 404 to GET /x: {words}$"):
+    with pytest.raises(EngineFailed, match=f"answered 404 to GET /x: {words}$") as raised:
         engine.call(connection, "GET", "/x")
+    assert raised.value.status == 404
     assert engine.request(connection, "GET", "/x")[0] == 404
 
 

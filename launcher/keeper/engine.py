@@ -88,8 +88,7 @@ def stream(connection: Connection, path: str) -> Iterator[Iterator[bytes]]:
         http_connection.request("GET", path, headers={"Host": "docker"})
         response = http_connection.getresponse()
         if response.status >= 400:
-            why = _message(response.read())
-            raise EngineFailed(f"the engine answered {response.status} to GET {path}: {why}", hint="wherry logs engine")
+            raise _failed("GET", path, response.status, response.read())
         channel.settimeout(None)
         yield _pieces(response)
     except (*BROKEN, http.client.HTTPException) as error:
@@ -108,13 +107,18 @@ def call(connection: Connection, method: str, path: str, body: object = None, *,
     """One call: the answer's JSON, None when it is empty. Raises EngineFailed with the engine's own words."""
     status, data = request(connection, method, path, body, timeout=timeout)
     if status >= 400:
-        raise EngineFailed(f"the engine answered {status} to {method} {path}: {_message(data)}", hint="wherry logs engine")
+        raise _failed(method, path, status, data)
     return json.loads(data) if data.strip() else None
 
 
 def version(connection: Connection) -> str:
     """The engine's version, e.g. 28.5.2."""
     return str(call(connection, "GET", "/version")["Version"])
+
+
+def _failed(method: str, path: str, status: int, data: bytes) -> EngineFailed:
+    said = f"the engine answered {status} to {method} {path}: {_message(data)}"
+    return EngineFailed(said, hint="wherry logs engine", status=status)
 
 
 def _message(data: bytes) -> str:
