@@ -16,7 +16,7 @@ def _socket(name: str) -> Any:
 
 
 def listing(name: str) -> list[dict[str, Any]]:
-    """One entry for each address and port: container, protocol, address, port, guest_port, state. Raises NotRunning."""
+    """One entry for each address and port: container, protocol, address, port, guest_port, inside, state. Raises NotRunning."""
     keeper = control.status(_socket(name)).get("keeper", {})
     found: list[dict[str, Any]] = keeper.get("ports", [])
     return found

@@ -18,7 +18,8 @@ def port() -> None:
 @machine_name
 @verb
 def list_(app: App, name: str | None) -> None:
-    """Container, protocol, address on this computer, and state of every published port."""
+    """Container, protocol, address on this computer, the container's own port (of a forward made by hand the machine's), and
+    state of every published port."""
     from launcher.machine import ports
 
     found = ports.listing(app.name(name))
@@ -27,12 +28,12 @@ def list_(app: App, name: str | None) -> None:
             entry["container"] or "(by hand)",
             entry["protocol"],
             f"[{entry['address']}]:{entry['port']}" if ":" in entry["address"] else f"{entry['address']}:{entry['port']}",
-            str(entry["guest_port"]),
+            str(entry.get("inside", entry["guest_port"])),
             entry["state"],
         ]
         for entry in found
     ]
-    app.console.answer(found, table(["CONTAINER", "PROTOCOL", "ADDRESS", "IN THE MACHINE", "STATE"], rows))
+    app.console.answer(found, table(["CONTAINER", "PROTOCOL", "ADDRESS", "INSIDE", "STATE"], rows))
 
 
 @port.command()

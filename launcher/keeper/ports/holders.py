@@ -2,63 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from launcher.keeper.ports import sockets
-from launcher.keeper.ports.bindings import CHOSEN_FROM, NIC, Binding
+from launcher.errors import NotRunning
+from launcher.keeper.ports import opener, trial
+from launcher.keeper.ports.bindings import Binding
 from launcher.keeper.ports.forwarder import Forwarder, Port
-from launcher.keeper.ports.reserved import Reservation, Reservations
-from launcher.keeper.ports.sockets import Bound, Taken
+from launcher.keeper.ports.held import Holder
+from launcher.keeper.ports.reserved import Reservation, Reservations, Wish
+from launcher.keeper.ports.sockets import Taken
 
 log = logging.getLogger("wherry.ports")
 
 RETRY_SECONDS: Final = 5.0  # for a port that somebody else has; only while there is one
 
 
-@dataclass
-class Wish:
-    """A port to be chosen: of `among`, or any when that is empty. `port` is the answer."""
-
-    proto: str
-    address: str
-    among: range = range(0)
-    port: int = 0
-
-
-@dataclass
-class Holder:
-    """What is held for one of them."""
-
-    name: str
-    ports: dict[Binding, Port] = field(default_factory=dict)
-    missing: dict[Binding, str] = field(default_factory=dict)  # with the reason, in words
-    starting: int = 0  # requests under way: nothing is freed meanwhile
-    ended: bool = False  # the engine said so while one was
-
-    def as_held(self, wanted: Binding) -> Binding:
-        """What is held for it: another port of this computer may stand for one that nobody named."""
-        if not wanted.chosen:
-            return wanted
-        alike = (
-            one for one in self.ports if (one.proto, one.address, one.target) == (wanted.proto, wanted.address, wanted.target)
-        )
-        return next(alike, wanted)
-
-
 class Holders:
     """Safe to use from many threads."""
 
     def __init__(self, forwarder: Forwarder, published: tuple[str, ...], changed: Callable[[], None] = lambda: None) -> None:
-        """`published`: the addresses of this computer for ports whose user named none. `changed` is called after a retry."""
+        """`published`: the addresses of this computer for ports whose user named none. `changed` is called when a
+        later try had one."""
         self._forwarder = forwarder
         self._published = published
         self._changed = changed
         self._reservations = Reservations()
+        self._opener = opener.Opener(forwarder, published, self._reservations, self)
         self._holders: dict[str, Holder] = {}
+        self._stages = itertools.count(1)
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._closed = False
@@ -75,25 +50,27 @@ class Holders:
     # All or nothing, for a start that is under way
 
     def begin(self, identity: str, name: str, wanted: list[Binding]) -> None:
-        """Hold all, or raise Taken and hold none. Until `settle` nothing is freed."""
+        """Hold all, or raise Taken, or NotRunning after `close`, and hold none. Until `settle` nothing is freed."""
         with self._lock:
-            holder = self._holders.get(identity) or Holder(name)
-            bound: dict[Binding, list[Bound]] = {}
+            self._check_open()
+            holder = self._holders.get(identity) or Holder(name, 0)
+            opened: dict[Binding, Port] = {}
             try:
                 for binding in map(holder.as_held, wanted):
                     if binding not in holder.ports:
-                        had, found = self._have(binding)
-                        bound[had] = found
-            except Taken:
-                for one in bound.values():
-                    sockets.close(one)
+                        had, port = self._opener.open(binding)
+                        opened[had] = port
+            except BaseException:
+                for port in opened.values():
+                    self._forwarder.close(port)
                 raise
             self._holders[identity] = holder
             holder.ended = holder.ended and holder.starting > 0
             holder.starting += 1
+            holder.unheard += 1
+            holder.stage = next(self._stages)
             holder.missing = {}
-            for binding, one in bound.items():
-                self._serve(holder, binding, one)
+            holder.ports.update(opened)
 
     def settle(self, identity: str, *, started: bool) -> bool:
         """A start is over. Whether what is held can be left as it is; else the engine is to be asked."""
@@ -102,6 +79,8 @@ class Holders:
             if holder is None:
                 return True
             holder.starting -= 1
+            holder.unheard = holder.unheard if started else max(holder.unheard - 1, 0)
+            holder.stage = next(self._stages)
             return bool(holder.starting) or (started and not holder.ended)
 
     # As much as can be had
@@ -112,33 +91,62 @@ class Holders:
         with self._lock:
             if self._closed or (not wanted and identity not in self._holders):
                 return
-            holder = self._holders.setdefault(identity, Holder(name))
-            holder.name, holder.missing = name or holder.name, {}
+            holder = self._holders.setdefault(identity, Holder(name, next(self._stages)))
+            holder.name = name or holder.name
             wanted = [holder.as_held(binding) for binding in wanted]
             for binding in [held for held in holder.ports if held not in wanted]:
                 self._forwarder.close(holder.ports.pop(binding))
+            holder.missing = {binding: why for binding, why in holder.missing.items() if binding in wanted}
             for binding in wanted:
-                if binding in holder.ports:
-                    continue
-                try:
-                    self._serve(holder, *self._have(binding))
-                except Taken as error:
-                    holder.missing[binding] = f"taken by {error.owner}" if error.owner else "taken"
-                    log.warning("%s", error.message)
+                if binding not in holder.ports:
+                    self._try(holder, binding)
             if holder.missing:
                 self._retry_later()
 
-    def free(self, identity: str) -> None:
-        """It is over; while a start is under way only noted."""
+    def stage(self, identity: str) -> int:
+        """A number that changes when a start begins and when it is over; 0 when nothing is held for it."""
+        with self._lock:
+            holder = self._holders.get(identity)
+            return 0 if holder is None else holder.stage
+
+    def free(self, identity: str, stage: int | None = None) -> bool:
+        """It is over; while a start is under way only noted.
+
+        False, and nothing is done, when the stage is another than `stage`: who asked the engine then may not know of a start.
+        """
         with self._lock:
             holder = self._holders.get(identity)
             if holder is None:
-                return
+                return True
+            if stage is not None and stage != holder.stage:
+                return False
             if holder.starting:
                 holder.ended = True
-                return
+                return True
             del self._holders[identity]
         self._close_all(holder)
+        return True
+
+    def heard(self, identity: str) -> None:
+        """The engine said that it started."""
+        with self._lock:
+            if (holder := self._holders.get(identity)) is not None:
+                holder.unheard = max(holder.unheard - 1, 0)
+
+    def ended(self, identity: str) -> bool:
+        """The engine said so: it is freed. False, and nothing is done, when a start was not heard of yet: the end may be that
+        of the life before."""
+        with self._lock:
+            holder = self._holders.get(identity)
+            if holder is not None and holder.unheard and not holder.starting:
+                return False
+            return self.free(identity)
+
+    def in_the_way(self, identity: str, wanted: list[Binding]) -> list[str]:
+        """Who else has a port of these."""
+        with self._lock:
+            others = [(other, holder) for other, holder in self._holders.items() if other != identity]
+            return [other for other, holder in others if any(holder.has(one, self._published) for one in wanted)]
 
     def close(self) -> None:
         """Free everything, for good."""
@@ -154,20 +162,10 @@ class Holders:
     # For containers that are about to be created
 
     def reserve(self, wanted: list[Wish]) -> Reservation:
-        """Choose and keep a port for each. Raises Taken when there is none."""
-        bound: dict[Binding, list[Bound]] = {}
+        """Choose and keep a port for each. Raises Taken when there is none, NotRunning after `close`."""
         with self._lock:
-            for wish in wanted:
-                taken = self.used(wish.proto) | self._reservations.used(wish.proto)
-                taken |= {one.port for one in bound if one.proto == wish.proto}
-                found = sockets.choose(wish.proto, wish.address, self._published, taken, wish.among)
-                if found is None:
-                    for one in bound.values():
-                        sockets.close(one)
-                    raise _none_free(wish)
-                wish.port = found[0]
-                bound[Binding(wish.proto, wish.address, found[0])] = found[1]
-            return self._reservations.add(bound)
+            self._check_open()
+            return self._reservations.reserve(wanted, self._published, self.used)
 
     def created(self, reservation: Reservation, identity: str) -> None:
         """The engine has made the container; empty: it has not."""
@@ -195,15 +193,10 @@ class Holders:
             return any(one.chosen not in (0, one.port) for holder in self._holders.values() for one in holder.ports)
 
     def listing(self) -> list[dict[str, Any]]:
-        """One entry for each address and port: container (empty: by hand), protocol, address, port, guest_port, state ("ok", or
-        by whom it is taken)."""
+        """One entry for each address and port: container (empty: by hand), protocol, address, port, guest_port (where the
+        machine has it), inside (the container's own port; by hand the machine's), state ("ok", or by whom it is taken)."""
         with self._lock:
-            entries = [
-                _entry(holder.name, binding, address, state)
-                for holder in self._holders.values()
-                for binding, state in [*((port, "ok") for port in holder.ports), *holder.missing.items()]
-                for address in sockets.addresses(binding, self._published)
-            ]
+            entries = [entry for holder in self._holders.values() for entry in holder.listing(self._published)]
         return sorted(entries, key=lambda entry: (entry["protocol"], entry["port"], entry["address"]))
 
     def used(self, proto: str) -> set[int]:
@@ -214,6 +207,14 @@ class Holders:
                 if binding.proto == proto
             }  # fmt: skip
 
+    def owner(self, binding: Binding) -> str:
+        """Which of ours is in the way of a port; empty for none."""
+        with self._lock:
+            found = next((holder for holder in self._holders.values() if holder.has(binding, self._published)), None)
+        if found is None:
+            return ""
+        return f"container {found.name}" if found.name else "wherry port add"
+
     def _retry_later(self) -> None:
         if self._timer is None and not self._closed:
             self._timer = threading.Timer(RETRY_SECONDS, self._retry)
@@ -221,66 +222,42 @@ class Holders:
             self._timer.start()
 
     def _retry(self) -> None:
+        try:
+            with self._lock:
+                missing = [(identity, binding) for identity, holder in self._holders.items() for binding in holder.missing]
+            had = [self._try_again(*one) for one in missing if trial.succeeds(one[1], self._published)]
+        finally:
+            with self._lock:
+                self._timer = None
+                if any(holder.missing for holder in self._holders.values()):
+                    self._retry_later()
+        if any(had):
+            self._changed()
+
+    def _try_again(self, identity: str, binding: Binding) -> bool:
+        """Whether something came of it; what is not missing any more is left."""
         with self._lock:
-            self._timer = None
-            for identity, holder in list(self._holders.items()):
-                if holder.missing:
-                    self.hold(identity, holder.name, [*holder.ports, *holder.missing])
-        self._changed()
+            holder = self._holders.get(identity)
+            return holder is not None and binding in holder.missing and self._try(holder, binding)
 
-    def _have(self, binding: Binding) -> tuple[Binding, list[Bound]]:
-        """Sockets for it, or for another port where nobody named this one. Raises Taken."""
-        reserved = self._reservations.take(replace(binding, guest=NIC, guest_port=0))
-        if reserved is not None:
-            sockets.listen(binding, reserved)
-            return binding, reserved
+    def _try(self, holder: Holder, binding: Binding) -> bool:
+        """Hold it, or note why it cannot be had."""
         try:
-            return binding, self._bind(binding)
-        except Taken:
-            used = self.used(binding.proto) | self._reservations.used(binding.proto)
-            found = binding.chosen and sockets.choose(binding.proto, binding.address, self._published, used)
-            if not found:
-                raise
-            other = replace(binding, port=found[0], guest_port=binding.target[1])
-            log.info("port %d of a container is taken: %d stands for it", binding.port, other.port)
-            sockets.listen(other, found[1])
-            return other, found[1]
-
-    def _bind(self, binding: Binding) -> list[Bound]:
-        try:
-            return sockets.bind(binding, self._published)
+            had, port = self._opener.open(binding)
         except Taken as error:
-            owner = self._own(binding)
-            if not owner:
-                raise
-            raise Taken(f"{error.message.partition(' by ')[0]} by {owner}", hint=error.hint or "", owner=owner) from error
+            why = opener.reason(error)
+            if holder.missing.get(binding) != why:
+                log.warning("%s", error.message)
+            holder.missing[binding] = why
+            return False
+        holder.missing.pop(binding, None)
+        holder.ports[had] = port
+        return True
 
-    def _own(self, binding: Binding) -> str:
-        """Which of ours has the port."""
-        for holder in self._holders.values():
-            if any((held.proto, held.port) == (binding.proto, binding.port) for held in holder.ports):
-                return f"container {holder.name}" if holder.name else "wherry port add"
-        return ""
-
-    def _serve(self, holder: Holder, binding: Binding, bound: list[Bound]) -> None:
-        holder.ports[binding] = self._forwarder.open(binding.proto, binding.target, bound)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotRunning("the machine is stopping", hint="wherry up")
 
     def _close_all(self, holder: Holder) -> None:
         for port in holder.ports.values():
             self._forwarder.close(port)
-
-
-def _none_free(wish: Wish) -> Taken:
-    ports = list(wish.among)
-    if not ports:
-        return Taken(
-            f"no {wish.proto} port is free from {CHOSEN_FROM[0]} to {CHOSEN_FROM[-1]}", hint="Name one: -p HOST:CONTAINER"
-        )
-    return Taken(f"all {wish.proto} ports from {ports[0]} to {ports[-1]} are in use", hint="Free one, or publish others.")
-
-
-def _entry(name: str, binding: Binding, address: str, state: str) -> dict[str, Any]:
-    return {
-        "container": name, "protocol": binding.proto, "address": address, "port": binding.port,
-        "guest_port": binding.target[1], "state": state,
-    }  # fmt: skip
