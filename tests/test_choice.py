@@ -134,10 +134,16 @@ def test_what_cannot_be_read_is_left_to_the_engine(tmp_path: Path) -> None:
     known = Aliases(tmp_path / "a", BOTH)
     entries: list[Any] = [None, 5, {"HostPort": "x"}, {"HostPort": 80}, {"HostPort": "9-8"}, {"HostIp": 5, "HostPort": ""}]
     entries += [{"HostIp": "localhost", "HostPort": ""}]
-    settings = {"PortBindings": {"80/tcp": entries, "81/sctp": [{}], "82/tcp": None, "83/tcp": []}}
+    settings = {"PortBindings": {"80/tcp": entries, "81/any": [{}], "82/tcp": None, "83/tcp": []}}
     before = json.dumps(settings)
     made = plan.of(settings, list)
     assert made.wishes == [] and not made.write(known) and json.dumps(settings) == before
+
+
+def test_sctp_does_not_lead_into_the_machine() -> None:
+    with pytest.raises(WherryError, match="81/sctp cannot be published"):
+        plan.of({"PortBindings": {"81/sctp": [{"HostPort": "81"}]}}, list)
+    assert plan.of({"PortBindings": {"81/sctp": []}, "PublishAllPorts": True}, lambda: ["81/sctp"]).wishes == []
 
 
 def test_answers_without_such_ports_are_not_touched(tmp_path: Path) -> None:
@@ -159,6 +165,7 @@ def test_an_address_of_its_own_is_shown_as_asked_for(setup: Setup) -> None:
     start(setup, identity)
     assert {(one["address"], one["port"]) for one in setup.ports.holders.listing()} == {("::1", port), ("127.0.0.2", port)}
     assert not listens(port)
+    assert {one["inside"] for one in setup.ports.holders.listing()} == {80}
     assert shown_ports(setup, identity) == [("::1", port), ("127.0.0.2", port)]
     listed = call(setup, "GET", "/v1.51/containers/json?all=1")[1]
     assert [(one["IP"], one["PublicPort"]) for one in listed[0]["Ports"]] == [("::1", port), ("127.0.0.2", port)]
@@ -182,9 +189,10 @@ def test_a_port_that_nobody_named_is_kept_from_create_on(setup: Setup, entry: di
     assert found["HostConfig"]["PortBindings"]["80/tcp"][0]["HostPort"] == ""
 
 
-def test_all_ports_of_the_image(setup: Setup) -> None:
+@pytest.mark.parametrize("bindings", [{}, {"80/tcp": []}])
+def test_all_ports_of_the_image(setup: Setup, bindings: dict[str, Any]) -> None:
     setup.dockerd.images["web"] = {"Config": {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}}}
-    identity = create(setup, PublishAllPorts=True)
+    identity = create(setup, PublishAllPorts=True, PortBindings=bindings)
     start(setup, identity)
     udp, tcp = shown_ports(setup, identity, "53/udp"), shown_ports(setup, identity)
     assert {one["port"] for one in setup.ports.holders.listing()} == {udp[0][1], tcp[0][1]}
@@ -213,6 +221,27 @@ def test_the_next_of_a_range(setup: Setup) -> None:
         assert taken < port <= taken + 3
         body = {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": f"{taken}-{taken}"}]}}}
         assert call(setup, "POST", "/containers/create", body)[0] == 201  # one port is no range: a start says that it is taken
+
+
+@pytest.mark.parametrize("named", ["{0}-{1}", "{0}-{0}"])
+def test_a_range_that_a_user_wrote_is_none_that_nobody_named(setup: Setup, named: str) -> None:
+    first = next(port for port in CHOSEN_FROM if not bound(port) and not bound(port + 1))
+    identity = create(setup, {"HostPort": named.format(first, first + 1)})
+    assert told(setup, identity) == [("", str(first))]
+    setup.ports.holders.removed(identity)
+    with socket.create_server(("127.0.0.1", first)):
+        assert call(setup, "POST", f"/containers/{identity}/start")[0] == 500
+    start(setup, identity)
+    assert shown_ports(setup, identity) == [("0.0.0.0", first)]
+    found = call(setup, "GET", f"/containers/{identity}/json")[1]
+    assert found["HostConfig"]["PortBindings"]["80/tcp"][0]["HostPort"] == str(first)
+
+
+def test_a_protocol_in_any_case(setup: Setup) -> None:
+    port = free_port()
+    identity = create(setup, PortBindings={"80/TCP": [{"HostPort": str(port)}]})
+    start(setup, identity)
+    assert listens(port)
 
 
 def test_a_chosen_port_that_was_taken_meanwhile_is_chosen_anew(setup: Setup) -> None:

@@ -45,13 +45,14 @@ def of_container(found: dict[str, Any], aliases: Aliases) -> list[Binding]:
     actual: dict[str, Any] = (found.get("NetworkSettings") or {}).get("Ports") or {}
     wanted: dict[str, Any] = dict(settings.get("PortBindings") or {})
     if settings.get("PublishAllPorts"):
-        wanted = {**{key: [{}] for key in (found.get("Config") or {}).get("ExposedPorts") or {}}, **wanted}
+        for key in (found.get("Config") or {}).get("ExposedPorts") or {}:
+            wanted[key] = wanted.get(key) or [{}]  # none in a list is as no list
     bindings: list[Binding] = []
     for key, entries in wanted.items():
-        proto = key.partition("/")[2] or "tcp"
+        proto = protocol(key)
         if proto not in PROTOCOLS:
             continue
-        chosen = _chosen(actual.get(key) or [], entries or [])
+        chosen = _chosen(actual.get(f"{key.partition('/')[0]}/{proto}") or [], entries or [])
         for entry in entries or []:
             port = single(entry.get("HostPort"))
             port = port or next(chosen, 0)
@@ -71,10 +72,15 @@ def of_service(found: dict[str, Any]) -> list[Binding]:
     """What a swarm service publishes through the routing mesh: on every node, so on this one."""
     ports = (found.get("Endpoint") or {}).get("Ports") or []
     return sorted(
-        Binding(str(port.get("Protocol")), "", int(port["PublishedPort"]))
+        Binding(str(port.get("Protocol")), "", int(port["PublishedPort"]), inside=int(port.get("TargetPort") or 0))
         for port in ports
         if port.get("PublishMode") == "ingress" and port.get("PublishedPort") and port.get("Protocol") in PROTOCOLS
     )
+
+
+def protocol(key: str) -> str:
+    """Of 80/tcp, 53/UDP or 80; the engine takes any case."""
+    return key.partition("/")[2].lower() or "tcp"
 
 
 def publishes_nothing(mode: Any) -> bool:

@@ -33,7 +33,7 @@ def _container(found: dict[str, Any], aliases: Aliases, moved: dict[tuple[str, i
         if "PublicPort" in port:
             address, number = aliases.decode(str(port.get("IP") or ""), port["PublicPort"])
             port["IP"] = address if address or not port.get("IP") else EVERYWHERE
-            port["PublicPort"] = moved.get((str(port.get("Type")), number), number)
+            port["PublicPort"] = moved.get((str(port.get("Type")).lower(), number), number)
     for proto, entry in _entries((found.get("NetworkSettings") or {}).get("Ports")):
         guest = str(entry.get("HostIp") or "")
         address, number = aliases.decode(guest, bindings.single(entry.get("HostPort")))
@@ -50,7 +50,7 @@ def _container(found: dict[str, Any], aliases: Aliases, moved: dict[tuple[str, i
 def _entries(ports: Any) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(ports, dict):
         return []
-    return [(key.partition("/")[2] or "tcp", entry) for key, entries in ports.items() for entry in _list(entries)]
+    return [(bindings.protocol(key), entry) for key, entries in ports.items() for entry in _list(entries)]
 
 
 def _list(value: Any) -> list[dict[str, Any]]:
