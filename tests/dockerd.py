@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import http.server
 import json
 import queue
@@ -10,14 +11,18 @@ import re
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+NO_SWARM = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm.'
 
 
 class Dockerd(socketserver.ThreadingUnixStreamServer):
-    """`containers`: what GET /containers/ID/json answers, by id; names work too. `fails`: starts are refused."""
+    """`containers`: what GET /containers/ID/json answers, by id; names work too. `fails`: starts are refused. `refuses`: status
+    and message that the GETs of a path are answered. `before_answers` is called with the path of each GET when its answer is
+    made, and not sent yet."""
 
     daemon_threads = True
     request_queue_size = 100
@@ -29,6 +34,8 @@ class Dockerd(socketserver.ThreadingUnixStreamServer):
         self.images: dict[str, dict[str, Any]] = {}
         self.services: list[dict[str, Any]] = []
         self.fails = False
+        self.refuses: dict[str, tuple[int, str]] = {}
+        self.before_answers: Callable[[str], None] = lambda _path: None
         self.calls: list[str] = []
         self.listeners: list[queue.SimpleQueue[dict[str, Any] | None]] = []
 
@@ -42,7 +49,7 @@ class Dockerd(socketserver.ThreadingUnixStreamServer):
         self.containers[identity] = made = {
             "Id": identity,
             "Name": f"/name-{identity}",
-            "State": {"Running": False},
+            "State": {"Running": False, "Status": "created"},
             "Config": {},
             "HostConfig": {"NetworkMode": "bridge", "PortBindings": bindings, **settings},
             "NetworkSettings": {"Ports": {}},
@@ -51,7 +58,7 @@ class Dockerd(socketserver.ThreadingUnixStreamServer):
 
     def set_running(self, identity: str, running: bool) -> None:
         one = self.containers[identity]
-        one["State"]["Running"] = running
+        one["State"] = {"Running": running, "Status": "running" if running else "exited"}
         one["NetworkSettings"]["Ports"] = {
             key: [
                 {"HostIp": entry.get("HostIp") or "0.0.0.0", "HostPort": str(entry.get("HostPort")).partition("-")[0]}
@@ -66,9 +73,9 @@ class Dockerd(socketserver.ThreadingUnixStreamServer):
         del self.containers[identity]
         self.tell("destroy", identity)
 
-    def tell(self, action: str, identity: str) -> None:
+    def tell(self, action: str, identity: str, kind: str = "container", **attributes: str) -> None:
         for listener in list(self.listeners):
-            listener.put({"Type": "container", "Action": action, "Actor": {"ID": identity, "Attributes": {}}})
+            listener.put({"Type": kind, "Action": action, "Actor": {"ID": identity, "Attributes": attributes}})
 
     def end_events(self) -> None:
         for listener in list(self.listeners):
@@ -99,7 +106,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _say(self, status: int, value: Any = None) -> None:
         body = b"" if value is None else json.dumps(value).encode()
         self.send_response(status)
-        if status != 204:
+        if status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -109,16 +116,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.calls.append(f"GET {path}")
         if path == "/events":
             self._events()
-        elif path == "/services":
-            self._say(200, self.server.services) if self.server.services else self._say(503, {"message": "no swarm"})
-        elif path == "/containers/json":
-            self._say(200, self.server.running())
-        elif path.startswith("/images/"):
+            return
+        status, answer = self._answer(path)
+        self.server.before_answers(path)
+        self._say(status, answer)
+
+    def _answer(self, path: str) -> tuple[int, Any]:
+        if path in self.server.refuses:
+            status, message = self.server.refuses[path]
+            return status, {"message": message}
+        if path == "/services":
+            return (200, self.server.services) if self.server.services else (503, {"message": NO_SWARM})
+        if path == "/containers/json":
+            return 200, self.server.running()
+        if path.startswith("/images/"):
             found = self.server.images.get(path.removeprefix("/images/").removesuffix("/json"))
-            self._say(200 if found else 404, found or {"message": "no such image"})
-        else:
-            found = self.server.find(path.split("/")[2])
-            self._say(200 if found else 404, found or {"message": "no such container"})
+            return 200 if found else 404, found or {"message": "no such image"}
+        found = self.server.find(unquote(path.split("/")[2]))
+        return 200 if found else 404, copy.deepcopy(found) or {"message": "no such container"}
 
     def _events(self) -> None:
         self.send_response(200)
@@ -145,6 +160,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._say(404, {"message": "no such container"})
         elif self.server.fails:
             self._say(500, {"message": "the engine will not"})
+        elif path.endswith("/start") and found["State"]["Running"]:
+            self._say(304)
         else:
             self.server.set_running(found["Id"], True)
             self._say(204)
@@ -158,9 +175,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._say(201, {"Id": identity})
 
     def do_DELETE(self) -> None:
-        path = urlsplit(self.path).path
-        self.server.calls.append(f"DELETE {path}")
-        self.server.remove(path.split("/")[2])
+        url = urlsplit(self.path)
+        self.server.calls.append(f"DELETE {url.path}")
+        found = self.server.containers[url.path.split("/")[2]]
+        if found["State"]["Running"] and "force=1" not in url.query:
+            self._say(409, {"message": "it is running"})
+            return
+        self.server.remove(found["Id"])
         self._say(204)
 
 

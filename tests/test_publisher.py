@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from launcher.keeper.events import Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
 from launcher.keeper.ports.service import PortService
+from launcher.keeper.ports.sockets import Taken
 from launcher.keeper.proxy.server import EngineProxy
 from launcher.qemu.qmp import Qmp
 from launcher.ssh.transport import Connection
@@ -27,7 +29,8 @@ from tests.dockerd import Dockerd, dockerd
 from tests.guestserver import Guest, guest
 from tests.loopback import free_port, listens, until
 
-ID, OTHER = "a" * 64, "b" * 64
+ID, OTHER, LAST = "a" * 64, "b" * 64, "c" * 64
+TASK = {"com.docker.swarm.service.id": "s1"}
 
 
 class Keeper:
@@ -75,6 +78,17 @@ class Setup:
 
     def ports_of(self, name: str) -> list[tuple[int, str]]:
         return [(entry["port"], entry["state"]) for entry in self.ports.holders.listing() if entry["container"] == name]
+
+    def served(self, identity: str) -> list[Any]:
+        """What serves its ports: others when they were closed in between."""
+        return list(self.ports.holders._holders[identity].ports.values())
+
+    def hear(self) -> None:
+        """All events until now."""
+        port = free_port()
+        publish(self, LAST, port)
+        self.dockerd.set_running(LAST, True)
+        until(lambda: listens(port))
 
     def close(self) -> None:
         self.events.close()
@@ -168,7 +182,7 @@ def test_containers_that_run_already_are_found(setup: Setup) -> None:
     until(lambda: listens(ports[1]))
     setup.dockerd.remove(OTHER)
     until(lambda: not listens(ports[1]))
-    assert setup.keeper.health.to_json()["parts"]["ports"] == {"state": "ok", "detail": "1"}
+    until(lambda: setup.keeper.health.to_json()["parts"]["ports"] == {"state": "ok", "detail": "1"})
 
 
 @pytest.mark.parametrize("how", ["events", "connection"])
@@ -205,20 +219,50 @@ def test_a_conflict_that_no_request_can_be_told_is_in_the_list(setup: Setup, mon
     until(lambda: setup.keeper.health.state("ports") == "ok")
 
 
-def test_ports_of_services(setup: Setup) -> None:
+def service(setup: Setup) -> int:
+    """The port of one that is found when the keeper connects."""
     port = free_port()
-    setup.dockerd.services = [
-        {
-            "ID": "s1",
-            "Spec": {"Name": "web"},
-            "Endpoint": {"Ports": [{"Protocol": "tcp", "PublishedPort": port, "PublishMode": "ingress"}]},
-        }
-    ]
+    ports = [{"Protocol": "tcp", "PublishedPort": port, "TargetPort": 80, "PublishMode": "ingress"}]
+    setup.dockerd.services = [{"ID": "s1", "Spec": {"Name": "web"}, "Endpoint": {"Ports": ports}}]
     setup.connect()
     until(lambda: listens(port))
+    return port
+
+
+def test_ports_of_services(setup: Setup) -> None:
+    port = service(setup)
+    assert {entry["inside"] for entry in setup.ports.holders.listing()} == {80}
     setup.dockerd.services = []
-    for listener in setup.dockerd.listeners:
-        listener.put({"Type": "service", "Action": "remove", "Actor": {"ID": "s1"}})
+    setup.dockerd.tell("remove", "s1", "service")
+    until(lambda: not listens(port))
+
+
+def test_who_leaves_a_swarm_hears_of_its_tasks_alone(setup: Setup) -> None:
+    port = service(setup)
+    setup.dockerd.services = []
+    setup.dockerd.tell("die", "d" * 64, **TASK)
+    until(lambda: not listens(port))
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (500, "rpc error: code = Unknown desc = The swarm does not have a leader."),
+        (503, "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster."),
+    ],
+)
+def test_a_manager_that_cannot_tell_now_still_has_its_services(setup: Setup, status: int, message: str) -> None:
+    port = service(setup)
+    before = setup.served("service:s1")
+    setup.dockerd.refuses["/services"] = status, message
+    setup.dockerd.tell("update", "s1", "service")
+    setup.dockerd.tell("start", "d" * 64, **TASK)
+    setup.hear()
+    assert setup.served("service:s1") == before
+    assert listens(port)
+    setup.dockerd.refuses.clear()
+    setup.dockerd.services = []
+    setup.dockerd.tell("start", "d" * 64, **TASK)
     until(lambda: not listens(port))
 
 
@@ -242,3 +286,170 @@ def test_a_restart_keeps_the_port(setup: Setup) -> None:
     assert gaps == [True]
     until(lambda: setup.ports_of(f"name-{ID}") == [(port, "ok"), (port, "ok")])
     assert listens(port)
+
+
+# One that runs is not to be touched
+
+
+def test_a_start_that_cannot_have_its_port_leaves_one_that_runs(setup: Setup) -> None:
+    setup.connect()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        publish(setup, ID, other.getsockname()[1], AutoRemove=True)
+        setup.dockerd.set_running(ID, True)
+        until(lambda: bool(setup.ports_of(f"name-{ID}")))
+        assert setup.post(f"/containers/{ID}/start") == (304, None)
+        with pytest.raises(Taken, match="in use"):
+            setup.ports.publisher.before_start(ID, restart=True)
+    assert setup.dockerd.containers[ID]["State"]["Running"]
+    assert not any(call.startswith("DELETE") for call in setup.dockerd.calls)
+
+
+def test_one_that_has_run_is_not_removed_either(setup: Setup) -> None:
+    setup.connect()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        publish(setup, ID, other.getsockname()[1], AutoRemove=True)
+        setup.dockerd.containers[ID]["State"]["Status"] = "exited"
+        assert setup.post(f"/containers/{ID}/start")[0] == 500
+    assert ID in setup.dockerd.containers
+
+
+@pytest.mark.parametrize("name", ["caf%C3%A9", "a%20b", "a%3Fx=1%23"])
+def test_names_of_any_kind(setup: Setup, name: str) -> None:
+    assert setup.post(f"/containers/{name}/start") == (404, {"message": "no such container"})
+
+
+# Events and answers that cross each other
+
+
+@contextlib.contextmanager
+def events_wait(setup: Setup) -> Iterator[None]:
+    """What happens in it is heard when it is over: an answer about another container keeps it waiting."""
+    go, busy = threading.Event(), "e" * 64
+
+    def hold(path: str) -> None:
+        if path == f"/containers/{busy}/json":
+            assert go.wait(30)
+
+    publish(setup, busy, free_port())
+    setup.dockerd.before_answers = hold
+    setup.dockerd.set_running(busy, True)
+    try:
+        yield
+    finally:
+        go.set()
+        setup.dockerd.before_answers = lambda _path: None
+
+
+def test_an_end_while_the_engine_was_asked_is_not_forgotten(setup: Setup) -> None:
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port)
+    setup.post(f"/containers/{ID}/start")
+    setup.hear()
+    tell = setup.ports.publisher.before_start(ID)
+    on_event = setup.ports.publisher.on_event
+    heard, handled = threading.Event(), threading.Event()
+
+    def listen(event: Any) -> None:
+        heard.set()
+        on_event(event)
+        handled.set()
+
+    def end(path: str) -> None:
+        if path == f"/containers/{ID}/json":
+            setup.dockerd.before_answers = lambda _path: None
+            setup.dockerd.set_running(ID, False)
+            assert heard.wait(30)
+            handled.wait(0.5)  # who does not wait for the answer that is under way has freed the port by then
+
+    setup.ports.publisher.on_event = listen  # type: ignore[method-assign]
+    setup.dockerd.before_answers = end
+    tell(0)  # nobody knows whether it started: the engine is asked
+    until(lambda: handled.is_set() and not listens(port))
+
+
+def test_an_end_that_is_heard_late_is_that_of_the_life_before(setup: Setup) -> None:
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port)
+    setup.post(f"/containers/{ID}/start")
+    setup.hear()
+    before = setup.served(ID)
+    with events_wait(setup):
+        setup.dockerd.set_running(ID, False)
+        assert setup.post(f"/containers/{ID}/start")[0] == 204
+    setup.hear()
+    assert setup.served(ID) == before
+    assert listens(port)
+
+
+def test_a_port_is_free_when_its_container_is_whatever_was_heard(setup: Setup) -> None:
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port)
+    publish(setup, OTHER, port)
+    setup.post(f"/containers/{ID}/start")
+    setup.hear()
+    with events_wait(setup):
+        setup.dockerd.set_running(ID, False)
+        assert setup.post(f"/containers/{OTHER}/start")[0] == 204
+    setup.hear()
+    assert {entry["container"] for entry in setup.ports.holders.listing() if entry["port"] == port} == {f"name-{OTHER}"}
+    assert listens(port)
+
+
+def test_an_end_needs_no_question(setup: Setup) -> None:
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port)
+    setup.post(f"/containers/{ID}/start")
+    setup.hear()
+    asked = setup.dockerd.calls.count(f"GET /containers/{ID}/json")
+    setup.dockerd.set_running(ID, False)
+    until(lambda: not listens(port))
+    assert setup.dockerd.calls.count(f"GET /containers/{ID}/json") == asked
+
+
+def test_one_that_starts_while_all_are_listed(setup: Setup) -> None:
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port)
+    before: list[Any] = []
+
+    def start(path: str) -> None:
+        if path == "/containers/json" and not before:
+            assert setup.post(f"/containers/{ID}/start")[0] == 204
+            before.extend(setup.served(ID))
+
+    setup.dockerd.before_answers = start
+    setup.dockerd.end_events()
+    until(lambda: bool(before) and len(setup.dockerd.listeners) == 1)
+    setup.hear()
+    assert setup.served(ID) == before
+    assert listens(port)
+
+
+def test_an_engine_that_cannot_tell_frees_nothing(setup: Setup) -> None:
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port)
+    setup.post(f"/containers/{ID}/start")
+    before = setup.served(ID)
+    setup.dockerd.refuses[f"/containers/{ID}/json"] = 500, "context deadline exceeded"
+    setup.dockerd.tell("start", ID)
+    setup.hear()
+    assert setup.served(ID) == before
+    assert listens(port)
+    setup.dockerd.refuses[f"/containers/{ID}/json"] = 404, "no such container"
+    setup.dockerd.tell("start", ID)
+    until(lambda: not listens(port))
+
+
+def test_a_container_whose_restart_is_waited_for_holds_no_port(setup: Setup) -> None:
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port)
+    setup.post(f"/containers/{ID}/start")
+    setup.dockerd.containers[ID]["State"]["Restarting"] = True  # the engine says that it runs, too
+    setup.dockerd.end_events()
+    until(lambda: not listens(port))

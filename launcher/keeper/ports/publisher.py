@@ -1,13 +1,14 @@
 """Ports of containers and services: held before a start goes to the engine, freed when the engine says that it is over.
 
 What was bound for a start request is kept while that is under way, whatever the events say meanwhile; then the engine's word
-counts.
+counts. Events may come late: an end that is heard before the start of which a client knows is no reason to free anything.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
@@ -20,24 +21,31 @@ from launcher.keeper.ports import plan as planning
 from launcher.keeper.ports import shown as showing
 from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.holders import Holders
-from launcher.keeper.ports.sockets import Taken
 from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.ports")
 
 _STARTED: Final = (204, 304)  # 304: it ran already
 _CREATED: Final = 201
+_GONE: Final = 404
+_UNAVAILABLE: Final = 503
+# Not one of a worker, nor one of a manager that is being prepared, whose words begin as this one's do.
+_IN_NO_SWARM: Final = 'Use "docker swarm init"'
+_OF_SERVICE: Final = "com.docker.swarm.service.id"
 BY_HAND: Final = "hand:"
 _SERVICE: Final = "service:"
 
 
 class Publisher:
-    """`before_start` is called by many threads, the functions for events by one."""
+    """`before_start` and what it returns are called by many threads, the functions for events by one."""
 
     def __init__(self, connection: Callable[[], Connection], holders: Holders, aliases: Aliases) -> None:
         self._connection = connection
         self._holders = holders
         self._aliases = aliases
+        # Who asked the engine first must not have the last word.
+        self._asking = threading.Lock()
+        self._asking_services = threading.Lock()  # on its own: no answer comes while a swarm is left, 16 s under emulation
 
     def before_create(
         self, settings: dict[str, Any], image: str, exposed: list[str]
@@ -69,26 +77,38 @@ class Publisher:
         """An answer about containers with ports as the user asked for them."""
         return showing.restore(body, self._aliases, self._holders.moved, any_moved=self._holders.any_moved())
 
-    def before_start(self, reference: str) -> Callable[[int], None]:
+    def before_start(self, reference: str, *, restart: bool = False) -> Callable[[int], None]:
         """Bind all that a container publishes. What is returned is to be told the status of the engine's answer, 0 for none.
 
-        Raises Taken; nothing is bound then, and a container that was to be removed at its end is removed. What else is wrong
-        the engine will say.
+        Raises WherryError, mostly Taken; nothing is bound then, and a container that never ran and was to be removed at its end
+        is removed. A start of one that runs passes, which the engine answers by 304. What else is wrong the engine will say.
         """
         try:
             connection = self._connection()
-            found = engine.call(connection, "GET", f"/containers/{reference}/json")
+            found = engine.call(connection, "GET", f"/containers/{quote(reference, safe='')}/json")
         except WherryError:
             return _nothing
         identity = str(found["Id"])
         wanted = bindings.of_container(found, self._aliases)
+        state = found.get("State") or {}
+        for other in self._holders.in_the_way(identity, wanted):
+            self._check(other)
         try:
             self._holders.begin(identity, _name(found), wanted)
-        except Taken:
-            if (found.get("HostConfig") or {}).get("AutoRemove"):
+        except WherryError:
+            if state.get("Running") and not restart:
+                return _nothing
+            if state.get("Status") == "created" and (found.get("HostConfig") or {}).get("AutoRemove"):
                 _remove(connection, identity)
             raise
         return lambda status: self._settle(identity, status)
+
+    def _check(self, identity: str) -> None:
+        """Whether it is over already, of which the event may still be to come."""
+        if identity.startswith(_SERVICE):
+            self._services(self._connection)
+        elif not identity.startswith(BY_HAND):
+            self._refresh(identity)
 
     def _settle(self, identity: str, status: int) -> None:
         if not self._holders.settle(identity, started=status in _STARTED):
@@ -98,52 +118,78 @@ class Publisher:
     def on_event(self, event: Event) -> None:
         action = str(event.get("Action"))
         actor = event.get("Actor") or {}
-        identity = str(actor.get("ID"))
+        identity, attributes = str(actor.get("ID")), actor.get("Attributes") or {}
         if event.get("Type") == "service":
             self._services(self._connection)
-        elif action == "start":
+            return
+        if action == "start":
+            self._holders.heard(identity)
             self._refresh(identity)
         elif action == "die":
-            self._holders.free(identity)
+            self._ended(identity)
         elif action == "destroy":
-            self._holders.removed(identity)
+            with self._asking:
+                self._holders.removed(identity)
         elif action == "rename":
-            self._holders.rename(identity, str((actor.get("Attributes") or {}).get("name") or identity[:12]))
+            self._holders.rename(identity, str(attributes.get("name") or identity[:12]))
+        # Who leaves a swarm hears of its tasks alone.
+        if attributes.get(_OF_SERVICE) and action in ("start", "die", "destroy"):
+            self._services(self._connection)
 
     def on_resync(self, connection: Connection, containers: list[dict[str, Any]]) -> None:
-        running = {str(one["Id"]) for one in containers if one.get("State") in ("running", "paused")}
-        for identity in self._holders.known():
-            if not identity.startswith((BY_HAND, _SERVICE)) and identity not in running:
-                self._holders.free(identity)
-        for one in containers:
-            if str(one["Id"]) in running and any(port.get("PublicPort") for port in one.get("Ports") or []):
-                self._refresh(str(one["Id"]))
+        running = [str(one["Id"]) for one in containers if one.get("State") in ("running", "paused") and _published(one)]
+        held = [identity for identity in self._holders.known() if not identity.startswith((BY_HAND, _SERVICE))]
+        for identity in dict.fromkeys([*held, *running]):  # what is not in the list may have been started since
+            self._refresh(identity)
         self._services(lambda: connection)
+
+    def _ended(self, identity: str) -> None:
+        with self._asking:
+            certain = self._holders.ended(identity)
+        if not certain:
+            self._refresh(identity)
 
     def _refresh(self, identity: str) -> None:
         """Ask the engine, and hold what it says."""
+        with self._asking:
+            while True:
+                stage = self._holders.stage(identity)
+                try:
+                    found = self._running(identity)
+                except WherryError as error:  # the next connection brings a resync
+                    log.info("a container's ports: %s", error.message)
+                    return
+                if found is not None:
+                    self._holders.hold(identity, _name(found), bindings.of_container(found, self._aliases))
+                    return
+                if self._holders.free(identity, stage):
+                    return
+
+    def _running(self, identity: str) -> dict[str, Any] | None:
+        """What the engine says of a container; None when it does not run, or is gone. Raises EngineFailed, ConnectionLost."""
         try:
-            found = engine.call(self._connection(), "GET", f"/containers/{identity}/json")
-        except EngineFailed:  # no such container
-            self._holders.free(identity)
-            return
-        except WherryError as error:  # the next connection brings a resync
-            log.info("a container's ports: %s", error.message)
-            return
-        if not (found.get("State") or {}).get("Running"):
-            self._holders.free(identity)
-            return
-        wanted = bindings.of_container(found, self._aliases)
-        self._holders.hold(identity, _name(found), wanted)
+            found: dict[str, Any] = engine.call(self._connection(), "GET", f"/containers/{identity}/json")
+        except EngineFailed as error:
+            if error.status == _GONE:
+                return None
+            raise
+        state = found.get("State") or {}
+        # While the engine waits with a restart it says that the container runs; its ports are free, and the start is an event.
+        return found if state.get("Running") and not state.get("Restarting") else None
 
     def _services(self, connection: Callable[[], Connection]) -> None:
-        """Ports of the routing mesh; an engine that is in no swarm answers 503."""
+        """Ports of the routing mesh. What cannot be told now, as while managers elect, is asked again at the next event."""
+        with self._asking_services:
+            self._hold_services(connection)
+
+    def _hold_services(self, connection: Callable[[], Connection]) -> None:
         try:
             found = engine.call(connection(), "GET", "/services")
-        except EngineFailed:
+        except WherryError as error:
+            if not (isinstance(error, EngineFailed) and error.status == _UNAVAILABLE and _IN_NO_SWARM in error.message):
+                log.info("ports of services: %s", error.message)
+                return
             found = []
-        except WherryError:
-            return
         now = {f"{_SERVICE}{one['ID']}": one for one in found}
         for identity in self._holders.known():
             if identity.startswith(_SERVICE) and identity not in now:
@@ -156,10 +202,15 @@ def _name(found: dict[str, Any]) -> str:
     return str(found.get("Name") or "").lstrip("/") or str(found["Id"])[:12]
 
 
+def _published(listed: dict[str, Any]) -> bool:
+    return any(port.get("PublicPort") for port in listed.get("Ports") or [])
+
+
 def _remove(connection: Connection, identity: str) -> None:
-    """As `docker run --rm` would have had it: the client waits for the removal, and would for ever."""
+    """As `docker run --rm` would have had it: the client waits for the removal, and would for ever. Not by force: one that
+    runs by now goes on."""
     try:
-        engine.call(connection, "DELETE", f"/containers/{identity}?v=1&force=1")
+        engine.call(connection, "DELETE", f"/containers/{identity}?v=1")
     except WherryError as error:
         log.warning("a container that was not started stays: %s", error.message)
 
