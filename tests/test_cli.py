@@ -151,6 +151,15 @@ def test_logs_of_the_engine_come_from_the_machine(wherry: Wherry, keeper: FakeKe
     assert keeper.requests[-1]["argv"] == ["tail", "-n", "5", "/var/lib/wherry/log/engine.log"]
 
 
+def test_the_list_of_ports_shows_the_containers_own(wherry: Wherry, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"container": "web", "protocol": "tcp", "address": "::1", "port": 8080, "guest_port": 65001, "state": "ok"}
+    older = {**entry, "container": "", "address": "127.0.0.1", "guest_port": 5432}  # of a keeper that does not tell it
+    monkeypatch.setattr("launcher.machine.ports.listing", lambda _name: [{**entry, "inside": 80}, older])
+    rows = [line.split() for line in wherry("port", "list").out.splitlines()]
+    assert rows[1] == ["web", "tcp", "[::1]:8080", "80", "ok"]
+    assert rows[2][-3:] == ["127.0.0.1:8080", "5432", "ok"]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
