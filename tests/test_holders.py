@@ -18,6 +18,7 @@ from launcher.keeper.ports.forwarder import Forwarder, Port
 from launcher.keeper.ports.holders import Holders
 from launcher.keeper.ports.reserved import Wish
 from launcher.keeper.ports.sockets import Bound, Taken
+from launcher.keeper.ports.turns import Turns
 from tests.loopback import free_port, listens, until
 
 BOTH = ("127.0.0.1", "::1")
@@ -174,6 +175,24 @@ def test_a_try_that_fails_is_not_the_last(holders: Holders, monkeypatch: pytest.
         holders.hold("a", "web", [binding])
         until(lambda: bool(failures))
     until(lambda: listens(binding.port))
+
+
+# Turns
+
+
+def test_one_at_a_time_of_each_name() -> None:
+    turns, inside, most = Turns(), [0], []
+
+    def count(_number: int) -> None:
+        with turns.of("a"):
+            inside[0] += 1
+            most.append(inside[0])
+            inside[0] -= 1
+
+    with turns.of("b"), ThreadPoolExecutor(8) as pool:  # which is not in the way of the others
+        list(pool.map(count, range(200)))
+    assert set(most) == {1}
+    assert turns._turns == {}
 
 
 # Ten machines

@@ -225,7 +225,7 @@ def service(setup: Setup) -> int:
     ports = [{"Protocol": "tcp", "PublishedPort": port, "TargetPort": 80, "PublishMode": "ingress"}]
     setup.dockerd.services = [{"ID": "s1", "Spec": {"Name": "web"}, "Endpoint": {"Ports": ports}}]
     setup.connect()
-    until(lambda: listens(port))
+    until(lambda: setup.ports_of("web") == [(port, "ok"), (port, "ok")])
     return port
 
 
@@ -324,17 +324,18 @@ def test_names_of_any_kind(setup: Setup, name: str) -> None:
 @contextlib.contextmanager
 def events_wait(setup: Setup) -> Iterator[None]:
     """What happens in it is heard when it is over: an answer about another container keeps it waiting."""
-    go, busy = threading.Event(), "e" * 64
+    go, busy, late = threading.Event(), "e" * 64, []
 
     def hold(path: str) -> None:
-        if path == f"/containers/{busy}/json":
-            assert go.wait(30)
+        if path == f"/containers/{busy}/json" and not go.wait(30):
+            late.append(path)
 
     publish(setup, busy, free_port())
     setup.dockerd.before_answers = hold
     setup.dockerd.set_running(busy, True)
     try:
         yield
+        assert not late  # nobody else waits for that answer
     finally:
         go.set()
         setup.dockerd.before_answers = lambda _path: None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from launcher.keeper.ports import plan as planning
 from launcher.keeper.ports import shown as showing
 from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.holders import Holders
+from launcher.keeper.ports.turns import Turns
 from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.ports")
@@ -43,9 +43,7 @@ class Publisher:
         self._connection = connection
         self._holders = holders
         self._aliases = aliases
-        # Who asked the engine first must not have the last word.
-        self._asking = threading.Lock()
-        self._asking_services = threading.Lock()  # on its own: no answer comes while a swarm is left, 16 s under emulation
+        self._asking = Turns()  # who asked the engine first must not have the last word
 
     def before_create(
         self, settings: dict[str, Any], image: str, exposed: list[str]
@@ -128,7 +126,7 @@ class Publisher:
         elif action == "die":
             self._ended(identity)
         elif action == "destroy":
-            with self._asking:
+            with self._asking.of(identity):
                 self._holders.removed(identity)
         elif action == "rename":
             self._holders.rename(identity, str(attributes.get("name") or identity[:12]))
@@ -144,14 +142,14 @@ class Publisher:
         self._services(lambda: connection)
 
     def _ended(self, identity: str) -> None:
-        with self._asking:
+        with self._asking.of(identity):
             certain = self._holders.ended(identity)
         if not certain:
             self._refresh(identity)
 
     def _refresh(self, identity: str) -> None:
         """Ask the engine, and hold what it says."""
-        with self._asking:
+        with self._asking.of(identity):
             while True:
                 stage = self._holders.stage(identity)
                 try:
@@ -179,7 +177,7 @@ class Publisher:
 
     def _services(self, connection: Callable[[], Connection]) -> None:
         """Ports of the routing mesh. What cannot be told now, as while managers elect, is asked again at the next event."""
-        with self._asking_services:
+        with self._asking.of(_SERVICE):
             self._hold_services(connection)
 
     def _hold_services(self, connection: Callable[[], Connection]) -> None:
