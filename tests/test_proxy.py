@@ -508,7 +508,8 @@ class StrangePorts:
     ) -> tuple[bool, Callable[[int, bytes], None]]:
         return False, lambda _status, _body: None
 
-    def before_start(self, reference: str) -> Callable[[int], None]:
+    def before_start(self, reference: str, *, restart: bool = False) -> Callable[[int], None]:
+        assert not restart
         if reference == "strange":
             raise ValueError(reference)
         return self.told.append

@@ -23,6 +23,7 @@ from launcher.keeper.agent import CHANNELS as AGENT_CHANNELS
 from launcher.keeper.agent import Agents
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
+from launcher.keeper.healer import listening
 from launcher.keeper.ports.service import PortService
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
 from launcher.keeper.pulse import Pulse
@@ -76,6 +77,7 @@ def _on_signals(keeper: Supervisor) -> None:
 
 def main() -> int:
     os.umask(0o077)
+    host.current().raise_descriptor_limit()  # two for a published port, two more for each of its connections
     directory = store.machine(sys.argv[1])
     try:
         return _keep(directory, "".join(sys.argv[2:3]))
@@ -130,6 +132,8 @@ def _keep(directory: MachineDir, action: str) -> int:
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
+        keeper.healer.check(listening(directory.engine_socket, keeper.health))
+        keeper.healer.check(events.look)
     except WherryError as error:
         logging.getLogger("wherry.keeper").exception("cannot begin")
         _tell(f"error {error.message}")

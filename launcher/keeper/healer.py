@@ -141,7 +141,7 @@ def _words_of(look: Check) -> str:
 
 def _jump(by: float) -> str:
     if by == 0:
-        return "there was space on this computer's disk again"
+        return "this computer's disk could be written again"
     return f"woke after {_duration(by)}" if by > 0 else f"this computer's clock was set back by {_duration(-by)}"
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 _ABSOLUTE: Final = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?]*)?")
 _VERSION: Final = re.compile(r"^/v[0-9.]+(?=/)")
 _MOUNTS: Final = re.compile(r"^/(?:containers/create|services/create|services/[^/]+/update)$")
-_START: Final = re.compile(r"^/containers/([^/]+)/(?:start|restart)$")
+_START: Final = re.compile(r"^/containers/([^/]+)/(start|restart)$")
 _DESCRIPTION: Final = re.compile(r"^/containers/(?:[^/]+/)?json$")
 _DRIVE: Final = re.compile(r"^([A-Za-z]):[\\/]")
 
@@ -43,10 +43,10 @@ def describes_containers(method: bytes, target: bytes) -> bool:
     return method.upper() == b"GET" and _DESCRIPTION.match(endpoint(target)) is not None
 
 
-def starts_container(method: bytes, target: bytes) -> str | None:
-    """The container that a request starts, by what the client calls it; None for any other request."""
+def starts_container(method: bytes, target: bytes) -> tuple[str, bool] | None:
+    """The container that a request starts, by what the client calls it, and whether anew; None for any other request."""
     match = _START.match(endpoint(target)) if method.upper() == b"POST" else None
-    return match[1] if match else None
+    return (match[1], match[2] == "restart") if match else None
 
 
 def from_windows(path: str) -> str:

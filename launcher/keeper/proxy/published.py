@@ -17,9 +17,9 @@ log = logging.getLogger("wherry.proxy")
 class Ports(creation.Ports, Protocol):
     """The published ports of the machine."""
 
-    def before_start(self, reference: str) -> Callable[[int], None]:
-        """Have all ports of a container that is about to be started. What it returns is told the status of the engine's answer,
-        0 when none came. Raises WherryError when one cannot be had."""
+    def before_start(self, reference: str, *, restart: bool = False) -> Callable[[int], None]:
+        """Have all ports of a container that is about to be started, or started anew. What it returns is told the status of
+        the engine's answer, 0 when none came. Raises WherryError when one cannot be had."""
 
     def shown(self, body: bytes) -> bytes:
         """An answer about containers, with ports as they are here."""
@@ -32,15 +32,16 @@ class Published:
         self.ports = ports
         self._started: Callable[[int], None] | None = None  # to be told how the engine answers a start
 
-    def hold(self, container: str) -> None:
-        """Have the ports of a container whose start is asked for; `tell` is to follow. Raises Refusal."""
+    def hold(self, container: str, restart: bool) -> None:
+        """Have the ports of a container whose start, or restart, is asked for; `tell` is to follow. Raises Refusal."""
         if self.ports is None:
             return
         try:
-            self._started = self.ports.before_start(container)
+            self._started = self.ports.before_start(container, restart=restart)
         except WherryError as error:
             # As the engine answers it, whose clients know: 500, and docker run ends with 125.
-            raise Refusal(500, f"{error.message}; the container was not started.\n        {error.hint}") from error
+            what = f"the container was not {'restarted' if restart else 'started'}"
+            raise Refusal(500, f"{error.message.rstrip('.')}; {what}.\n        {error.hint}") from error
         except Exception:  # what is wrong with the request the engine says itself
             log.exception("the ports of %s", container)
 

@@ -116,8 +116,8 @@ class Relay:
                 body = request.feed(data)
             if paths.names_mounts(request.head.method, request.head.target):
                 return self._create(request, body)
-            if container := paths.starts_container(request.head.method, request.head.target):
-                self._published.hold(container)
+            if found := paths.starts_container(request.head.method, request.head.target):
+                self._published.hold(*found)
             shows = self._published.ports is not None and paths.describes_containers(request.head.method, request.head.target)
             return self._pass_on(request, bytes(seen), self._published.shown if shows else None)
         except Refusal as refusal:
