@@ -40,6 +40,13 @@ class Healer:
         link.subscribe(self._up)
         link.beat(self._beat)
 
+    def set_clock(self, connection: Connection) -> None:
+        """At the end of a start: an RTC tells whole seconds, and the first container is to have the right time."""
+        try:
+            self.clock.beat(connection)
+        except WherryError as error:  # the next beat tries again
+            log.info("after the start: %s", error.message)
+
     def check(self, look: Check) -> None:
         """Have `look` called after a sleep, too: it says in a few words what it found well, or raises WherryError."""
         self._checks.append(look)

@@ -127,6 +127,7 @@ def _finish(keeper: Supervisor) -> None:
         return
     _wait(keeper, "ready")
     keeper.update(engine_version=engine.version(connection))
+    keeper.healer.set_clock(connection)
 
 
 def died(keeper: Supervisor) -> LaunchFailed:
