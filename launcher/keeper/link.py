@@ -96,8 +96,7 @@ class Link:
             return connection
 
     def open(self, make: Callable[[Connection], T]) -> T:
-        """What `make` makes of the connection; once more with the next one when the connection ended meanwhile. For what has
-        no effect before it has succeeded."""
+        """What `make` makes of the connection, or of the next one when that ended meanwhile: it does no harm by failing."""
         connection = self.get()
         try:
             return make(connection)
