@@ -296,7 +296,9 @@ def test_compose_with_published_ports(client: Client, environment: dict[str, str
                 sender.send(data)
                 assert sender.recv(65536) == data
         if SOAK:
-            assert _ask(_port(compose("port", "base", "5432")), POSTGRES).startswith(POSTGRES_ANSWER)
+            base = _port(compose("port", "base", "5432"))
+            # It takes connections before it takes sessions ("the database system is starting up").
+            client.machine.wait_until(lambda: _ask(base, POSTGRES).startswith(POSTGRES_ANSWER), "the database is up")
         assert "PONG" in compose("exec", "-T", "cache", "redis-cli", "ping")
         assert "GET /page.html" in compose("logs", "web")
     finally:
