@@ -37,7 +37,7 @@ def list_(app: App, name: str | None) -> None:
 
 
 @port.command()
-@click.argument("forward", metavar="HOST:GUEST[/udp]")
+@click.argument("forward", metavar="HOST:[127.0.0.1:]GUEST[/udp]")
 @verb
 def add(app: App, forward: str) -> None:
     """Forward a port of this computer to one of the machine, until it is removed: wherry port add 5433:5432"""
@@ -48,7 +48,7 @@ def add(app: App, forward: str) -> None:
 
 
 @port.command()
-@click.argument("forward", metavar="HOST:GUEST[/udp]")
+@click.argument("forward", metavar="HOST:[127.0.0.1:]GUEST[/udp]")
 @verb
 def remove(app: App, forward: str) -> None:
     """Take back a forward that was made by hand."""
