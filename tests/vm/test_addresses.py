@@ -13,9 +13,10 @@ import pytest
 
 from launcher.keeper.ports.aliases import PORT
 from launcher.keeper.ports.bindings import CHOSEN_FROM
+from tests.loopback import free_port
 from tests.vm.client import Client
 from tests.vm.driver import SOAK, Driver
-from tests.vm.test_ports import GREETING, HELLO, HTTPD, free_port, get, listening
+from tests.vm.test_ports import GREETING, HELLO, HTTPD, get, listening
 
 pytestmark = pytest.mark.vm
 

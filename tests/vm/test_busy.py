@@ -13,10 +13,10 @@ from http.client import HTTPConnection
 
 import pytest
 
+from tests.loopback import free_port
 from tests.vm.client import Client
 from tests.vm.driver import SOAK, Driver
 from tests.vm.test_life import keeper_of
-from tests.vm.test_ports import free_port
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(not SOAK, reason="two minutes of load")]
 HELLO = "wherry.internal/hello"

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from launcher import host
+from tests.loopback import free_port
 from tests.vm.driver import SOAK, START_SECONDS, Driver, Home, get_port
 from tests.vm.test_kill import check_nothing_left, end, ours
-from tests.vm.test_ports import free_port
 
 pytestmark = pytest.mark.vm
 needs_mount = pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")

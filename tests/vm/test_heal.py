@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.loopback import free_port
 from tests.vm.driver import SOAK, Driver, get_port
 from tests.vm.test_life import keeper_of, qemu_of
-from tests.vm.test_ports import free_port
 
 pytestmark = pytest.mark.vm
 HELLO = "wherry.internal/hello"

@@ -17,9 +17,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.vm.driver import SOAK, START_SECONDS, Driver, Home, in_turn
+from tests.loopback import free_port
+from tests.vm.driver import SOAK, START_SECONDS, Driver, Home, get_port, in_turn
 
 pytestmark = pytest.mark.vm
+
+
+def answers(port: int) -> bool:
+    try:
+        return b"Hello from Wherry." in get_port(port)
+    except OSError:
+        return False
 
 
 def keeper_of(home: Home) -> psutil.Process:
@@ -46,7 +54,9 @@ def test_ten_at_once_make_one_machine(driver: Driver) -> None:
 
 def test_everything_survives_a_restart(driver: Driver, tmp_path: Path) -> None:
     driver.up()
-    driver.docker("run", "-d", "--name", "keeps-going", "--restart", "always", "wherry.internal/hello", "sleep", "100000")
+    port = free_port()
+    web = ("-p", f"{port}:80", "wherry.internal/hello", "httpd", "-f", "-p", "80", "-h", "/www")
+    driver.docker("run", "-d", "--name", "keeps-going", "--restart", "always", *web)
     driver.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "sh", "-c", "echo precious > /data/file")
 
     project = tmp_path / "twins"
@@ -78,6 +88,7 @@ def test_everything_survives_a_restart(driver: Driver, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
     driver.wait_until(lambda: driver.container_state("keeps-going") == "running", "the restart policy holds")
+    driver.wait_until(lambda: answers(port), "its port is there again", 60)
     assert driver.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "cat", "/data/file") == "precious\n"
     listed = driver.docker("run", "--rm", "--pull", "never", "built", "cat", "/list").split()
     assert sorted(listed) == [".dockerignore", "Dockerfile", "big"] or sorted(listed) == ["Dockerfile", "big"]

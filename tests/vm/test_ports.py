@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tests.guest.helpers import compiler
+from tests.loopback import free_port
 from tests.vm.client import Client
 from tests.vm.driver import SOAK, Driver
 
@@ -53,12 +54,6 @@ def echo(client: Client) -> Iterator[str]:
     client("build", "-q", "-t", "wherry.test/echo", str(folder))
     yield "wherry.test/echo"
     client("rmi", "-f", "wherry.test/echo")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def free_udp_ports(count: int) -> int:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.loopback import free_port
 from tests.vm.client import Client
 from tests.vm.driver import Driver
-from tests.vm.test_ports import GREETING, HTTPD, free_port, get, listening
+from tests.vm.test_ports import GREETING, HTTPD, get, listening
 
 pytestmark = pytest.mark.vm
 
