@@ -70,7 +70,7 @@ class Guest:
         self._threads: list[threading.Thread] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
-        self.start(self._accept)
+        self._accepting = self.start(self._accept)
 
     def connect(self, timeout: float = 30, **changes: Any) -> Connection:
         arguments = {"client_key": self.machine.client_key, "host_key": self.machine.host_key, "folder": str(self.folder)}
@@ -94,6 +94,7 @@ class Guest:
         # Closing alone would not wake accept.
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self._accepting.join()  # what it has accepted has been started then
         for transport in self._transports:
             transport.close()
             transport.join()
