@@ -39,6 +39,7 @@ class Left:
 
     def __init__(self, directory: MachineDir) -> None:
         self.directory = directory
+        self._threads = set(threading.enumerate())  # not ours, whatever they wait for
         directory.run_dir.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
             lock = host.current().lock(directory.qemu_lock_file, wait=False)
@@ -90,7 +91,7 @@ class Left:
                 keeper.guest.close()
         self.qemu.kill()
         self.qemu.wait(60)
-        for thread in threading.enumerate():
+        for thread in set(threading.enumerate()) - self._threads:
             if thread.name in ("qemu-exit", "link-again", "link-try", "woke"):
                 thread.join(30)
 

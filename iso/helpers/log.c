@@ -27,12 +27,14 @@ static int open_log(const char *name, off_t *size)
 static _Noreturn void keep_log(int input, const char *name, off_t limit)
 {
     char old[PATH_MAX], buffer[65536];
+    /* No more at once than the file may hold: what a busy computer lets pile up is rotated like everything else. */
+    size_t most = limit < (off_t)sizeof buffer ? (size_t)limit : sizeof buffer;
     off_t size;
     if (snprintf(old, sizeof old, "%s.1", name) >= (int)sizeof old)
         _exit(1);
     int fd = open_log(name, &size);
     for (;;) {
-        ssize_t n = read(input, buffer, sizeof buffer);
+        ssize_t n = read(input, buffer, most);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
