@@ -60,7 +60,7 @@ def test_await_runs_its_command_when_the_files_are_there(tmp_path: Path) -> None
         time.sleep(0.2)
         assert process.poll() is None
         two.touch()
-        assert process.communicate(timeout=5)[0] == "now\n"
+        assert process.communicate(timeout=60)[0] == "now\n"
 
 
 def test_await_notices_a_rename(tmp_path: Path) -> None:
