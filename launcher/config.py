@@ -29,7 +29,6 @@ SSH_PORTS: Final = range(19800, 19928)
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt])(?:i?b)?", re.IGNORECASE)
 _UNITS: Final = {"k": 1 << 10, "m": MIB, "g": GIB, "t": 1 << 40}
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 # QEMU's own network between the computer and the machine.
 _LINK: Final = "10.0.2.0/24"
 LOCALHOST: Final = ("127.0.0.1", "::1")  # a name that means both
@@ -59,13 +58,6 @@ def format_size(size: int) -> str:
         if size and size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit.upper()}"
     return f"{size}B"
-
-
-def check_name(name: str) -> str:
-    """The name itself; raises Usage for one that cannot be a folder, host name and docker context on all systems."""
-    if not _NAME.fullmatch(name):
-        raise Usage(f"{name!r} cannot be a machine's name: letters a-z, digits and '-', at most 31.")
-    return name
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ _BLOCK: Final = 64 << 10
 
 def temporary(path: Path) -> Path:
     """A name beside `path` for what is to become it. Should we be killed before, `leftovers` finds it."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def write_private(path: Path, data: bytes) -> None:

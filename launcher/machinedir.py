@@ -1,25 +1,37 @@
-"""The machine directory: every file of a machine is a named path here, and the directory is the truth."""
+"""The machine directory: every file of a machine is a named path here, and the directory is the truth.
+
+On the way of every proxied command: a named tuple, and what reads and writes files is imported where that is done.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from launcher import configfile, host
-from launcher.config import MachineConfig
-from launcher.errors import Damaged, NoSuchMachine, Refused, WherryError
+from launcher import host
+from launcher.errors import Damaged, NoSuchMachine, Refused, Usage, WherryError
 from launcher.files import write_private
-from launcher.state import State
+
+if TYPE_CHECKING:
+    from launcher.config import MachineConfig
+    from launcher.state import State
 
 # A unix socket path must fit sockaddr_un: 104 bytes on macOS, 108 on Linux, the closing NUL included.
 LONGEST_SOCKET: Final = 103
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
-@dataclass(frozen=True)
-class MachineDir:
+def check_name(name: str) -> str:
+    """The name itself; raises Usage for one that cannot be a folder, host name and docker context on all systems."""
+    if not _NAME.fullmatch(name):
+        raise Usage(f"{name!r} cannot be a machine's name: letters a-z, digits and '-', at most 31.")
+    return name
+
+
+class MachineDir(NamedTuple):
     """The files of one machine, by name. Making one of these touches nothing."""
 
     name: str
@@ -169,15 +181,21 @@ class MachineDir:
             raise Damaged("its machine.toml is lost.", hint=self.repair_hint) from error
         except (OSError, ValueError) as error:
             raise Damaged(f"{self.config_file} cannot be read: {_words(error)}", hint=self.repair_hint) from error
+        from launcher import configfile
+
         return configfile.read(text, self.config_file, self.name)
 
     def write_config(self, wanted: MachineConfig) -> None:
         """Write what differs from machine.toml as it is; comments and order of an existing file stay."""
+        from launcher import configfile
+
         text = self.config_file.read_text(encoding="utf-8") if self.config_file.exists() else None
         write_private(self.config_file, configfile.rewritten(text, wanted).encode())
 
     def read_state(self) -> State:
         """What was last written; the empty state when there is none. Raises Damaged for garbage, Refused for a newer file."""
+        from launcher.state import State
+
         try:
             data = json.loads(self.state_file.read_text(encoding="utf-8"))
         except FileNotFoundError:

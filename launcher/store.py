@@ -7,20 +7,22 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from launcher import config, files, host
-from launcher.config import MachineConfig
+from launcher import files, host
 from launcher.errors import Refused, Usage, WherryError
 from launcher.files import write_private
-from launcher.machinedir import LONGEST_SOCKET, MachineDir
+from launcher.machinedir import LONGEST_SOCKET, MachineDir, check_name
+
+if TYPE_CHECKING:
+    from launcher.config import MachineConfig
 
 # A name that is taken by a folder with something in it, or by a file.
 _TAKEN: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EACCES})
 
 __all__ = [
-    "LONGEST_SOCKET", "MachineDir", "cache_dir", "create", "home", "isos_needed", "machine", "machines", "remove", "sweep",
-    "write_private",
+    "LONGEST_SOCKET", "MachineDir", "cache_dir", "check_name", "create", "home", "isos_needed", "machine", "machines", "remove",
+    "sweep", "write_private",
 ]  # fmt: skip
 
 
@@ -45,7 +47,7 @@ def cache_dir() -> Path:
 
 def machine(name: str) -> MachineDir:
     """The directory of the machine of that name, whether it exists or not. Raises Usage for a name that cannot be one."""
-    return MachineDir(config.check_name(name), home() / "machines" / name)
+    return MachineDir(check_name(name), home() / "machines" / name)
 
 
 def machines() -> list[MachineDir]:
@@ -57,7 +59,7 @@ def machines() -> list[MachineDir]:
     for path in sorted(folder.iterdir()):
         try:
             if path.is_dir() and not path.name.startswith("."):
-                found.append(MachineDir(config.check_name(path.name), path))
+                found.append(MachineDir(check_name(path.name), path))
         except Usage:
             continue
     return found

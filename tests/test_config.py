@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from launcher.config import GIB, MIB, MachineConfig, check_name, format_size, from_toml_values, parse_size, to_toml_values
+from launcher.config import GIB, MIB, MachineConfig, format_size, from_toml_values, parse_size, to_toml_values
 from launcher.errors import Usage, WherryError
+from launcher.store import check_name
 
 
 def config(**values: Any) -> MachineConfig:

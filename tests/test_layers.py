@@ -18,7 +18,7 @@ LAYERS = (
     {"console"},
     {"machine"},
     {"keeper"},
-    {"readiness"},
+    {"readiness", "running"},
     {"images", "disks", "seed", "qemu", "ssh", "dockerhome"},
     {"control"},
     {"store"},

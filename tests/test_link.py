@@ -302,10 +302,11 @@ def test_a_beat_that_takes_long_is_not_begun_again_beside_itself(setup: Setup) -
 
 
 def test_nothing_that_looks_after_a_connection_outlives_it(setup: Setup) -> None:
-    def watching() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("link")]
+    others = set(threading.enumerate())  # of tests before
 
-    until(lambda: watching() == [])  # of a test before
+    def watching() -> list[str]:
+        return [thread.name for thread in set(threading.enumerate()) - others if thread.name.startswith("link")]
+
     setup.link.get()
     for times in range(1, 4):
         setup.wait_up(times)

@@ -106,6 +106,7 @@ def keeper_with_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         made = Setup(machine, books)
         yield made
         made.close()
+    made.keeper.link.drop()  # whoever asked meanwhile has made it again: nobody is to go on trying
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from launcher import host
-from launcher.config import CLIENTS
 from launcher.console import Console
 from launcher.errors import MissingOnHost, Usage, WherryError
 
+AUTO: Final = "auto"
 VARIABLE: Final = "WHERRY_CLIENT"
 # Docker 25 speaks version 1.44 of the API, the oldest that engines from 29 on take; BuildKit is the default since 23.
 OLDEST: Final = 25
@@ -45,6 +45,10 @@ def _debug(text: str, *values: object) -> None:
 def choice(name: str, own: Mapping[str, str] = os.environ) -> str:
     """auto, host or guest: the variable, else the machine's own setting. Raises Usage for anything else."""
     chosen = own.get(VARIABLE) or _configured(name)
+    if chosen == AUTO:  # as nearly always: what reads settings is not needed then
+        return chosen
+    from launcher.config import CLIENTS
+
     if chosen not in CLIENTS:
         raise Usage(f"{VARIABLE}={chosen}: {', '.join(CLIENTS[:-1])} or {CLIENTS[-1]}.")
     return chosen
@@ -56,10 +60,10 @@ def _configured(name: str) -> str:
     try:
         text = store.machine(name).config_file.read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return "auto"  # no machine yet, or one that says itself what is wrong
+        return AUTO  # no machine yet, or one that says itself what is wrong
     # Not worth a reader of TOML on every call: the key is at the top, before any table.
     match = re.search(r"""^\s*client\s*=\s*["'](\w+)["']""", text.split("\n[", 1)[0], re.MULTILINE)
-    return match[1] if match else "auto"
+    return match[1] if match else AUTO
 
 
 def select(name: str, command: str, console: Console) -> Path | None:

@@ -150,6 +150,12 @@ class Machine:
     def control(self, *, create: bool = True) -> Path:
         """The control socket of the machine, which runs now."""
         if self._control is None:
+            from launcher import running, store
+
+            directory = store.machine(self.name)
+            if running.for_us(directory):
+                self._control = directory.control_socket
+                return self._control
             from launcher import machine
 
             with self.console.telling(lambda: last_start(self.name)) as reporter:

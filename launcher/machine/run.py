@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import __version__, control, host, store
-from launcher.errors import NoSuchMachine, NotRunning, Refused, WherryError
+from launcher import control, host, running, store
+from launcher.errors import NoSuchMachine, Refused, WherryError
 from launcher.machine import create, keepers, succession
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
@@ -73,7 +73,7 @@ def restart(name: str, force: bool, report: Reporter) -> UpResult:
 def control_path(name: str, report: Reporter, create: bool) -> Path:
     """The control socket of a machine that runs or is starting; starts it, and with `create` makes it, when needed."""
     directory = store.machine(name)
-    if _runs_for_us(directory):
+    if running.for_us(directory):
         return directory.control_socket
     if not directory.exists() and not create:
         raise NoSuchMachine(f"there is no machine {name!r}.", hint=f"wherry up{'' if name == 'default' else ' ' + name}")
@@ -125,19 +125,6 @@ def starting(directory: MachineDir) -> Iterator[None]:
     finally:
         if lock is not None:
             os.close(lock)
-
-
-def _runs_for_us(directory: MachineDir) -> bool:
-    """Whether a keeper of this very wherry runs the machine. On the way of every proxied command: nothing slow here."""
-    try:
-        answer = control.status(directory.control_socket)
-    except NotRunning:
-        return False
-    except WherryError:
-        if directory.read_state().wherry == __version__:
-            raise
-        return False  # an older one's, for `succession` to look into
-    return succession.ours(answer) and answer["status"] == "running" and directory.keeper_lives()
 
 
 def start_keeper(directory: MachineDir, action: str = "") -> bool:

@@ -11,14 +11,10 @@ from launcher import __version__, control, release
 from launcher.errors import NotRunning, Refused, WherryError
 from launcher.machine import keepers
 from launcher.report import Reporter
+from launcher.running import ours
 from launcher.store import MachineDir
 
 _DIES_WITHIN: Final = 20.0  # seconds for a process to go after a kill
-
-
-def ours(answer: dict[str, Any]) -> bool:
-    """Whether the keeper that gave this answer to `status` is of this wherry."""
-    return bool(answer.get("keeper", {}).get("wherry") == __version__)
 
 
 def serving(directory: MachineDir, report: Reporter) -> str | None:

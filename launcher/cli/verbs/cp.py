@@ -9,8 +9,8 @@ import click
 from launcher.cli.app import App
 from launcher.cli.options import verb
 from launcher.cli.transfer import Place, copy_in, copy_out
-from launcher.config import check_name
 from launcher.errors import Usage
+from launcher.store import check_name
 
 
 @click.command()
