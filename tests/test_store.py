@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import subprocess
@@ -185,3 +186,13 @@ def test_disk_used_counts_blocks_not_holes() -> None:
     with directory.data_disk.open("wb") as file:
         file.truncate(1 << 30)
     assert 0 < directory.disk_used() < 1 << 20
+
+
+def test_the_folder_for_sockets_is_named_by_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever code reckons it: another wherry, or another Python, looks in the same place."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    place = MachineDir("m", tmp_path / "m")
+    name = hashlib.sha256(os.fsencode(os.path.realpath(place.path))).hexdigest()[:8]
+    assert place.run_dir.name == name
+    monkeypatch.setattr("importlib.import_module", lambda module: (_ for _ in ()).throw(ImportError(module)))
+    assert place.run_dir.name == name

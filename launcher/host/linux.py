@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import socket
 from pathlib import Path
 from typing import Final
@@ -148,6 +147,8 @@ def qemu_hint() -> str:
 
 def editor() -> list[str]:
     # Debian's sensible-editor follows the user's and the system's choice; vi is on every system.
+    import shutil
+
     return next(([name] for name in ("sensible-editor", "nano", "vi") if shutil.which(name)), ["vi"])
 
 
