@@ -100,11 +100,16 @@ def test_datagrams_pass_again_with_the_next_qemu(machine: Machine) -> None:
     assert says(machine.peer(port))
 
 
+def working(proto: str, port: int, peer: socket.socket) -> Callable[[], bool]:
+    """Asks the port by its protocol."""
+    return (lambda: says(peer)) if proto == "udp" else (lambda: greeting(port) == b"hello")
+
+
 @pytest.mark.parametrize("proto", ["tcp", "udp"])
 def test_a_program_that_has_the_port_of_a_dead_rule_gets_nothing(machine: Machine, proto: str) -> None:
     port, _ = machine.publish(proto)
     peer = machine.peer(port)
-    works: Callable[[], bool] = (lambda: says(peer)) if proto == "udp" else (lambda: greeting(port) == b"hello")
+    works = working(proto, port, peer)
     until(works)
     assert machine.slirp
     [(_, number)] = machine.slirp.rules
@@ -126,7 +131,7 @@ def test_a_rule_that_is_gone_is_made_anew(machine: Machine, proto: str) -> None:
     """Also while its QEMU is the same, or nobody has noticed yet that it is not."""
     port, _ = machine.publish(proto)
     peer = machine.peer(port)
-    works: Callable[[], bool] = (lambda: says(peer)) if proto == "udp" else (lambda: greeting(port) == b"hello")
+    works = working(proto, port, peer)
     until(works)
     assert machine.slirp
     [(_, number)] = machine.slirp.rules

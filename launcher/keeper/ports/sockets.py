@@ -26,7 +26,7 @@ _TRIES: Final = 400
 _IN_USE: Final = (errno.EADDRINUSE, 10048)
 _DENIED: Final = (errno.EACCES, errno.EPERM, 10013)
 _TOO_MANY: Final = (errno.EMFILE, errno.ENFILE, 10024)
-_NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, 10049, 10047)
+NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, 10049, 10047)
 _MORE_FILES: Final = "Publish fewer ports, or raise the limit (ulimit -Hn shows it) and run: wherry restart"
 
 
@@ -74,7 +74,7 @@ def bind(binding: Binding, published: Iterable[str], *, reserve: bool = False) -
                 raise Taken(f"{shown} cannot be published: that is no IP address", hint="For example 127.0.0.1.") from None
             except OSError as error:
                 # `localhost` is both, but a computer may have no IPv6.
-                if not (error.errno in _NO_SUCH_ADDRESS and not binding.address and ":" in address):
+                if not (error.errno in NO_SUCH_ADDRESS and not binding.address and ":" in address):
                     raise _explained(error, binding, address) from error
     except WherryError:
         close(sockets)
@@ -139,7 +139,7 @@ def _bound(proto: str, address: str, port: int, *, reserve: bool = False) -> Bou
 
 def _explained(error: OSError, binding: Binding, address: str) -> Taken:
     shown = name(binding.proto, address, binding.port)
-    if error.errno in _NO_SUCH_ADDRESS:
+    if error.errno in NO_SUCH_ADDRESS:
         return Taken(f"{shown} cannot be published: this computer has no address {address}", hint="Leave the address out.")
     if error.errno in _TOO_MANY:
         why = "too many files and connections are open"

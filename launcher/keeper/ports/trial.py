@@ -21,7 +21,7 @@ def succeeds(binding: Binding, published: Iterable[str]) -> bool:
         except ValueError:
             return False
         except OSError as error:
-            if binding.address or ":" not in address or error.errno not in sockets._NO_SUCH_ADDRESS:
+            if binding.address or ":" not in address or error.errno not in sockets.NO_SUCH_ADDRESS:
                 return False
     return any_there
 
