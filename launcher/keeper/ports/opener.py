@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from launcher.keeper.ports import sockets
 from launcher.keeper.ports.bindings import NIC, Binding
@@ -13,8 +13,6 @@ from launcher.keeper.ports.reserved import Reservations
 from launcher.keeper.ports.sockets import Bound, Taken
 
 log = logging.getLogger("wherry.ports")
-
-_IN_USE: Final = " is in use"  # as sockets.bind says it; there are other reasons
 
 
 class Others(Protocol):
@@ -60,11 +58,11 @@ class Opener:
         try:
             bound = sockets.bind(binding, self._published)
         except Taken as error:
-            what, in_use, _ = error.message.partition(_IN_USE)
-            owner = self._others.owner(binding) if in_use else ""
+            owner = self._others.owner(binding) if error.in_use else ""
             if not owner:
                 raise
-            raise Taken(f"{what}{_IN_USE} by {owner}", hint=error.hint or "", owner=owner) from error
+            said = f"{error.in_use} by {owner}"
+            raise Taken(said, hint=error.hint or "", owner=owner, in_use=error.in_use) from error
         if not bound:  # an IPv6 address that is left out where there is no IPv6 was the only one
             place = ", ".join(self._published)
             raise Taken(
@@ -85,6 +83,6 @@ class Opener:
 
 def reason(error: Taken) -> str:
     """Why a port cannot be had, for the list."""
-    if _IN_USE not in error.message:
+    if not error.in_use:
         return error.owner or "cannot be had"
     return f"taken by {error.owner}" if error.owner else "taken"

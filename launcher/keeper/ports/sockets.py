@@ -32,13 +32,15 @@ _MORE_FILES: Final = "Publish fewer ports, or raise the limit (ulimit -Hn shows 
 
 class Taken(WherryError):
     """A port of this computer that cannot be had. `owner` says in a few words who has it, empty when nobody knows.
-    `at_the_limit`: no other port could be had either."""
+    `in_use`: the message without the owner, empty when it cannot be had for another reason. `at_the_limit`: no other port
+    could be had either."""
 
     kind = "port-taken"
 
-    def __init__(self, message: str, *, hint: str, owner: str = "", at_the_limit: bool = False) -> None:
+    def __init__(self, message: str, *, hint: str, owner: str = "", in_use: str = "", at_the_limit: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.owner = owner
+        self.in_use = in_use
         self.at_the_limit = at_the_limit
 
 
@@ -150,8 +152,8 @@ def _explained(error: OSError, binding: Binding, address: str) -> Taken:
         return Taken(f"port {shown} cannot be opened: {why}", hint=f"{remedy}, or publish another: {another}", owner=why)
     if error.errno in _IN_USE:
         owner = owner_of(binding.proto, address, binding.port)
-        by = f" by {owner}" if owner else ""
-        return Taken(f"port {shown} is in use{by}", hint=f"Free it, or publish another: {another}", owner=owner)
+        said, by = f"port {shown} is in use", f" by {owner}" if owner else ""
+        return Taken(f"{said}{by}", hint=f"Free it, or publish another: {another}", owner=owner, in_use=said)
     return Taken(f"port {shown} cannot be opened: {error.strerror or error}", hint=f"Publish another: {another}")
 
 
