@@ -112,8 +112,8 @@ class Guest:
                 work(*arguments)
 
         thread = threading.Thread(target=quietly, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # only then: `close` may be waiting for all of them
         return thread
 
     def note(self, notes: list[Any], value: Any) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tests.guestserver import Guest, guest
 
 REAL = shutil.which("qemu-system-x86_64")
 TOKEN = "0123456789abcdef"
+_OURS = ("qemu-exit", "link-again", "link-try", "woke")
 pytestmark = pytest.mark.skipif(REAL is None, reason="no qemu-system-x86_64 here")
 
 
@@ -91,9 +93,15 @@ class Left:
                 keeper.guest.close()
         self.qemu.kill()
         self.qemu.wait(60)
-        for thread in set(threading.enumerate()) - self._threads:
-            if thread.name in ("qemu-exit", "link-again", "link-try", "woke"):
-                thread.join(30)
+        # One may begin another: until none is left. Also named are those that have not begun; they cannot be joined yet.
+        deadline = time.monotonic() + 30
+        while left := [thread for thread in set(threading.enumerate()) - self._threads if thread.name in _OURS]:
+            assert time.monotonic() < deadline, left
+            for thread in left:
+                if thread.is_alive():
+                    thread.join(deadline - time.monotonic())
+                else:
+                    time.sleep(0.01)
 
 
 @pytest.fixture
