@@ -19,7 +19,7 @@ LAYERS = (
     {"machine"},
     {"keeper"},
     {"readiness", "running"},
-    {"images", "disks", "seed", "qemu", "ssh", "dockerhome"},
+    {"images", "disks", "seed", "qemu", "ssh", "dockerhome", "sftp"},
     {"control"},
     {"store"},
     {"config", "guestfiles", "host"},

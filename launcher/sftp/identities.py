@@ -1,0 +1,129 @@
+"""Places by device and inode, kept up to date: a place that the host renames, links or makes later is still that place."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from launcher.host.files import files
+from launcher.sftp.names import Comparer
+from launcher.sftp.rules import Node, Rules, find, mark_leads
+
+_PINS: Final = 256  # places that have been renamed or replaced; the oldest is let go first
+_LINKS: Final = 8  # links one behind the other, from one place of the share to another
+
+Ident = tuple[int, int]
+
+
+class Identities:
+    """Knows the places of one policy. Their inodes are held open, so that none is given to another file while it is known."""
+
+    def __init__(self, root: bytes, places: dict[bytes, int], base: int, comparer: Comparer) -> None:
+        """`root` is the real path of the share; `places` maps paths below it to rules; `base` is the rule of the rest."""
+        self._root = root
+        self._places = places
+        self._base = base
+        self._comparer = comparer
+        self._pins: dict[Ident, tuple[int, int]] = {}  # a descriptor and the rule, oldest first
+        self._known: dict[bytes, int] = {}
+        self._tree = Node(b"")
+
+    def __del__(self) -> None:
+        for held, _ in self._pins.values():
+            os.close(held)
+
+    def rules(self) -> Rules:
+        """Look at every place once: some hundred calls of stat(2)."""
+        known = self._with_targets()
+        if known != self._known or not self._known:
+            self._tree = self._grown(known)
+            self._known = known
+        now: dict[Ident, Node] = {}
+        self._look(self._tree, self._root, now)
+        return Rules(self._tree, self._former(now) | now, self._comparer)
+
+    def _grown(self, places: dict[bytes, int]) -> Node:
+        tree = Node(b"")
+        tree.rule = self._base
+        for path, rule in places.items():
+            node = find(tree, path, self._comparer, make=True)
+            assert node is not None
+            node.rule = rule
+        mark_leads(tree, self._base)
+        return tree
+
+    def _with_targets(self) -> dict[bytes, int]:
+        """The places, and what those are that are links into the share: a profile that is kept in a folder of dotfiles is
+        replaced through that folder, too."""
+        known = dict(self._places)
+        links = dict(self._places)
+        for _ in range(_LINKS):
+            links = {path: rule for old, rule in links.items() for path in self._targets(old) if path not in known}
+            if not links:
+                break
+            known |= links
+        return known
+
+    def _targets(self, path: bytes) -> list[bytes]:
+        """For each component of the path that is a link: the path below the root with its target in its place."""
+        found = []
+        names = path.split(b"/")
+        for index in range(len(names)):
+            here = os.path.join(self._root, *names[: index + 1])  # noqa: PTH118
+            try:
+                target = os.readlink(here)  # noqa: PTH115
+            except FileNotFoundError:
+                break
+            except OSError:
+                continue  # EINVAL: no link
+            whole = os.path.join(os.path.realpath(os.path.dirname(here)), target, *names[index + 1 :])  # noqa: PTH118, PTH120
+            real = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))  # noqa: PTH118, PTH119, PTH120
+            real = os.path.normpath(real)
+            if real.startswith(self._root.rstrip(b"/") + b"/"):
+                found.append(real[len(self._root.rstrip(b"/")) + 1 :])
+        return found
+
+    def _look(self, node: Node, path: bytes, now: dict[Ident, Node]) -> None:
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return
+        ident = (found.st_dev, found.st_ino)
+        other = now.get(ident)
+        if other is None or (other.rule or 0) < (node.rule or 0):
+            now[ident] = node
+        if node.rule is not None and node.rule != self._base:
+            self._pin(ident, path, node.rule)
+        for child in node.children.values():
+            self._look(child, os.path.join(path, child.name), now)  # noqa: PTH118
+
+    def _pin(self, ident: Ident, path: bytes, rule: int) -> None:
+        if ident in self._pins:
+            self._pins[ident] = (self._pins[ident][0], rule)
+            return
+        try:
+            held = os.open(path, files().PIN)
+        except OSError:
+            return
+        found = os.fstat(held)
+        if (found.st_dev, found.st_ino) != ident:
+            os.close(held)  # replaced in this moment; the next look finds it
+            return
+        self._pins[ident] = (held, rule)
+        if len(self._pins) > _PINS:
+            os.close(self._pins.pop(next(iter(self._pins)))[0])
+
+    def _former(self, now: dict[Ident, Node]) -> dict[Ident, Node]:
+        """What has been a place and is still there, by another name."""
+        former = {}
+        for ident, (held, rule) in list(self._pins.items()):
+            if ident in now:
+                continue
+            if os.fstat(held).st_nlink == 0:
+                os.close(held)
+                del self._pins[ident]
+                continue
+            former[ident] = Node(b"")
+            former[ident].rule = rule
+            mark_leads(former[ident], rule)
+        return former

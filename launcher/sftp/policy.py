@@ -1,0 +1,137 @@
+"""What the guest may see and change of a share: hidden places, places that the host runs code from, and what was given."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from launcher.sftp.identities import Identities
+from launcher.sftp.names import Comparer, comparer
+from launcher.sftp.rules import GUARDED, HIDDEN, OPEN, READ_ONLY, Node, Rules
+
+LOOK_SECONDS: Final = 1.0  # how long a place that the host has just made or renamed is known by its name alone
+_REFUSALS: Final = {GUARDED: errno.EACCES, READ_ONLY: errno.EROFS, HIDDEN: errno.ENOENT}
+
+
+class Policy:
+    """Of one share. Places are below its root, or absolute paths in it; those that are not in it do not matter.
+
+    By name, as the file system compares, whether they exist or not; and by identity wherever they are met. A file that lies in
+    a hidden folder and has another hard link outside is not known by that link; a hidden file is.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        read_only: bool = False,
+        hidden: Sequence[str | bytes] = (),
+        protected: Sequence[str | bytes] = (),
+        given: Sequence[tuple[str | bytes, bool]] = (),
+        names: Comparer | None = None,
+    ) -> None:
+        """`given` are places with whether they are read-only; they come before the other two, which may hold them."""
+        self.root = os.fsencode(os.path.realpath(root))
+        self._typed = os.fsencode(root.absolute())
+        self.read_only = read_only
+        self.names = names or _compared(self.root)
+        self._base = READ_ONLY if read_only else OPEN
+        self._places: dict[bytes, int] = {}
+        for places, rule in ((protected, GUARDED), (hidden, HIDDEN)):
+            for place in places:
+                self._add(place, max(rule, self._base))
+        for place, only_read in given:
+            self._add(place, READ_ONLY if only_read else OPEN)
+        self._identities = Identities(self.root, self._places, self._base, self.names)
+        self._due = 0.0
+        self._rules: Rules | None = None
+
+    def _add(self, place: str | bytes, rule: int) -> None:
+        below = self._below(os.fsencode(place))
+        if below:
+            self._places[below] = rule
+
+    def _below(self, place: bytes) -> bytes | None:
+        """The path below the root, b"" for the root itself; None when it is not in it."""
+        path = os.path.normpath(os.path.join(self.root, place))  # noqa: PTH118
+        for root in (self.root, self._typed):
+            if path == root:
+                return b""
+            if path.startswith(root.rstrip(b"/") + b"/"):
+                return path[len(root.rstrip(b"/")) + 1 :]
+        return None
+
+    def rules(self) -> Rules:
+        """What holds now; places are looked at again when the last look is older than LOOK_SECONDS."""
+        now = time.monotonic()
+        if self._rules is None or now >= self._due:
+            self._rules = self._identities.rules()
+            self._due = now + LOOK_SECONDS
+        return self._rules
+
+    def look_again(self) -> None:
+        """The guest has made or moved a folder: it may be one on the way to a place."""
+        self._due = 0.0
+
+    def hides(self, path: str) -> bool:
+        """Whether a path of this computer is hidden from the guest, is in something hidden, or is only shown in part. False for
+        what is not in the share."""
+        return self._hidden_at(path) is not None
+
+    def name_of(self, path: str) -> str | None:
+        """The hidden place that a path is, or is in, in the user's words: `~/.aws`; None when there is none."""
+        place = self._hidden_at(path)
+        if place is None:
+            return None
+        home = os.fsencode(Path.home())
+        if place.startswith(home.rstrip(b"/") + b"/"):
+            return "~" + os.fsdecode(place[len(home.rstrip(b"/")) :])
+        return os.fsdecode(place)
+
+    def _hidden_at(self, path: str) -> bytes | None:
+        """As it was asked for, and as it is: each link may lead into a hidden place, and out of one."""
+        raw = os.fsencode(path)
+        real = os.path.realpath(raw)
+        for whole in (raw, real):
+            below = self._below(whole)
+            if below is not None:
+                found = self._hidden_below(below)
+                if found is not None:
+                    return found
+        return None
+
+    def _hidden_below(self, below: bytes) -> bytes | None:
+        rules = self.rules()
+        node: Node | None = rules.root
+        rule = rules.root.rule or OPEN
+        here = self.root
+        place = None
+        for name in below.split(b"/") if below else ():
+            here = os.path.join(here, name)  # noqa: PTH118
+            named = rules.named(node, name)
+            try:
+                found = os.stat(here)
+                new, node = rules.met(rule, named, found.st_dev, found.st_ino)
+            except (OSError, ValueError):
+                new, node = rules.met(rule, named, -1, -1)
+            if new == HIDDEN and rule != HIDDEN:
+                place = here
+            rule = new
+        return place if rule == HIDDEN else None
+
+
+def refusal(rule: int) -> int:
+    """The errno of a change in a place with that rule, which is not OPEN."""
+    return _REFUSALS[rule]
+
+
+def _compared(root: bytes) -> Comparer:
+    held = os.open(root, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        return comparer(held)
+    finally:
+        os.close(held)

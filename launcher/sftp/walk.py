@@ -1,0 +1,134 @@
+"""Paths to descriptors: the folder of an entry is opened without following a link, and judged by all components on the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from launcher.host.files import files
+from launcher.sftp.policy import Policy
+from launcher.sftp.rules import HIDDEN, OPEN, Node, Rules
+
+_LONGEST_PATH: Final = 4096
+_KNOWN: Final = 4096  # folders whose way has been judged
+_files = files()
+_open_folder = _files.open_folder
+
+
+def fail(number: int, path: bytes) -> OSError:
+    """The error of that errno, ready to be raised."""
+    return OSError(number, os.strerror(number), path)
+
+
+class Place:
+    """A folder of the share that is open, and the name of an entry in it. `folder` is closed by Walk.leave."""
+
+    __slots__ = ("folder", "name", "named", "node", "path", "rule", "rules")
+
+    def __init__(self, folder: int, name: bytes, node: Node | None, rule: int, rules: Rules, path: bytes) -> None:
+        self.folder = folder
+        self.name = name
+        self.node = node  # of the folder
+        self.rule = rule  # of the folder
+        self.rules = rules
+        self.path = path
+        self.named = None if node is None else node if name == b"." else rules.named(node, name)
+
+
+class Walk:
+    """The root of a share as a descriptor, and the way from there. For one thread at a time, except `replace`."""
+
+    def __init__(self, root: bytes, policy: Policy) -> None:
+        self.root = os.open(root, _files.FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
+        self._policy = policy
+        self._rules: Rules | None = None
+        # The way to a folder, as judged within this second: a folder that is found at the same path with the same identity is
+        # the same folder. Only the host could have put a hidden one in between: guests cannot move what holds one, and their
+        # renames forget all this.
+        self._known: dict[bytes, tuple[int, int, Node | None, int]] = {}
+
+    def replace(self, policy: Policy) -> None:
+        """Another policy, from the next path on; from any thread."""
+        self._policy = policy
+
+    def look_again(self) -> None:
+        """A folder was moved: nothing that was judged before holds."""
+        self._known.clear()
+        self._policy.look_again()
+
+    def rules(self) -> Rules:
+        rules = self._policy.rules()
+        if rules is not self._rules:
+            self._known.clear()
+            self._rules = rules
+        return rules
+
+    def to(self, path: bytes) -> Place:
+        """The place of a path; the root is `.` in itself. Raises OSError: ENOENT for what is hidden on the way."""
+        if b"/." in path or b"//" in path or b"\0" in path or path[:1] != b"/" or len(path) > _LONGEST_PATH:
+            path = cleaned(path)
+        head, _, name = path.rpartition(b"/")
+        rules = self.rules()
+        if not head:
+            node = rules.root
+            return Place(self.root, name or b".", node, node.rule or OPEN, rules, path)
+        folder = _open_folder(self.root, head[1:])
+        try:
+            known = self._known.get(head)
+            found = os.fstat(folder)
+            if known is None or known[1] != found.st_ino or known[0] != found.st_dev:
+                os.close(folder)
+                folder = -1
+                folder, known = self._judged(head, rules)
+            return Place(folder, name, known[2], known[3], rules, path)
+        except BaseException:
+            if folder >= 0:
+                os.close(folder)
+            raise
+
+    def leave(self, place: Place) -> None:
+        if place.folder != self.root:
+            os.close(place.folder)
+
+    def _judged(self, head: bytes, rules: Rules) -> tuple[int, tuple[int, int, Node | None, int]]:
+        """Step by step: the folder and what is known of the way to it."""
+        at = self.root
+        node: Node | None = rules.root
+        rule = rules.root.rule or OPEN
+        device = inode = 0
+        try:
+            for name in head[1:].split(b"/"):
+                following = os.open(name, _files.FOLDER, dir_fd=at)
+                if at != self.root:
+                    os.close(at)
+                at = following
+                found = os.fstat(at)
+                device, inode = found.st_dev, found.st_ino
+                rule, node = rules.met(rule, rules.named(node, name), device, inode)
+                if rule == HIDDEN and not (node is not None and node.leads):
+                    raise fail(errno.ENOENT, head)
+        except BaseException:
+            if at != self.root:
+                os.close(at)
+            raise
+        known = (device, inode, node, rule)
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[head] = known
+        return at, known
+
+    def close(self) -> None:
+        os.close(self.root)
+
+
+def cleaned(path: bytes) -> bytes:
+    """The path without `.` and doubled slashes. Raises OSError: EINVAL for `..`, NUL and what is not absolute, ENAMETOOLONG."""
+    if len(path) > _LONGEST_PATH:
+        raise fail(errno.ENAMETOOLONG, path[:64])
+    if not path.startswith(b"/") or b"\0" in path:
+        raise fail(errno.EINVAL, path)
+    names = [name for name in path.split(b"/") if name not in (b"", b".")]
+    if b".." in names:
+        raise fail(errno.EINVAL, path)
+    return b"/" + b"/".join(names)
