@@ -13,6 +13,7 @@ _PINS: Final = 256  # places that have been renamed or replaced; the oldest is l
 _LINKS: Final = 8  # links one behind the other, from one place of the share to another
 
 Ident = tuple[int, int]
+_Known = tuple[int, bytes]  # a rule, and the place that it was given for
 
 
 class Identities:
@@ -25,7 +26,7 @@ class Identities:
         self._base = base
         self._comparer = comparer
         self._pins: dict[Ident, tuple[int, int]] = {}  # a descriptor and the rule, oldest first
-        self._known: dict[bytes, int] = {}
+        self._known: dict[bytes, _Known] = {}
         self._tree = Node(b"")
 
     def __del__(self) -> None:
@@ -42,23 +43,23 @@ class Identities:
         self._look(self._tree, self._root, now)
         return Rules(self._tree, self._former(now) | now, self._comparer)
 
-    def _grown(self, places: dict[bytes, int]) -> Node:
+    def _grown(self, places: dict[bytes, _Known]) -> Node:
         tree = Node(b"")
         tree.rule = self._base
-        for path, rule in places.items():
+        for path, (rule, place) in places.items():
             node = find(tree, path, self._comparer, make=True)
             assert node is not None
-            node.rule = rule
+            node.rule, node.place = rule, place
         mark_leads(tree, self._base)
         return tree
 
-    def _with_targets(self) -> dict[bytes, int]:
+    def _with_targets(self) -> dict[bytes, _Known]:
         """The places, and what those are that are links into the share: a profile that is kept in a folder of dotfiles is
         replaced through that folder, too."""
-        known = dict(self._places)
-        links = dict(self._places)
+        known = {path: (rule, path) for path, rule in self._places.items()}
+        links = dict(known)
         for _ in range(_LINKS):
-            links = {path: rule for old, rule in links.items() for path in self._targets(old) if path not in known}
+            links = {path: origin for old, origin in links.items() for path in self._targets(old) if path not in known}
             if not links:
                 break
             known |= links

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ class Policy:
             self._add(place, READ_ONLY if only_read else OPEN)
         self._identities = Identities(self.root, self._places, self._base, self.names)
         self._due = 0.0
+        self._lock = threading.Lock()  # the proxy asks from threads of its own
         self._rules: Rules | None = None
 
     def _add(self, place: str | bytes, rule: int) -> None:
@@ -69,8 +71,9 @@ class Policy:
         """What holds now; places are looked at again when the last look is older than LOOK_SECONDS."""
         now = time.monotonic()
         if self._rules is None or now >= self._due:
-            self._rules = self._identities.rules()
-            self._due = now + LOOK_SECONDS
+            with self._lock:
+                self._due = now + LOOK_SECONDS
+                self._rules = self._identities.rules()
         return self._rules
 
     def look_again(self) -> None:
@@ -96,7 +99,7 @@ class Policy:
         """As it was asked for, and as it is: each link may lead into a hidden place, and out of one."""
         raw = os.fsencode(path)
         real = os.path.realpath(raw)
-        for whole in (raw, real):
+        for whole in (real, raw):
             below = self._below(whole)
             if below is not None:
                 found = self._hidden_below(below)
@@ -119,7 +122,7 @@ class Policy:
             except (OSError, ValueError):
                 new, node = rules.met(rule, named, -1, -1)
             if new == HIDDEN and rule != HIDDEN:
-                place = here
+                place = here if node is None or node.place is None else os.path.join(self.root, node.place)  # noqa: PTH118
             rule = new
         return place if rule == HIDDEN else None
 

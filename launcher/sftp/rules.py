@@ -17,11 +17,12 @@ HIDDEN: Final = 3
 class Node:
     """A place, or a folder on the way to one. `rule` is None on the way."""
 
-    __slots__ = ("children", "leads", "name", "rule")
+    __slots__ = ("children", "leads", "name", "place", "rule")
 
     def __init__(self, name: bytes) -> None:
         self.name = name
         self.rule: int | None = None
+        self.place: bytes | None = None  # below the root, as it was named
         self.children: dict[bytes, Node] = {}
         self.leads = False  # there is something given at it or under it, though it is hidden
 
