@@ -25,7 +25,7 @@ class Identities:
         self._places = places
         self._base = base
         self._comparer = comparer
-        self._pins: dict[Ident, tuple[int, int]] = {}  # a descriptor and the rule, oldest first
+        self._pins: dict[Ident, tuple[int, bytes]] = {}  # a descriptor and the place, oldest first
         self._known: dict[bytes, _Known] = {}
         self._tree = Node(b"")
 
@@ -40,7 +40,7 @@ class Identities:
             self._tree = self._grown(known)
             self._known = known
         now: dict[Ident, Node] = {}
-        self._look(self._tree, self._root, now)
+        self._look(self._tree, self._root, b"", now)
         return Rules(self._tree, self._former(now) | now, self._comparer)
 
     def _grown(self, places: dict[bytes, _Known]) -> Node:
@@ -84,7 +84,7 @@ class Identities:
                 found.append(real[len(self._root.rstrip(b"/")) + 1 :])
         return found
 
-    def _look(self, node: Node, path: bytes, now: dict[Ident, Node]) -> None:
+    def _look(self, node: Node, path: bytes, below: bytes, now: dict[Ident, Node]) -> None:
         try:
             found = os.stat(path)
         except (OSError, ValueError):
@@ -93,14 +93,15 @@ class Identities:
         other = now.get(ident)
         if other is None or (other.rule or 0) < (node.rule or 0):
             now[ident] = node
-        if node.rule is not None and node.rule != self._base:
-            self._pin(ident, path, node.rule)
+        if below:
+            self._pin(ident, path, below)
         for child in node.children.values():
-            self._look(child, os.path.join(path, child.name), now)  # noqa: PTH118
+            self._look(child, path + b"/" + child.name, below + b"/" + child.name if below else child.name, now)
 
-    def _pin(self, ident: Ident, path: bytes, rule: int) -> None:
+    def _pin(self, ident: Ident, path: bytes, below: bytes) -> None:
+        """Also of the folders on the way: where the host puts one, what is in it is still a place."""
         if ident in self._pins:
-            self._pins[ident] = (self._pins[ident][0], rule)
+            self._pins[ident] = (self._pins[ident][0], below)
             return
         try:
             held = os.open(path, files().PIN)
@@ -110,21 +111,22 @@ class Identities:
         if (found.st_dev, found.st_ino) != ident:
             os.close(held)  # replaced in this moment; the next look finds it
             return
-        self._pins[ident] = (held, rule)
+        self._pins[ident] = (held, below)
         if len(self._pins) > _PINS:
-            os.close(self._pins.pop(next(iter(self._pins)))[0])
+            self._let_go(next(iter(self._pins)))
+
+    def _let_go(self, ident: Ident) -> None:
+        os.close(self._pins.pop(ident)[0])
 
     def _former(self, now: dict[Ident, Node]) -> dict[Ident, Node]:
         """What has been a place and is still there, by another name."""
         former = {}
-        for ident, (held, rule) in list(self._pins.items()):
+        for ident, (held, below) in list(self._pins.items()):
             if ident in now:
                 continue
-            if os.fstat(held).st_nlink == 0:
-                os.close(held)
-                del self._pins[ident]
-                continue
-            former[ident] = Node(b"")
-            former[ident].rule = rule
-            mark_leads(former[ident], rule)
+            node = find(self._tree, below, self._comparer, make=False)
+            if node is None or os.fstat(held).st_nlink == 0:
+                self._let_go(ident)
+            else:
+                former[ident] = node
         return former

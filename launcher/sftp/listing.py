@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final
 
 from launcher.sftp.entries import look
@@ -16,6 +17,8 @@ from launcher.sftp.walk import Place
 _LIST: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 ) | getattr(os, "O_CLOEXEC", 0)
+
+_ENCODING: Final = sys.getfilesystemencoding()
 
 
 def entries(place: Place, owners: Remembered, spelling: Spelling) -> Entries:
@@ -57,7 +60,7 @@ class Entries:
                 found = entry.stat(follow_symlinks=False)
             except OSError:
                 continue  # gone meanwhile
-            name = os.fsencode(entry.name)
+            name = entry.name.encode(_ENCODING, "surrogateescape")  # os.fsencode, in a third of the time
             if not self._plain or found.st_ino in self._rules.inodes:
                 rule, node = self._rules.met(self._rule, self._rules.named(self._node, name), found.st_dev, found.st_ino)
                 if rule == HIDDEN and not (node is not None and node.leads):

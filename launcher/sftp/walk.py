@@ -93,12 +93,10 @@ class Walk:
 
     def _judged(self, head: bytes, rules: Rules) -> tuple[int, tuple[int, int, Node | None, int]]:
         """Step by step: the folder and what is known of the way to it."""
-        at = self.root
-        node: Node | None = rules.root
-        rule = rules.root.rule or OPEN
+        at, node, rule, names = self._nearest(head, rules)
         device = inode = 0
         try:
-            for name in head[1:].split(b"/"):
+            for name in names:
                 following = os.open(name, _files.FOLDER, dir_fd=at)
                 if at != self.root:
                     os.close(at)
@@ -117,6 +115,18 @@ class Walk:
             self._known.clear()
         self._known[head] = known
         return at, known
+
+    def _nearest(self, head: bytes, rules: Rules) -> tuple[int, Node | None, int, list[bytes]]:
+        """The folder above, when it has been judged and is still the same, or the root; and the names that lead on."""
+        above, _, name = head.rpartition(b"/")
+        known = self._known.get(above)
+        if known is not None:
+            folder = _open_folder(self.root, above[1:])
+            found = os.fstat(folder)
+            if known[1] == found.st_ino and known[0] == found.st_dev:
+                return folder, known[2], known[3], [name]
+            os.close(folder)
+        return self.root, rules.root, rules.root.rule or OPEN, head[1:].split(b"/")
 
     def close(self) -> None:
         os.close(self.root)
