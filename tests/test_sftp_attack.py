@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -340,7 +341,7 @@ def test_a_file_that_is_swapped_for_a_link_or_a_fifo(ground: Ground) -> None:
 
 
 def test_the_parent_of_a_hidden_folder_that_moves(tmp_path: Path) -> None:
-    """The host moves the folder above a hidden one to and fro; the guest makes one of that name, and tries to get at the real
+    """The host moves the folder above a hidden one back and forth; the guest tries to get at the hidden
     one by all names that it ever has."""
     root = tmp_path / "share"
     (root / "conf" / "hidden").mkdir(parents=True)
@@ -400,6 +401,72 @@ def test_a_start_up_file_that_is_swapped_in(ground: Ground) -> None:
             assert (root / ".bashrc").read_bytes() == b"host"
     assert os.stat(root / ".bashrc").st_nlink == 2
     assert (root / "free").read_bytes() == b"free"
+
+
+@contextmanager
+def in_between(step: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The host does something in the worst moment: when an entry was looked at, and nothing is done yet."""
+    from launcher.sftp import changing, entries, listing, moving, opening, tree
+
+    done = []
+
+    def look(*arguments: Any) -> Any:
+        found = entries.look(*arguments)
+        if not done:
+            done.append(True)
+            step()
+        return found
+
+    with monkeypatch.context() as patch:
+        for module in (changing, listing, moving, opening, tree):
+            patch.setattr(module, "look", look)
+        yield
+    assert done
+
+
+@pytest.mark.parametrize("other", ["link", "folder-link", "fifo", "guarded", "hidden", "folder"])
+def test_another_entry_between_look_and_deed(ground: Ground, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    root, tree = ground.root, ground.tree
+    (root / ".bashrc").write_bytes(b"host")
+    (root / "hidden").write_bytes(SECRET)
+    stamp = os.stat(root / ".bashrc").st_mtime_ns
+    make = {
+        "link": lambda: (root / "x").symlink_to(ground.outside / "f"),
+        "folder-link": lambda: (root / "x").symlink_to(ground.outside),
+        "fifo": lambda: os.mkfifo(root / "x"),
+        "guarded": lambda: os.link(root / ".bashrc", root / "x"),
+        "hidden": lambda: os.link(root / "hidden", root / "x"),
+        "folder": lambda: (root / "x").mkdir(),
+    }[other]
+
+    def swap() -> None:
+        os.rename(root / "x", root / f"was{len(os.listdir(root))}")
+        make()
+
+    def fresh(*, folder: bool = False) -> None:
+        with suppress(FileNotFoundError):
+            os.rename(root / "x", root / f"old{len(os.listdir(root))}")
+        (root / "x").mkdir() if folder else (root / "x").write_bytes(b"free")
+
+    tree.lstat(b"/.bashrc")
+    for flags in (os.O_RDONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDWR, WRITE | os.O_TRUNC):
+        fresh()
+        with in_between(swap, monkeypatch), pytest.raises(OSError):
+            tree.open(b"/x", flags, 0o644)
+    for change in (Change(size=0), Change(mode=0o777)):
+        fresh()
+        with in_between(swap, monkeypatch), pytest.raises(OSError):
+            tree.change(b"/x", change, follow=False)
+    fresh()
+    with in_between(swap, monkeypatch), pytest.raises(OSError):
+        tree.link(b"/x", b"/mine")
+    assert not os.path.lexists(root / "mine")
+    fresh(folder=True)
+    with in_between(swap, monkeypatch), suppress(OSError):
+        assert list(tree.listdir(b"/x")) == []
+    assert (root / ".bashrc").read_bytes() == b"host"
+    assert os.stat(root / ".bashrc").st_mtime_ns == stamp
+    assert (root / "hidden").read_bytes() == SECRET
 
 
 def test_a_rename_never_replaces_what_came_meanwhile(ground: Ground) -> None:

@@ -15,6 +15,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors of folders")
 if sys.platform != "win32":
     from launcher.sftp.names import Exact, Folded, comparer
+    from launcher.sftp.places import defaults
     from launcher.sftp.policy import Policy
     from launcher.sftp.remembered import Nothing
     from launcher.sftp.stat import Change
@@ -66,7 +67,16 @@ def test_hidden_places_do_not_exist(opened: Callable[..., Tree]) -> None:
     tree = opened()
     assert names(tree, b"/") == [b".bashrc", b".config", b".local", b"code"]
     assert names(tree, b"/.config") == [b"fish"]
-    for path in (b"/.ssh", b"/.ssh/id", b"/.ssh/sub/deep", b"/.netrc", b"/.config/gcloud", b"/.aws"):
+    for path in (
+        b"/.ssh",
+        b"/.ssh/id",
+        b"/.ssh/id/x",
+        b"/.ssh/sub/deep",
+        b"/.netrc",
+        b"/.netrc/x",
+        b"/.config/gcloud",
+        b"/.aws",
+    ):
         for ask in (
             lambda path=path: tree.lstat(path),
             lambda path=path: tree.stat(path),
@@ -265,6 +275,59 @@ def test_given_places_come_first(opened: Callable[..., Tree], home: Path) -> Non
     tree.open(b"/.local/bin/x", WRITE, 0o755).close()
     with refused(errno.EBUSY):
         tree.rename(b"/.local/bin", b"/b", False)
+
+
+def test_guarded_in_hidden_is_hidden(opened: Callable[..., Tree], home: Path) -> None:
+    guarded = [*GUARDED, ".ssh/authorized_keys"]
+    tree = opened(protected=guarded)
+    with refused(errno.ENOENT):
+        tree.lstat(b"/.ssh")
+    with refused(errno.ENOENT):
+        tree.open(b"/.ssh/authorized_keys", WRITE, 0o600)
+    tree = opened(protected=guarded, given=[(".ssh", False)])
+    tree.open(b"/.ssh/id", os.O_RDWR, 0).close()
+    with refused(errno.EACCES):
+        tree.open(b"/.ssh/authorized_keys", WRITE, 0o600)
+    tree = opened(protected=guarded, given=[(".ssh", True)])
+    with refused(errno.EROFS):
+        tree.open(b"/.ssh/authorized_keys", WRITE, 0o600)
+
+
+def test_a_hidden_folder_that_the_host_puts_in_a_known_way(opened: Callable[..., Tree], home: Path) -> None:
+    """Judged a moment ago, and now another folder: hidden ones are known at once, not at the next look."""
+    tree = opened()
+    (home / "code" / "sub").mkdir()
+    (home / "code" / "sub" / "id").write_text("free")
+    assert tree.lstat(b"/code/sub/id").size == 4
+    (home / "code" / "sub").rename(home / "was")
+    (home / ".ssh").rename(home / "code" / "sub")
+    with refused(errno.ENOENT):
+        tree.lstat(b"/code/sub/id")
+    with refused(errno.ENOENT):
+        tree.lstat(b"/code/sub/sub/deep")
+
+
+@pytest.mark.parametrize("system", ["linux", "macos", "windows"])
+def test_the_usual_places(home: Path, system: str) -> None:
+    """A list that has a place twice, or one in another, is a mistake; and all are looked at in little time."""
+    hidden, guarded = defaults(system)
+    places = [*hidden, *guarded]
+    assert len(set(places)) == len(places)
+    assert not [place for place in places if place.startswith("/") or place != os.path.normpath(place)]
+    for place in places:
+        holders = [other for other in hidden if place.startswith(other + "/")]
+        assert not holders or place.startswith(".ssh/"), place
+    tree = Tree(home, Policy(home, hidden=hidden, protected=guarded), Nothing())
+    try:
+        assert b".ssh" not in names(tree, b"/")
+        for place in places:
+            with pytest.raises(OSError):
+                tree.open(b"/" + place.encode(), WRITE, 0o644)
+        for free in (b"/src", b"/.cache", b"/.npm", b"/Documents/x"):
+            tree.mkdir(b"/Documents", 0o755) if free.startswith(b"/Documents") else None
+            tree.mkdir(free, 0o755)
+    finally:
+        tree.close()
 
 
 def test_a_read_only_share(opened: Callable[..., Tree], home: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 
 from launcher.sftp.policy import refusal
-from launcher.sftp.rules import HIDDEN, OPEN, READ_ONLY, Node
+from launcher.sftp.rules import HIDDEN, OPEN, READ_ONLY, Node, hidden
 from launcher.sftp.spelling import Spelling
 from launcher.sftp.walk import Place, fail
 
@@ -15,9 +15,7 @@ def look(place: Place, spelling: Spelling) -> tuple[os.stat_result, int, Node | 
     """What is there, its rule and its node. ENOENT for what is hidden, and for what is spelled otherwise."""
     found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
     rule, node = place.rules.met(place.rule, place.named, found.st_dev, found.st_ino)
-    if (rule == HIDDEN and not (node is not None and node.leads)) or (
-        not place.rules.exact and place.name != b"." and not spelling.right(place.folder, place.name)
-    ):
+    if hidden(rule, node) or (not place.rules.exact and place.name != b"." and not spelling.right(place.folder, place.name)):
         raise fail(errno.ENOENT, place.path)
     return found, rule, node
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from launcher.host.files import files
 from launcher.sftp.names import Comparer
-from launcher.sftp.rules import Node, Rules, find, mark_leads
+from launcher.sftp.rules import Node, Rules, find, settle
 
 _PINS: Final = 256  # places that have been renamed or replaced; the oldest is let go first
 _LINKS: Final = 8  # links one behind the other, from one place of the share to another
@@ -50,7 +50,7 @@ class Identities:
             node = find(tree, path, self._comparer, make=True)
             assert node is not None
             node.rule, node.place = rule, place
-        mark_leads(tree, self._base)
+        settle(tree, self._base)
         return tree
 
     def _with_targets(self) -> dict[bytes, _Known]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from launcher.sftp.entries import look
 from launcher.sftp.remembered import Remembered
-from launcher.sftp.rules import HIDDEN, Node, Rules
+from launcher.sftp.rules import HIDDEN, Node, Rules, hidden
 from launcher.sftp.shown import shown
 from launcher.sftp.spelling import Spelling
 from launcher.sftp.stat import Stat
@@ -29,7 +29,7 @@ def entries(place: Place, owners: Remembered, spelling: Spelling) -> Entries:
         # Once more, of what was opened: another folder may have taken the name.
         found = os.fstat(folder)
         rule, node = place.rules.met(place.rule, place.named, found.st_dev, found.st_ino)
-        if rule == HIDDEN and not (node is not None and node.leads):
+        if hidden(rule, node):
             raise FileNotFoundError(place.path)
         return Entries(folder, rule, node, place.rules, owners)
     except BaseException:
@@ -63,7 +63,7 @@ class Entries:
             name = entry.name.encode(_ENCODING, "surrogateescape")  # os.fsencode, in a third of the time
             if not self._plain or found.st_ino in self._rules.inodes:
                 rule, node = self._rules.met(self._rule, self._rules.named(self._node, name), found.st_dev, found.st_ino)
-                if rule == HIDDEN and not (node is not None and node.leads):
+                if hidden(rule, node):
                     continue
             return name, shown(found, self._owners)
         self.close()

@@ -44,7 +44,7 @@ class Policy:
         self._places: dict[bytes, int] = {}
         for places, rule in ((protected, GUARDED), (hidden, HIDDEN)):
             for place in places:
-                self._add(place, max(rule, self._base))
+                self._add(place, rule)
         for place, only_read in given:
             self._add(place, READ_ONLY if only_read else OPEN)
         self._identities = Identities(self.root, self._places, self._base, self.names)

@@ -63,6 +63,11 @@ class Rules:
         return rule, named
 
 
+def hidden(rule: int, node: Node | None) -> bool:
+    """Whether the guest may not know of an entry with that rule and node."""
+    return rule == HIDDEN and not (node is not None and node.leads)
+
+
 def find(root: Node, path: bytes, comparer: Comparer, *, make: bool) -> Node | None:
     """The node of a path below the root; with `make` it and those on the way are made."""
     node = root
@@ -77,9 +82,12 @@ def find(root: Node, path: bytes, comparer: Comparer, *, make: bool) -> Node | N
     return node
 
 
-def mark_leads(node: Node, inherited: int) -> bool:
-    """Note on hidden nodes whether something under them is not."""
+def settle(node: Node, inherited: int) -> bool:
+    """Make the rules of a tree final: only what was given is freer than the place that it is in. Notes on hidden nodes whether
+    something under them is not, and says so."""
+    if node.rule in (GUARDED, HIDDEN):
+        node.rule = max(node.rule, inherited)
     rule = inherited if node.rule is None else node.rule
-    below = [mark_leads(child, rule) for child in node.children.values()]
+    below = [settle(child, rule) for child in node.children.values()]
     node.leads = rule != HIDDEN or any(below)
     return node.leads

@@ -8,10 +8,11 @@ from typing import Final
 
 from launcher.host.files import files
 from launcher.sftp.policy import Policy
-from launcher.sftp.rules import HIDDEN, OPEN, Node, Rules
+from launcher.sftp.rules import OPEN, Node, Rules, hidden
 
 _LONGEST_PATH: Final = 4096
 _KNOWN: Final = 4096  # folders whose way has been judged
+_Known = tuple[int, int, Node | None, int]  # device, inode, node and rule of a folder
 _files = files()
 _open_folder = _files.open_folder
 
@@ -46,7 +47,7 @@ class Walk:
         # The way to a folder, as judged within this second: a folder that is found at the same path with the same identity is
         # the same folder. Only the host could have put a hidden one in between: guests cannot move what holds one, and their
         # renames forget all this.
-        self._known: dict[bytes, tuple[int, int, Node | None, int]] = {}
+        self._known: dict[bytes, _Known] = {}
 
     def replace(self, policy: Policy) -> None:
         """Another policy, from the next path on; from any thread."""
@@ -73,50 +74,58 @@ class Walk:
         if not head:
             node = rules.root
             return Place(self.root, name or b".", node, node.rule or OPEN, rules, path)
-        folder = _open_folder(self.root, head[1:])
         try:
-            known = self._known.get(head)
-            found = os.fstat(folder)
-            if known is None or known[1] != found.st_ino or known[0] != found.st_dev:
-                os.close(folder)
-                folder = -1
-                folder, known = self._judged(head, rules)
-            return Place(folder, name, known[2], known[3], rules, path)
-        except BaseException:
-            if folder >= 0:
-                os.close(folder)
+            folder = _open_folder(self.root, head[1:])
+        except FileNotFoundError:
             raise
+        except OSError:
+            # Which component it was, and whether that is in something hidden, where nothing is a file or a folder.
+            folder, known = self._judged(head, rules)
+            return Place(folder, name, known[2], known[3], rules, path)
+        try:
+            seen = self._known.get(head)
+            found = os.fstat(folder)
+            if seen is not None and seen[1] == found.st_ino and seen[0] == found.st_dev:
+                return Place(folder, name, seen[2], seen[3], rules, path)
+        except BaseException:
+            os.close(folder)
+            raise
+        os.close(folder)
+        folder, known = self._judged(head, rules)
+        return Place(folder, name, known[2], known[3], rules, path)
 
     def leave(self, place: Place) -> None:
         if place.folder != self.root:
             os.close(place.folder)
 
-    def _judged(self, head: bytes, rules: Rules) -> tuple[int, tuple[int, int, Node | None, int]]:
+    def _judged(self, head: bytes, rules: Rules) -> tuple[int, _Known]:
         """Step by step: the folder and what is known of the way to it."""
-        at, node, rule, names = self._nearest(head, rules)
-        device = inode = 0
+        way, at, node, rule, names = self._nearest(head, rules)
+        known = (0, 0, node, rule)
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
         try:
             for name in names:
+                named = rules.named(node, name)
+                if hidden(rule if named is None or named.rule is None else named.rule, named):
+                    raise fail(errno.ENOENT, head)
                 following = os.open(name, _files.FOLDER, dir_fd=at)
                 if at != self.root:
                     os.close(at)
                 at = following
                 found = os.fstat(at)
-                device, inode = found.st_dev, found.st_ino
-                rule, node = rules.met(rule, rules.named(node, name), device, inode)
-                if rule == HIDDEN and not (node is not None and node.leads):
+                rule, node = rules.met(rule, named, found.st_dev, found.st_ino)
+                if hidden(rule, node):
                     raise fail(errno.ENOENT, head)
+                way += b"/" + name
+                known = self._known[way] = (found.st_dev, found.st_ino, node, rule)
         except BaseException:
             if at != self.root:
                 os.close(at)
             raise
-        known = (device, inode, node, rule)
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
-        self._known[head] = known
         return at, known
 
-    def _nearest(self, head: bytes, rules: Rules) -> tuple[int, Node | None, int, list[bytes]]:
+    def _nearest(self, head: bytes, rules: Rules) -> tuple[bytes, int, Node | None, int, list[bytes]]:
         """The folder above, when it has been judged and is still the same, or the root; and the names that lead on."""
         above, _, name = head.rpartition(b"/")
         known = self._known.get(above)
@@ -124,9 +133,9 @@ class Walk:
             folder = _open_folder(self.root, above[1:])
             found = os.fstat(folder)
             if known[1] == found.st_ino and known[0] == found.st_dev:
-                return folder, known[2], known[3], [name]
+                return above, folder, known[2], known[3], [name]
             os.close(folder)
-        return self.root, rules.root, rules.root.rule or OPEN, head[1:].split(b"/")
+        return b"", self.root, rules.root, rules.root.rule or OPEN, head[1:].split(b"/")
 
     def close(self) -> None:
         os.close(self.root)
