@@ -248,6 +248,15 @@ def test_profiles_that_are_links(opened: Callable[..., Tree], home: Path) -> Non
     tree.rename(b"/code/f", b"/code/dots/f", False)
 
 
+def test_a_place_beside_the_share_that_is_a_link_into_it(home: Path) -> None:
+    (home / ".ssh").rename(home / "code" / "ssh")
+    (home / ".ssh").symlink_to("code/ssh")
+    code = home / "code"
+    tree = Tree(code, Policy(code, hidden=[home / ".ssh", home / ".netrc"]), Nothing())
+    assert names(tree, b"/") == [b"f"]
+    tree.close()
+
+
 def test_given_places_come_first(opened: Callable[..., Tree], home: Path) -> None:
     (home / ".aws").mkdir()
     (home / ".aws" / "config").write_text("aws")

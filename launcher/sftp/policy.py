@@ -30,9 +30,9 @@ class Policy:
         root: Path,
         *,
         read_only: bool = False,
-        hidden: Sequence[str | bytes] = (),
-        protected: Sequence[str | bytes] = (),
-        given: Sequence[tuple[str | bytes, bool]] = (),
+        hidden: Sequence[str | bytes | Path] = (),
+        protected: Sequence[str | bytes | Path] = (),
+        given: Sequence[tuple[str | bytes | Path, bool]] = (),
         names: Comparer | None = None,
     ) -> None:
         """`given` are places with whether they are read-only; they come before the other two, which may hold them."""
@@ -52,8 +52,10 @@ class Policy:
         self._lock = threading.Lock()  # the proxy asks from threads of its own
         self._rules: Rules | None = None
 
-    def _add(self, place: str | bytes, rule: int) -> None:
-        below = self._below(os.fsencode(place))
+    def _add(self, place: str | bytes | Path, rule: int) -> None:
+        whole = os.fsencode(place)
+        # A place beside the share may be a link into it. That it becomes one later is not noticed.
+        below = self._below(whole) or self._below(os.path.realpath(os.path.join(self.root, whole)))  # noqa: PTH118
         if below:
             self._places[below] = rule
 
@@ -77,7 +79,7 @@ class Policy:
         return self._rules
 
     def look_again(self) -> None:
-        """The guest has made or moved a folder: it may be one on the way to a place."""
+        """The guest has made a folder on the way to a place."""
         self._due = 0.0
 
     def hides(self, path: str) -> bool:

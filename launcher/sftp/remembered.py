@@ -17,7 +17,9 @@ class Owner(NamedTuple):
 class Remembered(Protocol):
     """Owners by entry: device, inode and what tells it from a later one with the same."""
 
-    empty: bool  # nothing is remembered: nobody needs to ask
+    @property
+    def empty(self) -> bool:
+        """Nothing is remembered: nobody needs to ask."""
 
     def of(self, st: os.stat_result) -> Owner | None:
         """What is remembered of the entry."""

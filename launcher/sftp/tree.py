@@ -130,7 +130,7 @@ class Tree:
             target = self._walk.to(new)
             try:
                 if moving.rename(source, target, self._owners, self._spelling, replace=replace):
-                    self._walk.look_again()
+                    self._walk.forget()
             finally:
                 self._walk.leave(target)
         finally:

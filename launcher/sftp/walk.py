@@ -54,9 +54,13 @@ class Walk:
         self._policy = policy
 
     def look_again(self) -> None:
-        """A folder was moved: nothing that was judged before holds."""
+        """A folder was made that may be one on the way to a place."""
         self._known.clear()
         self._policy.look_again()
+
+    def forget(self) -> None:
+        """A folder was moved: no way that was judged before holds. The places are where they were, guests do not move them."""
+        self._known.clear()
 
     def rules(self) -> Rules:
         rules = self._policy.rules()
@@ -67,7 +71,14 @@ class Walk:
 
     def to(self, path: bytes) -> Place:
         """The place of a path; the root is `.` in itself. Raises OSError: ENOENT for what is hidden on the way."""
-        if b"/." in path or b"//" in path or b"\0" in path or path[:1] != b"/" or len(path) > _LONGEST_PATH:
+        if (
+            b"/." in path
+            or b"//" in path
+            or b"\0" in path
+            or path[:1] != b"/"
+            or path[-1:] == b"/"
+            or len(path) > _LONGEST_PATH
+        ):
             path = cleaned(path)
         head, _, name = path.rpartition(b"/")
         rules = self.rules()
