@@ -410,6 +410,9 @@ def test_what_the_proxy_asks(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
     ):
         assert policy.name_of(str(home / path)) == place, path
         assert policy.hides(str(home / path)) == (place is not None), path
+    partly = Policy(home, hidden=HIDDEN, given=[(".ssh/known_hosts", True)])
+    assert partly.name_of(str(home / ".ssh")) == "~/.ssh"
+    assert not partly.hides(str(home / ".ssh" / "known_hosts"))
     (home / ".ssh").rename(home / "code" / "renamed")
     policy.look_again()
     assert policy.hides(str(home / "code" / "renamed" / "id"))

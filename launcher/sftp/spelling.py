@@ -8,18 +8,17 @@ from typing import Final
 
 from launcher.sftp.names import Comparer
 
-_SECONDS: Final = 1.0
-_FOLDERS: Final = 64
+_NAMES_A_SECOND: Final = 10_000  # a large folder is read less often, some percent of the time at most
+_FOLDERS: Final = 512
 _LIST: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class Spelling:
-    """How entries are really spelled. What a folder holds is read once a second at most, or when a name is another's."""
+    """How entries are really spelled. What a folder holds is remembered for a second, or until a name is not as it was."""
 
     def __init__(self, comparer: Comparer) -> None:
         self._comparer = comparer
-        self._seen: dict[tuple[int, int], dict[bytes, bytes]] = {}
-        self._until = 0.0
+        self._seen: dict[tuple[int, int], tuple[float, dict[bytes, bytes]]] = {}  # until when, and names by their keys
 
     def right(self, folder: int, name: bytes) -> bool:
         """Whether an entry that was found by this name is spelled so."""
@@ -53,14 +52,14 @@ class Spelling:
 
     def _names(self, folder: int, *, again: bool) -> dict[bytes, bytes]:
         now = time.monotonic()
-        if now >= self._until or len(self._seen) > _FOLDERS:
-            self._seen.clear()
-            self._until = now + _SECONDS
         found = os.fstat(folder)
         ident = (found.st_dev, found.st_ino)
-        names = self._seen.get(ident)
-        if names is None or again:
-            names = self._seen[ident] = self._read(folder)
+        until, names = self._seen.get(ident, (0.0, {}))
+        if now >= until or again:
+            if len(self._seen) >= _FOLDERS:
+                self._seen.clear()
+            names = self._read(folder)
+            self._seen[ident] = (now + max(1.0, len(names) / _NAMES_A_SECOND), names)
         return names
 
     def _read(self, folder: int) -> dict[bytes, bytes]:
