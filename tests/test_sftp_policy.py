@@ -220,7 +220,8 @@ def test_profiles_that_are_links(opened: Callable[..., Tree], home: Path) -> Non
     (dots / "config" / "gcloud").mkdir(parents=True)
     (home / ".bashrc").rename(dots / "bashrc")
     (home / ".bashrc").symlink_to("code/dots/bashrc")
-    (home / ".zshrc").symlink_to(dots / "missing")
+    (home / "short").symlink_to("code/dots")
+    (home / ".zshrc").symlink_to("short/missing")
     (home / ".config").rename(home / "was")
     (home / ".config").symlink_to("code/dots/config")
     (home / ".ssh").rename(dots / "ssh")
@@ -240,7 +241,7 @@ def test_profiles_that_are_links(opened: Callable[..., Tree], home: Path) -> Non
     ):
         with refused(errno.EACCES):
             change()
-    for path in (b"/code", b"/code/dots", b"/.config", b"/code/dots/config"):
+    for path in (b"/code", b"/code/dots", b"/.config", b"/code/dots/config", b"/short"):
         with refused(errno.EBUSY):
             tree.rename(path, b"/moved", True)
     with refused(errno.EBUSY):

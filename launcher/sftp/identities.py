@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from launcher.host.files import files
@@ -22,6 +23,7 @@ class Identities:
     def __init__(self, root: bytes, places: dict[bytes, int], base: int, comparer: Comparer) -> None:
         """`root` is the real path of the share; `places` maps paths below it to rules; `base` is the rule of the rest."""
         self._root = root
+        self._prefix = root.rstrip(b"/") + b"/"
         self._places = places
         self._base = base
         self._comparer = comparer
@@ -58,31 +60,40 @@ class Identities:
         replaced through that folder, too."""
         known = {path: (rule, path) for path, rule in self._places.items()}
         links = dict(known)
+        plain: set[bytes] = set()
         for _ in range(_LINKS):
-            links = {path: origin for old, origin in links.items() for path in self._targets(old) if path not in known}
+            links = {path: origin for old, origin in links.items() for path in self._targets(old, plain) if path not in known}
             if not links:
                 break
             known |= links
         return known
 
-    def _targets(self, path: bytes) -> list[bytes]:
-        """For each component of the path that is a link: the path below the root with its target in its place."""
-        found = []
+    def _targets(self, path: bytes, plain: set[bytes]) -> list[bytes]:
+        """For each component of the path that is a link: the paths below the root with its target in its place. `plain` are
+        those that have been seen to be no links."""
+        found: list[bytes] = []
         names = path.split(b"/")
         for index in range(len(names)):
-            here = os.path.join(self._root, *names[: index + 1])  # noqa: PTH118
+            here = self._prefix + b"/".join(names[: index + 1])
+            if here in plain:
+                continue
             try:
                 target = os.readlink(here)  # noqa: PTH115
             except FileNotFoundError:
                 break
             except OSError:
-                continue  # EINVAL: no link
-            whole = os.path.join(os.path.realpath(os.path.dirname(here)), target, *names[index + 1 :])  # noqa: PTH118, PTH120
-            real = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))  # noqa: PTH118, PTH119, PTH120
-            real = os.path.normpath(real)
-            if real.startswith(self._root.rstrip(b"/") + b"/"):
-                found.append(real[len(self._root.rstrip(b"/")) + 1 :])
+                plain.add(here)  # EINVAL
+                continue
+            found += self._inside(here, target, names[index + 1 :])
         return found
+
+    def _inside(self, link: bytes, target: bytes, rest: list[bytes]) -> Iterator[bytes]:
+        """Where a link leads, as far as that is in the share: link by link, and with all links on the way followed."""
+        whole = os.path.join(os.path.realpath(os.path.dirname(link)), target, *rest)  # noqa: PTH118, PTH120
+        folder, name = os.path.split(whole)
+        for path in (os.path.normpath(whole), os.path.join(os.path.realpath(folder), name)):  # noqa: PTH118
+            if path.startswith(self._prefix):
+                yield path[len(self._prefix) :]
 
     def _look(self, node: Node, path: bytes, below: bytes, now: dict[Ident, Node]) -> None:
         try:
