@@ -499,6 +499,29 @@ def test_a_rename_never_replaces_what_came_meanwhile(ground: Ground) -> None:
     assert taken or removed
 
 
+def test_descriptors_run_out(ground: Ground) -> None:
+    """An error to the guest, and nothing else: all are there again when it has closed its files."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/dev/fd"))
+    opened = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 40, limits[1]))
+    try:
+        with refused(errno.EMFILE):
+            while True:
+                opened.append(ground.tree.open(b"/d/f", os.O_RDONLY, 0))
+        for ask in every_way(ground.tree, b"/d/sub/x"):
+            with pytest.raises(OSError):
+                ask()
+        assert len(opened) > 20
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for file in opened:
+            file.close()
+    assert ground.tree.lstat(b"/d/f").size == 6
+
+
 def test_step_by_step_is_the_same(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels without openat2."""
     if sys.platform != "linux":

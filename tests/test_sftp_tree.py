@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -330,6 +331,120 @@ def test_a_folder_that_is_read_may_change(tree: Tree, root: Path) -> None:
     with pytest.raises(NotADirectoryError):
         (root / "f").touch()
         tree.listdir(b"/f")
+
+
+class Plain:
+    """The same calls by path, as a program of this computer makes them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fsencode(root)
+
+    def _at(self, path: bytes) -> bytes:
+        return self._root + path
+
+    def open(self, path: bytes, flags: int, mode: int) -> None:
+        held = os.open(self._at(path), flags | os.O_NOFOLLOW, mode)
+        folder = stat.S_ISDIR(os.fstat(held).st_mode)
+        os.close(held)
+        if folder:
+            raise IsADirectoryError(errno.EISDIR, "")
+
+    def mkdir(self, path: bytes, mode: int) -> None:
+        os.mkdir(self._at(path), mode)
+
+    def rmdir(self, path: bytes) -> None:
+        os.rmdir(self._at(path))
+
+    def unlink(self, path: bytes) -> None:
+        os.unlink(self._at(path))
+
+    def rename(self, old: bytes, new: bytes, replace: bool) -> None:
+        if not replace and os.path.lexists(self._at(old)) and os.path.lexists(self._at(new)):
+            raise FileExistsError(errno.EEXIST, "")
+        os.rename(self._at(old), self._at(new))
+
+    def symlink(self, target: bytes, path: bytes) -> None:
+        os.symlink(target, self._at(path))
+
+    def link(self, old: bytes, new: bytes) -> None:
+        os.link(self._at(old), self._at(new), follow_symlinks=False)
+
+    def readlink(self, path: bytes) -> bytes:
+        return os.readlink(self._at(path))
+
+    def lstat(self, path: bytes) -> None:
+        os.lstat(self._at(path))
+
+    def listdir(self, path: bytes) -> list[bytes]:
+        return os.listdir(self._at(path))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_is_as_if_there_were_no_share(tree: Tree, root: Path, tmp_path: Path, seed: int) -> None:
+    """Thousands of calls by chance, there and on a folder beside: the same results, and the same files in the end."""
+    other = tmp_path / "plain"
+    other.mkdir()
+    plain = Plain(other)
+    chance = random.Random(seed)
+
+    def path() -> bytes:
+        return b"".join(b"/" + chance.choice([b"a", b"b", b"c"]) for _ in range(chance.randint(1, 3)))
+
+    calls: list[Callable[[], tuple[str, tuple[object, ...]]]] = [
+        lambda: (
+            "open",
+            (path(), chance.choice([os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_RDWR | os.O_CREAT | os.O_EXCL]), 0o644),
+        ),
+        lambda: ("mkdir", (path(), 0o755)),
+        lambda: ("mkdir", (path(), 0o755)),
+        lambda: ("rmdir", (path(),)),
+        lambda: ("unlink", (path(),)),
+        lambda: ("rename", (path(), path(), True)),
+        lambda: ("rename", (path(), path(), False)),
+        lambda: ("symlink", (chance.choice([b"a", b"nowhere"]), path())),
+        lambda: ("link", (path(), path())),
+        lambda: ("readlink", (path(),)),
+        lambda: ("lstat", (path(),)),
+        lambda: ("listdir", (path(),)),
+    ]
+    for _ in range(3000):
+        name, words = chance.choice(calls)()
+        # A path through a link is the guest's own to resolve: here it is refused. Links themselves cannot be linked either.
+        inner = [word for word in words if isinstance(word, bytes) and word.startswith(b"/")]
+        if any(os.path.islink(other / os.fsdecode(part)[1:]) for word in inner for part in _ways(word, name)):
+            assert isinstance(result(tree, name, words), int), (name, words)
+            continue
+        ours, theirs = result(tree, name, words), result(plain, name, words)
+        # Where both paths are wrong, which one is told about first is anybody's choice.
+        both_failed = name in ("rename", "link") and isinstance(ours, int) and isinstance(theirs, int)
+        assert both_failed or ours == theirs, (name, words)
+    assert content(root) == content(other)
+    assert content(root)
+
+
+def _ways(path: bytes, name: str) -> list[bytes]:
+    names = path.split(b"/")
+    ways = [b"/".join(names[:count]) for count in range(2, len(names))]
+    return [*ways, path] if name in ("link", "listdir", "open") else ways
+
+
+def result(where: Tree | Plain, name: str, words: tuple[object, ...]) -> object:
+    try:
+        found = getattr(where, name)(*words)
+    except OSError as error:
+        return error.errno
+    if name == "listdir":
+        return sorted(entry[0] if isinstance(entry, tuple) else entry for entry in found)
+    if name == "open" and found is not None:
+        found.close()
+    return found if name == "readlink" else None
+
+
+def content(folder: Path) -> dict[str, object]:
+    return {
+        str(path.relative_to(folder)): (path.is_symlink() and os.readlink(path), path.is_dir(), path.lstat().st_nlink)
+        for path in folder.rglob("*")
+    }
 
 
 def test_statvfs(tree: Tree, root: Path) -> None:

@@ -18,7 +18,7 @@ from launcher.sftp.remembered import Remembered
 from launcher.sftp.shown import inherit, kept, remember_mode, shown
 from launcher.sftp.spelling import Spelling
 from launcher.sftp.stat import Change, Stat
-from launcher.sftp.walk import Walk, cleaned, fail
+from launcher.sftp.walk import Walk, fail
 
 __all__ = ["Entries", "File", "Tree"]
 
@@ -191,10 +191,15 @@ class Tree:
 
     def _followed(self, path: bytes) -> bytes:
         """The path of what the links of a path lead to. EXDEV when that is not in the share, as no absolute one is."""
+        try:
+            if not stat.S_ISLNK(self.lstat(path).mode):
+                return path
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):  # there may be links on the way
+                raise
         todo = [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
         done: list[bytes] = []
         links = 0
-        cleaned(path)
         while todo:
             name = todo.pop()
             if name == b"..":
