@@ -499,6 +499,40 @@ def test_a_rename_never_replaces_what_came_meanwhile(ground: Ground) -> None:
     assert taken or removed
 
 
+def test_many_threads_at_once(ground: Ground) -> None:
+    """What one session asks while another one still ends: no descriptor is closed twice, or used for another folder."""
+    tree, root = ground.tree, ground.root
+    folders = [b"/p%d/q/r" % number for number in range(4)]
+    for folder in folders:
+        (root / os.fsdecode(folder[1:])).mkdir(parents=True)
+        (root / os.fsdecode(folder[1:]) / "f").write_bytes(folder)
+    (root / "hidden").mkdir()
+    failed: list[BaseException] = []
+
+    def ask(folder: bytes) -> None:
+        try:
+            for number in range(500):
+                file = tree.open(folder + b"/f", os.O_RDONLY, 0)
+                assert os.pread(file.fd, 99, 0) == folder
+                file.close()
+                assert [name for name, _ in tree.listdir(folder)] == [b"f"]
+                tree.rename(folder, folder + b"2", False)
+                tree.rename(folder + b"2", folder, False)
+                with pytest.raises(FileNotFoundError):
+                    tree.lstat(b"/hidden/x")
+                if number % 50 == 0:
+                    tree.replace(Policy(root, hidden=["hidden"]))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask, args=(folder,)) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+
+
 def test_descriptors_run_out(ground: Ground) -> None:
     """An error to the guest, and nothing else: all are there again when it has closed its files."""
     import resource

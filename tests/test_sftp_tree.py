@@ -447,6 +447,15 @@ def content(folder: Path) -> dict[str, object]:
     }
 
 
+def test_after_its_end(root: Path) -> None:
+    tree = Tree(root, Policy(root), Nothing())
+    tree.close()
+    tree.close()
+    for path in (b"/", b"/a", b"/a/b"):
+        with refused(errno.EBADF):
+            tree.lstat(path)
+
+
 def test_statvfs(tree: Tree, root: Path) -> None:
     put(tree, b"/f", b"")
     for path in (b"/", b"/f"):

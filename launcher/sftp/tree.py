@@ -27,7 +27,7 @@ _LINKS: Final = 40  # as Linux does, path_resolution(7)
 
 class Tree:
     """Paths are absolute bytes within the share. Every method raises OSError with the errno that the guest is told; none
-    follows a link except `stat` and `change`, and those not out of the share. For one thread at a time, except `replace`."""
+    follows a link except `stat` and `change`, and those not out of the share. For any number of threads."""
 
     def __init__(self, root: Path, policy: Policy, owners: Remembered) -> None:
         self._walk = Walk(os.fsencode(root), policy)
@@ -214,7 +214,10 @@ class Tree:
             links += 1
             if links > _LINKS:
                 raise fail(errno.ELOOP, path)
-            target = self.readlink(here)
+            try:
+                target = self.readlink(here)
+            except OSError as error:  # EINVAL: no longer a link
+                raise fail(errno.ESTALE if error.errno == errno.EINVAL else error.errno or errno.EIO, path) from error
             if target.startswith(b"/"):
                 raise fail(errno.EXDEV, path)
             todo += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]

@@ -38,16 +38,15 @@ class Place:
 
 
 class Walk:
-    """The root of a share as a descriptor, and the way from there. For one thread at a time, except `replace`."""
+    """The root of a share as a descriptor, and the way from there. For any number of threads."""
 
     def __init__(self, root: bytes, policy: Policy) -> None:
         self.root = os.open(root, _files.FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
         self._policy = policy
-        self._rules: Rules | None = None
         # The way to a folder, as judged within this second: a folder that is found at the same path with the same identity is
         # the same folder. Only the host could have put a hidden one in between: guests cannot move what holds one, and their
-        # renames forget all this.
-        self._known: dict[bytes, _Known] = {}
+        # renames forget all this. With the rules it was judged by: one is never used with the other's.
+        self._judgements: tuple[Rules | None, dict[bytes, _Known]] = (None, {})
 
     def replace(self, policy: Policy) -> None:
         """Another policy, from the next path on; from any thread."""
@@ -55,19 +54,19 @@ class Walk:
 
     def look_again(self) -> None:
         """A folder was made that may be one on the way to a place."""
-        self._known.clear()
         self._policy.look_again()
 
     def forget(self) -> None:
         """A folder was moved: no way that was judged before holds. The places are where they were, guests do not move them."""
-        self._known.clear()
+        self._judgements = (self._judgements[0], {})
 
-    def rules(self) -> Rules:
+    def _judged_by_now(self) -> tuple[Rules, dict[bytes, _Known]]:
         rules = self._policy.rules()
-        if rules is not self._rules:
-            self._known.clear()
-            self._rules = rules
-        return rules
+        judged_by, ways = self._judgements
+        if rules is not judged_by:
+            ways = {}
+            self._judgements = (rules, ways)
+        return rules, ways
 
     def to(self, path: bytes) -> Place:
         """The place of a path; the root is `.` in itself. Raises OSError: ENOENT for what is hidden on the way."""
@@ -81,7 +80,7 @@ class Walk:
         ):
             path = cleaned(path)
         head, _, name = path.rpartition(b"/")
-        rules = self.rules()
+        rules, ways = self._judged_by_now()
         if not head:
             node = rules.root
             return Place(self.root, name or b".", node, node.rule or OPEN, rules, path)
@@ -91,10 +90,10 @@ class Walk:
             raise
         except OSError:
             # Which component it was, and whether that is in something hidden, where nothing is a file or a folder.
-            folder, known = self._judged(head, rules)
+            folder, known = self._judged(head, rules, ways)
             return Place(folder, name, known[2], known[3], rules, path)
         try:
-            seen = self._known.get(head)
+            seen = ways.get(head)
             found = os.fstat(folder)
             if seen is not None and seen[1] == found.st_ino and seen[0] == found.st_dev:
                 return Place(folder, name, seen[2], seen[3], rules, path)
@@ -102,19 +101,19 @@ class Walk:
             os.close(folder)
             raise
         os.close(folder)
-        folder, known = self._judged(head, rules)
+        folder, known = self._judged(head, rules, ways)
         return Place(folder, name, known[2], known[3], rules, path)
 
     def leave(self, place: Place) -> None:
         if place.folder != self.root:
             os.close(place.folder)
 
-    def _judged(self, head: bytes, rules: Rules) -> tuple[int, _Known]:
+    def _judged(self, head: bytes, rules: Rules, ways: dict[bytes, _Known]) -> tuple[int, _Known]:
         """Step by step: the folder and what is known of the way to it."""
-        way, at, node, rule, names = self._nearest(head, rules)
+        way, at, node, rule, names = self._nearest(head, rules, ways)
         known = (0, 0, node, rule)
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
+        if len(ways) >= _KNOWN:
+            ways.clear()
         try:
             for name in names:
                 named = rules.named(node, name)
@@ -129,17 +128,19 @@ class Walk:
                 if hidden(rule, node):
                     raise fail(errno.ENOENT, head)
                 way += b"/" + name
-                known = self._known[way] = (found.st_dev, found.st_ino, node, rule)
+                known = ways[way] = (found.st_dev, found.st_ino, node, rule)
         except BaseException:
             if at != self.root:
                 os.close(at)
             raise
         return at, known
 
-    def _nearest(self, head: bytes, rules: Rules) -> tuple[bytes, int, Node | None, int, list[bytes]]:
+    def _nearest(
+        self, head: bytes, rules: Rules, ways: dict[bytes, _Known]
+    ) -> tuple[bytes, int, Node | None, int, list[bytes]]:
         """The folder above, when it has been judged and is still the same, or the root; and the names that lead on."""
         above, _, name = head.rpartition(b"/")
-        known = self._known.get(above)
+        known = ways.get(above)
         if known is not None:
             folder = _open_folder(self.root, above[1:])
             found = os.fstat(folder)
@@ -149,7 +150,10 @@ class Walk:
         return b"", self.root, rules.root, rules.root.rule or OPEN, head[1:].split(b"/")
 
     def close(self) -> None:
-        os.close(self.root)
+        """When nobody uses it any more; what comes later fails with EBADF, and never finds another folder by our number."""
+        root, self.root = self.root, -1
+        if root >= 0:
+            os.close(root)
 
 
 def cleaned(path: bytes) -> bytes:
