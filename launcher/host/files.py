@@ -11,7 +11,7 @@ class FilesModule(Protocol):
     """What `_files_linux` and `_files_macos` have. Every function raises OSError; names are single components."""
 
     FOLDER: int  # flags of os.open that give a folder to go on from, never through a link
-    PIN: int  # flags of os.open that keep an inode from being given to another file, without opening its content
+    PIN: int | None  # flags of os.open that keep an inode from another file, without opening its content; None: not needed
     CASE_SENSITIVE: bool  # how file systems usually compare names here
 
     def open_folder(self, base: int, path: bytes) -> int:
@@ -27,7 +27,9 @@ class FilesModule(Protocol):
 @cache
 def files() -> FilesModule:
     """The module of the system that we run on."""
-    if sys.platform == "darwin":
+    if sys.platform == "win32":
+        from launcher.host import _files_windows as module
+    elif sys.platform == "darwin":
         from launcher.host import _files_macos as module
     else:
         from launcher.host import _files_linux as module

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from launcher.host.files import files
-from launcher.sftp.names import Comparer
+from launcher.sftp.names import Comparer, slashed
 from launcher.sftp.rules import Node, Rules, find, settle
 
 _PINS: Final = 256  # places that have been renamed or replaced; the oldest is let go first
 _LINKS: Final = 8  # links one behind the other, from one place of the share to another
+
+_UNHELD: Final = -1
 
 Ident = tuple[int, int]
 _Known = tuple[int, bytes]  # a rule, and the place that it was given for
@@ -33,7 +35,8 @@ class Identities:
 
     def __del__(self) -> None:
         for held, _ in self._pins.values():
-            os.close(held)
+            if held != _UNHELD:
+                os.close(held)
 
     def rules(self) -> Rules:
         """Look at every place once: some hundred calls of stat(2)."""
@@ -92,8 +95,8 @@ class Identities:
         whole = os.path.join(os.path.realpath(os.path.dirname(link)), target, *rest)  # noqa: PTH118, PTH120
         folder, name = os.path.split(whole)
         for path in (os.path.normpath(whole), os.path.join(os.path.realpath(folder), name)):  # noqa: PTH118
-            if path.startswith(self._prefix):
-                yield path[len(self._prefix) :]
+            if slashed(path).startswith(self._prefix):
+                yield slashed(path)[len(self._prefix) :]
 
     def _look(self, node: Node, path: bytes, below: bytes, now: dict[Ident, Node]) -> None:
         try:
@@ -114,20 +117,17 @@ class Identities:
         if ident in self._pins:
             self._pins[ident] = (self._pins[ident][0], below)
             return
-        try:
-            held = os.open(path, files().PIN)
-        except OSError:
-            return
-        found = os.fstat(held)
-        if (found.st_dev, found.st_ino) != ident:
-            os.close(held)  # replaced in this moment; the next look finds it
+        held = _held(ident, path)
+        if held is None:
             return
         self._pins[ident] = (held, below)
         if len(self._pins) > _PINS:
             self._let_go(next(iter(self._pins)))
 
     def _let_go(self, ident: Ident) -> None:
-        os.close(self._pins.pop(ident)[0])
+        held, _ = self._pins.pop(ident)
+        if held != _UNHELD:
+            os.close(held)
 
     def _former(self, now: dict[Ident, Node]) -> dict[Ident, Node]:
         """What has been a place and is still there, by another name."""
@@ -136,8 +136,24 @@ class Identities:
             if ident in now:
                 continue
             node = find(self._tree, below, self._comparer, make=False)
-            if node is None or os.fstat(held).st_nlink == 0:
+            if node is None or (held != _UNHELD and os.fstat(held).st_nlink == 0):
                 self._let_go(ident)
             else:
                 former[ident] = node
         return former
+
+
+def _held(ident: Ident, path: bytes) -> int | None:
+    """A descriptor that keeps the inode, _UNHELD where none is needed; None when it cannot be had."""
+    flags = files().PIN
+    if flags is None:
+        return _UNHELD
+    try:
+        held = os.open(path, flags)
+    except OSError:
+        return None
+    found = os.fstat(held)
+    if (found.st_dev, found.st_ino) != ident:
+        os.close(held)  # replaced in this moment; the next look finds it
+        return None
+    return held

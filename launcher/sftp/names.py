@@ -55,6 +55,11 @@ def _composed(name: bytes) -> str:
     return unicodedata.normalize("NFC", name.decode("utf-8", "surrogateescape"))
 
 
+def slashed(path: bytes) -> bytes:
+    """A path of this computer with slashes between its names, as the guest has them. Windows takes both."""
+    return path.replace(os.fsencode(os.sep), b"/")
+
+
 def comparer(root: int) -> Comparer:
     """That of the folder behind the descriptor: an entry of it is looked up in the other case. Nothing is written; where no
     name has letters it is what is usual on this system."""

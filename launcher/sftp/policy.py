@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher.sftp.identities import Identities
-from launcher.sftp.names import Comparer, comparer
+from launcher.sftp.names import Comparer, Folded, comparer, slashed
 from launcher.sftp.rules import GUARDED, HIDDEN, OPEN, READ_ONLY, Node, Rules
 
 LOOK_SECONDS: Final = 1.0  # how long a place that the host has just made or renamed is known by its name alone
@@ -36,8 +36,8 @@ class Policy:
         names: Comparer | None = None,
     ) -> None:
         """`given` are places with whether they are read-only; they come before the other two, which may hold them."""
-        self.root = os.fsencode(os.path.realpath(root))
-        self._typed = os.fsencode(root.absolute())
+        self.root = slashed(os.fsencode(os.path.realpath(root)))
+        self._typed = slashed(os.fsencode(root.absolute()))
         self.read_only = read_only
         self.names = names or _compared(self.root)
         self._base = READ_ONLY if read_only else OPEN
@@ -61,7 +61,7 @@ class Policy:
 
     def _below(self, place: bytes) -> bytes | None:
         """The path below the root, b"" for the root itself; None when it is not in it."""
-        path = os.path.normpath(os.path.join(self.root, place))  # noqa: PTH118
+        path = slashed(os.path.normpath(os.path.join(self.root, place)))  # noqa: PTH118
         for root in (self.root, self._typed):
             if path == root:
                 return b""
@@ -89,10 +89,11 @@ class Policy:
 
     def name_of(self, path: str) -> str | None:
         """The hidden place that a path is, or is in, in the user's words: `~/.aws`; None when there is none."""
-        place = self._hidden_at(path)
-        if place is None:
+        found = self._hidden_at(path)
+        if found is None:
             return None
-        home = os.fsencode(Path.home())
+        place = slashed(found)
+        home = slashed(os.fsencode(Path.home()))
         if place.startswith(home.rstrip(b"/") + b"/"):
             return "~" + os.fsdecode(place[len(home.rstrip(b"/")) :])
         return os.fsdecode(place)
@@ -135,6 +136,8 @@ def refusal(rule: int) -> int:
 
 
 def _compared(root: bytes) -> Comparer:
+    if not hasattr(os, "O_DIRECTORY"):
+        return Folded()  # Windows has no descriptors of folders, and compares so wherever nobody has asked it not to
     held = os.open(root, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         return comparer(held)
