@@ -211,7 +211,7 @@ def test_an_inode_that_is_used_again_is_free(opened: Callable[..., Tree], home: 
         path = b"/code/%d" % number
         tree.open(path, WRITE, 0o644).close()
         tree.unlink(path)
-    assert len(tree._walk._policy._identities._pins) < 20
+    assert len(tree._walk._policy._identities._pins) < (20 if sys.platform == "linux" else 300)
 
 
 def test_profiles_that_are_links(opened: Callable[..., Tree], home: Path) -> None:

@@ -8,14 +8,14 @@ import os
 import stat
 from typing import Final
 
-_EVTONLY: Final = 0x8000  # O_EVTONLY, sys/fcntl.h: asks for no right to read, and lets the volume be ejected
 _NOFOLLOW_ANY: Final = 0x20000000  # O_NOFOLLOW_ANY, since macOS 11: ELOOP when any component is a link
 _DIRECTORY: Final = getattr(os, "O_DIRECTORY", 0)
 _NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
 _CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0)
 FOLDER: Final = os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _NONBLOCK | _CLOEXEC
-PIN: Final = _EVTONLY | _NONBLOCK | _CLOEXEC
+# APFS gives no number twice; and to open what is another program's own, or private, makes the system ask the user.
+PIN: Final = None
 CASE_SENSITIVE: Final = False
 _EXCL: Final = 0x4  # RENAME_EXCL, sys/stdio.h; since macOS 10.12
 

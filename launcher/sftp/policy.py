@@ -74,8 +74,9 @@ class Policy:
         now = time.monotonic()
         if self._rules is None or now >= self._due:
             with self._lock:
-                self._due = now + LOOK_SECONDS
-                self._rules = self._identities.rules()
+                if self._rules is None or now >= self._due:
+                    self._due = now + LOOK_SECONDS
+                    self._rules = self._identities.rules()
         return self._rules
 
     def look_again(self) -> None:

@@ -29,6 +29,8 @@ class Tree:
     """Paths are absolute bytes within the share. Every method raises OSError with the errno that the guest is told; none
     follows a link except `stat` and `change`, and those not out of the share. For any number of threads."""
 
+    parallel: Final = True
+
     def __init__(self, root: Path, policy: Policy, owners: Remembered) -> None:
         self._walk = Walk(os.fsencode(root), policy)
         self._owners = owners
