@@ -84,6 +84,10 @@ class HostModule(Protocol):
     def clone(self, source: int, target: int) -> bool:
         """Make the empty file of descriptor `target` share the content of `source`; False when the file system cannot."""
 
+    def birth_time(self, found: object, at: tuple[int, bytes] | int | None) -> int | None:
+        """When the file with this stat was made, in microseconds; where the stat does not tell, by its name in the folder of a
+        descriptor, or its own descriptor. None when it cannot be known."""
+
     def terminal(self) -> Terminal:
         """Our own standard streams."""
 

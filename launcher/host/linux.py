@@ -34,6 +34,7 @@ __all__ = [
     "accelerator_hint",
     "accelerators",
     "bind_exclusively",
+    "birth_time",
     "clone",
     "command_script",
     "detach_options",
@@ -185,6 +186,12 @@ def clone(source: int, target: int) -> bool:
     except OSError:  # btrfs, XFS and bcachefs can
         return False
     return True
+
+
+def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:  # noqa: ARG001
+    from launcher.host import _birth  # with ctypes, which few programs of ours need
+
+    return None if at is None else _birth.birth_time(at)
 
 
 def wait_hangup(stream: socket.socket) -> bool:

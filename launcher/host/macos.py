@@ -34,6 +34,7 @@ __all__ = [
     "accelerator_hint",
     "accelerators",
     "bind_exclusively",
+    "birth_time",
     "clone",
     "command_script",
     "detach_options",
@@ -142,6 +143,11 @@ def process_stamp(pid: int) -> str | None:
 
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
     return False
+
+
+def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:  # noqa: ARG001
+    seconds = getattr(found, "st_birthtime", None)
+    return None if seconds is None else round(seconds * 1_000_000)
 
 
 def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001

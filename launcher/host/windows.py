@@ -168,6 +168,12 @@ def command_script(comment: str, argv: Sequence[str], environment: Mapping[str, 
     return None
 
 
+def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:  # noqa: ARG001
+    # Until Python 3.12 st_ctime is the time of creation here.
+    nanoseconds = getattr(found, "st_birthtime_ns", None) or getattr(found, "st_ctime_ns", None)
+    return None if nanoseconds is None else int(nanoseconds) // 1000
+
+
 def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
     return False
 

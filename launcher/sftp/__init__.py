@@ -1,1 +1,1 @@
-"""The file server of a share: SFTP over any stream, knowing neither network nor machine."""
+"""The server of shared folders: SFTP over any stream, confined to one folder; knows no network."""
