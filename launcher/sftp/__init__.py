@@ -1,1 +1,4 @@
-"""The server of shared folders: SFTP over any stream, confined to one folder; knows no network."""
+"""SFTP version 3, served: one folder of this computer over one stream, and the extensions of provisioning/shares.md.
+
+It knows no network and no operating system: a stream has `recv` and `sendall`, a tree has the files.
+"""
