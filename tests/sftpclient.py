@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from launcher.sftp.served import Tree
@@ -277,6 +277,32 @@ class RawClient:
         found = [(*fields.take("BB"), fields.string(), fields.string()) for _ in range(fields.take("I"))]
         fields.end()
         return found
+
+
+def packet(kind: int, payload: bytes, ident: int = 1) -> bytes:
+    return u32(len(payload) + 5) + bytes((kind,)) + u32(ident) + payload
+
+
+# INIT of one who knows our extensions.
+HELLO = u32(5 + 22) + bytes((INIT,)) + u32(3) + s(b"wherry@wherry") + s(b"1")
+
+
+class Feed:
+    """A stream of these chunks, one a recv, and then the end. What is sent is kept."""
+
+    def __init__(self, chunks: Iterator[bytes] | list[bytes], on_send: Callable[[bytes], None] = lambda _: None) -> None:
+        self.chunks = iter(chunks)
+        self.taken = 0
+        self.sent: list[bytes] = []
+        self.on_send = on_send
+
+    def recv(self, size: int) -> bytes:
+        self.taken += 1
+        return next(self.chunks, b"")
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(data)
+        self.on_send(data)
 
 
 @contextlib.contextmanager

@@ -78,7 +78,11 @@ class Crew:
     def wake(self) -> None:
         """The attendant looks again, when it sleeps."""
         with self.lock:
-            self._attention.notify()
+            self.rouse()
+
+    def rouse(self) -> None:
+        """As `wake`, by one who has the lock."""
+        self._attention.notify()
 
     def admit(self, job: Job) -> bool:
         """Of the leading thread: True when it may carry out the job; else another does, later. Waits while too many wait."""
@@ -90,7 +94,8 @@ class Crew:
             now = not job.kind.slow and len(self.order.running) < MOST_RUNNING - 1
             if self.order.offer(job, now=now):
                 return True
-            self._hand_out()
+            if not now:
+                self._hand_out()
             return False
 
     def has_room(self) -> bool:
@@ -105,19 +110,17 @@ class Crew:
                 return False
             self.current = None
             if job.entered:
-                self._leave(job)
+                self.order.leave(job)  # nobody waits for it: nothing was read meanwhile
             return True
 
     def leave(self, job: Job) -> None:
         """Of another thread, when the answer has gone."""
         with self.lock:
-            self._leave(job)
-
-    def _leave(self, job: Job) -> None:
-        self.order.leave(job)
-        self._room.notify()
-        self._hand_out()
-        self._attention.notify()
+            self.order.leave(job)
+            self._room.notify()
+            self._hand_out()
+            if job.kind.shows:  # events may have waited for it
+                self._attention.notify()
 
     def _hand_out(self) -> None:
         """Somebody comes for each of the waiting that may be carried out now; the one who comes looks which."""
@@ -168,6 +171,8 @@ class Crew:
                 errand = self._errand()
                 if errand is None:
                     self.asleep = quiet > _QUIET_TICKS
+                    # The leading thread begins first and looks then, without the lock: one of the two sees the other.
+                    self.asleep = self.asleep and self.current is None
                     self._attention.wait(None if self.asleep else TICK)
                     self.asleep = False
             if errand is not None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from launcher.sftp.handles import OpenFile, OpenFolder
 from launcher.sftp.packets import MOST_DATA, string, u32
+from launcher.sftp.positions import read_at
 from launcher.sftp.requests import APPEND, TRUNCATE, WRITE, open_file, open_folder, renamed
 from launcher.sftp.room import fallocate as _fallocate
 from launcher.sftp.serving import REPLY, Answer, Serving, steady
@@ -55,7 +56,7 @@ def fstatvfs(serving: Serving, key: bytes) -> Answer:
     """Of the place where the file was opened, asked of the file itself, which has perhaps no name any more."""
     opened = serving.handles.file(key)
     of_file = getattr(os, "fstatvfs", None)
-    return REPLY, _statvfs(of_file(opened.file.fd) if of_file else serving.tree.statvfs(opened.path))
+    return REPLY, _statvfs(of_file(opened.file.fd) if of_file else serving.tree.statvfs(opened.path or b"/"))
 
 
 def _statvfs(found: os.statvfs_result) -> bytes:
@@ -87,7 +88,7 @@ def _shown(serving: Serving, opened: OpenFile, flags: int, most: int) -> tuple[b
     stat = serving.tree.fstat(opened.file)
     whole = None
     if opened.readable and not opened.writable and stat.size <= most:
-        data = os.pread(opened.file.fd, stat.size + 1, 0)
+        data: bytes = read_at(opened.file.fd, stat.size + 1, 0)
         after = serving.tree.fstat(opened.file)
         whole = data if len(data) == stat.size and _same(after, stat) else None
         stat = after

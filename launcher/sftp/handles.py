@@ -18,7 +18,10 @@ _KEY: Final = Struct(">Q")
 
 
 class OpenFile:
-    """A regular file. What it may be used for is what it was opened for, whatever the descriptor allows."""
+    """A regular file. What it may be used for is what it was opened for, whatever the descriptor allows.
+
+    `path` follows what the guest does with names, as long as somebody watches; it is empty when the file has lost its name.
+    """
 
     __slots__ = ("appends", "file", "path", "readable", "untold", "writable")
 
@@ -88,6 +91,13 @@ class Handles:
         if isinstance(opened, OpenFolder):
             return opened
         raise OSError(errno.EBADF, "no such open folder")
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        """Files that are open below `old` are below `new` now; they have no name any more when that is empty."""
+        with self._lock:
+            for opened in self._open.values():
+                if isinstance(opened, OpenFile) and opened.path.startswith(old) and opened.path[len(old) :][:1] in (b"", b"/"):
+                    opened.path = new and new + opened.path[len(old) :]
 
     def drop(self, key: bytes) -> OpenFile | OpenFolder:
         """No handle any more; not closed. Raises OSError(EBADF)."""

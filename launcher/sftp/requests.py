@@ -10,6 +10,7 @@ from typing import Final
 
 from launcher.sftp.handles import OpenFile, OpenFolder
 from launcher.sftp.packets import MOST_DATA, MOST_PATH, absolute, string, u32
+from launcher.sftp.positions import read_at, write_all
 from launcher.sftp.serving import ATTRS, DATA, HANDLE, NAME, Answer, Serving, regular, steady
 from launcher.sftp.stat import Change, Stat
 
@@ -85,7 +86,7 @@ def read(serving: Serving, key: bytes, offset: int, size: int) -> Answer:
         raise OSError(errno.EBADF, "not opened for reading")
     if offset > _MOST_OFFSET:
         raise OSError(errno.EINVAL, "no file is so large")
-    data = os.pread(opened.file.fd, min(size, MOST_DATA), offset)
+    data: bytes = read_at(opened.file.fd, min(size, MOST_DATA), offset)
     if not data and size:
         return serving.end()
     return DATA, u32(len(data)), data
@@ -99,21 +100,10 @@ def write(serving: Serving, key: bytes, offset: int, data: memoryview) -> Answer
     if offset > _MOST_OFFSET - len(data):
         raise OSError(errno.EFBIG, "no file is so large")
     try:
-        _write(opened, offset, data)
+        write_all(opened.file.fd, data, offset, appends=opened.appends)
     finally:
         serving.wrote(opened)
     return serving.done()
-
-
-def _write(opened: OpenFile, offset: int, data: memoryview) -> None:
-    fd = opened.file.fd
-    while data:
-        # Linux appends with pwrite as well, others write at the offset.
-        wrote = os.write(fd, data) if opened.appends else os.pwrite(fd, data, offset)
-        if wrote == len(data):
-            return
-        data = data[wrote:]
-        offset += wrote
 
 
 def lstat(serving: Serving, path: bytes) -> Answer:
@@ -235,8 +225,7 @@ def rename(serving: Serving, old: bytes, new: bytes) -> Answer:
 
 def renamed(serving: Serving, old: bytes, new: bytes, *, replace: bool) -> Answer:
     serving.tree.rename(old, new, replace)
-    serving.gone(old)
-    serving.made(new)
+    serving.moved(old, new)
     return serving.done()
 
 

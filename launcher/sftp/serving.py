@@ -82,7 +82,15 @@ class Serving:
 
     def gone(self, path: bytes) -> None:
         if self.watched is not None:
+            self.handles.rename(path, b"")
             self.watched.made(path, None)
+
+    def moved(self, old: bytes, new: bytes) -> None:
+        if self.watched is not None:
+            self.handles.rename(new, b"")
+            self.handles.rename(old, new)
+            self.watched.made(old, None)
+            self.made(new)
 
     def wrote(self, opened: OpenFile) -> None:
         """Told to the watcher when `tell` is called: once for many."""
@@ -101,8 +109,8 @@ class Serving:
                 self.changed(opened)
 
     def changed(self, opened: OpenFile) -> None:
-        """The guest has changed an open file, which may have another name by now."""
-        if self.watched is not None:
+        """The guest has changed an open file."""
+        if self.watched is not None and opened.path:
             try:
                 self.watched.made(opened.path, self.tree.fstat(opened.file))
             except OSError:

@@ -63,7 +63,7 @@ class Session:
         """They go to the guest when it has asked, behind every answer that was made before. Does not wait."""
         with self._crew.lock:
             self._events.add(events)
-        self._crew.wake()
+            self._crew.rouse()
 
     def _lead(self, term: int) -> None:
         """Reads, carries out and answers, until another thread leads or the session has ended."""
