@@ -6,11 +6,13 @@ import os
 import random
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from launcher.sftp.crew import MOST_WAITING, MOST_WAITING_BYTES
 from launcher.sftp.session import Session
 from launcher.sftp.stat import Stat
 from tests import sftpclient as sftp
@@ -47,6 +49,45 @@ def test_who_reads_no_answers_is_not_read_either(tmp_path: Path) -> None:
         release.set()
         thread.join(HANG_SECONDS)
     assert sum(len(data) > 1000 for data in feed.sent) == 5
+
+
+@pytest.mark.parametrize("kind", ["many", "large"])
+def test_what_waits_for_something_slow_is_bounded(tmp_path: Path, kind: str) -> None:
+    """Nothing is read beyond a bound, and all is answered afterwards."""
+    release, more, taken = threading.Event(), threading.Event(), 0
+    data = s(b"x" * 262_000)
+
+    class Slow(PlainTree):
+        def mkdir(self, path: bytes, mode: int) -> None:
+            assert release.wait(HANG_SECONDS)
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal taken
+        yield HELLO + packet(sftp.OPEN, s(b"/a") + u32(W | CREAT) + u32(0)) + packet(sftp.MKDIR, s(b"/d") + u32(0))
+        for _ in range(MOST_WAITING + 100 if kind == "many" else MOST_WAITING_BYTES // 262_000 + 20):
+            taken += 1
+            if not serving._crew.has_room() and not release.is_set() and stopped.is_set():
+                more.set()
+            yield packet(sftp.LSTAT, s(b"/")) if kind == "many" else packet(sftp.WRITE, s(u64(1)) + u64(0) + data)
+
+    stopped, feed = threading.Event(), Feed(chunks())
+    serving = Session(feed, Slow(tmp_path))
+    thread = threading.Thread(target=serving.serve)
+    thread.start()
+    try:
+        deadline = time.monotonic() + HANG_SECONDS
+        while serving._crew.has_room() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.05)  # what had been read before
+        stopped.set()
+        bound = MOST_WAITING + 2 if kind == "many" else MOST_WAITING_BYTES // 262_000 + 3
+        assert not more.wait(0.05) and taken <= bound and serving._crew.order.bytes <= MOST_WAITING_BYTES + 300_000
+    finally:
+        release.set()
+        thread.join(HANG_SECONDS)
+    assert not thread.is_alive()
+    answers = b"".join(feed.sent)
+    assert answers.count(b"stat@wherry") == (MOST_WAITING + 100 if kind == "many" else 0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

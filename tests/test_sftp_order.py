@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 from launcher.sftp import kinds
+from launcher.sftp.crew import Crew
 from launcher.sftp.order import Job, Order
+from tests.sftpclient import HANG_SECONDS
 
 H, G = b"\0" * 7 + b"\1", b"\0" * 7 + b"\2"
 
@@ -108,3 +113,31 @@ def test_what_waits_keeps_no_buffer_alive() -> None:
     waits = job(6, H, 0, memoryview(b"x" * 100)[10:12])
     assert not order.offer(waits, now=True)
     assert waits.fields[2] == b"xx" and isinstance(waits.fields[2], bytes)
+
+
+def test_who_waited_for_something_overtaken_is_not_forgotten() -> None:
+    """A write waits for a look; another look overtakes the write, and is under way when the first one ends."""
+    carried: list[Job] = []
+    done = threading.Event()
+
+    def carry_out(job: Job) -> None:
+        carried.append(job)
+        crew.leave(job)
+        done.set()
+
+    crew = Crew(lambda _: None, carry_out, lambda: None)
+    first, waits, second = lstat(), write(), lstat()
+    crew.order.begin(first)
+    assert not crew.admit(waits) and crew.admit(second)
+    crew.current = second
+    crew.leave(first)
+    deadline = time.monotonic() + HANG_SECONDS
+    while not crew._spares and time.monotonic() < deadline:  # somebody has come, and gone: the second one is in the way
+        time.sleep(0.001)
+    assert crew.finish(second, 0)
+    try:
+        assert done.wait(HANG_SECONDS) and carried == [waits]
+    finally:
+        crew.end()
+        for thread in crew._threads:
+            thread.join(HANG_SECONDS)

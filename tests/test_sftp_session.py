@@ -221,7 +221,8 @@ class Jittery(PlainTree):
         return super().place(path)
 
 
-def test_nobody_can_tell_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_can_tell_the_order(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same requests, one after the other and all at once, have the same answers and leave the same files."""
     real = requests.read_at
     monkeypatch.setattr(requests, "read_at", lambda *args: (time.sleep(0.012 * (random.random() < 0.1)), real(*args))[1])
@@ -244,18 +245,18 @@ def test_nobody_can_tell_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 (sftp.EXTENDED, s(b"posix-rename@openssh.com") + s(name) + s(other)),
             ])  # fmt: skip
 
-    def outcome(tree: PlainTree, *, at_once: bool) -> list[object]:
+    def outcome(tree: PlainTree, *, at_once: int) -> list[object]:
         with served(tree) as (stream, serving):
             client = RawClient(stream)
             client.init()
-            wanted = list(requests_of(9))
-            if at_once:
-                first = client.ident + 1
-                stream.sendall(b"".join(client.packed(*one) for one in wanted))
-                answers = [client.wait(first + number) for number in range(len(wanted))]
-            else:
-                answers = [client.request(*one) for one in wanted]
-            assert not at_once or serving._crew.term > 20  # another thread has led as often
+            wanted = list(requests_of(seed))
+            first = client.ident + 1
+            for number, one in enumerate(wanted):
+                client.send(*one)
+                if number >= at_once:
+                    client.any()
+            answers = [client.wait(first + number) for number in range(len(wanted))]
+            assert not at_once or serving._crew.term  # another thread has led
         root = Path(os.fsdecode(tree.root))
         left = {
             path.name: os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
@@ -265,7 +266,7 @@ def test_nobody_can_tell_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    assert outcome(PlainTree(tmp_path / "one"), at_once=False) == outcome(Jittery(tmp_path / "two"), at_once=True)
+    assert outcome(PlainTree(tmp_path / "one"), at_once=0) == outcome(Jittery(tmp_path / "two"), at_once=8)
 
 
 def test_answers_that_are_ready_go_out_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

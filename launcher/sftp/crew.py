@@ -110,7 +110,8 @@ class Crew:
                 return False
             self.current = None
             if job.entered:
-                self.order.leave(job)  # nobody waits for it: nothing was read meanwhile
+                self.order.leave(job)
+                self._hand_out()
             return True
 
     def leave(self, job: Job) -> None:
