@@ -18,8 +18,13 @@ class PlainFile:
     fd: int
     path: bytes
 
+    def close(self) -> None:
+        os.close(self.fd)
+
 
 class PlainTree:
+    parallel = True
+
     def __init__(self, root: Path) -> None:
         self.root = os.fsencode(root)
 

@@ -37,9 +37,9 @@ def mkdir() -> Job:
     return job(14, b"/d", None)
 
 
-def goes(first: Job, second: Job) -> bool:
+def goes(first: Job, second: Job, *, parallel: bool = True) -> bool:
     """Whether the second may overtake the first."""
-    order = Order()
+    order = Order(parallel=parallel)
     order.begin(first)
     return order.offer(second, now=True)
 
@@ -51,9 +51,9 @@ def test_one_handle_is_one_after_the_other() -> None:
 
 
 def test_what_is_read_and_written_by_a_handle_is_overtaken_by_all_others() -> None:
-    for first in (read(), write(), named(b"fsync@openssh.com", H), named(b"statvfs@openssh.com", b"/")):
+    for first in (read(), write(), named(b"fsync@openssh.com", H), named(b"fstatvfs@openssh.com", H)):
         for second in (lstat(), mkdir(), job(4, G), job(10, G, None), named(b"statvfs@openssh.com", b"/")):
-            assert goes(first, second)
+            assert goes(first, second) and goes(first, second, parallel=False)
 
 
 def test_who_only_looks_is_overtaken_by_who_only_looks() -> None:
@@ -61,6 +61,13 @@ def test_who_only_looks_is_overtaken_by_who_only_looks() -> None:
     assert goes(lstat(), job(3, b"/a", 1, None)) and goes(lstat(), named(b"open@wherry", b"/a", 1, None, 0))
     assert not goes(lstat(), job(3, b"/a", 1 | 8, None)) and not goes(lstat(), named(b"open@wherry", b"/a", 2 | 16, None, 0))
     assert not goes(lstat(), mkdir()) and not goes(lstat(), write())
+
+
+def test_a_tree_for_one_thread_at_a_time() -> None:
+    for second in (lstat(), mkdir(), job(3, b"/a", 1, None), job(4, H), named(b"list@wherry", b"/", b"", 0), write()):
+        assert not goes(lstat(), second, parallel=False)
+    for second in (read(), named(b"fsync@openssh.com", H), named(b"list@wherry", b"", H, 0)):
+        assert goes(lstat(), second, parallel=False)
 
 
 def test_a_change_is_overtaken_by_nothing() -> None:
@@ -76,7 +83,7 @@ def test_the_rest_of_a_listing_is_overtaken() -> None:
 
 
 def test_who_waits_stops_others_too() -> None:
-    order = Order()
+    order = Order(parallel=True)
     slow, change, look = lstat(), mkdir(), lstat()
     order.begin(slow)
     assert not order.offer(change, now=True)
@@ -92,7 +99,7 @@ def test_who_waits_stops_others_too() -> None:
 
 
 def test_those_who_can_go_are_taken_in_their_order() -> None:
-    order = Order()
+    order = Order(parallel=True)
     first = read()
     order.begin(first)
     same, other, third = read(), read(G), read(G)
@@ -108,7 +115,7 @@ def test_those_who_can_go_are_taken_in_their_order() -> None:
 
 
 def test_what_waits_keeps_no_buffer_alive() -> None:
-    order = Order()
+    order = Order(parallel=True)
     order.begin(write())
     waits = job(6, H, 0, memoryview(b"x" * 100)[10:12])
     assert not order.offer(waits, now=True)
@@ -125,7 +132,7 @@ def test_who_waited_for_something_overtaken_is_not_forgotten() -> None:
         crew.leave(job)
         done.set()
 
-    crew = Crew(lambda _: None, carry_out, lambda: None)
+    crew = Crew(lambda _: None, carry_out, lambda: None, Order(parallel=True))
     first, waits, second = lstat(), write(), lstat()
     crew.order.begin(first)
     assert not crew.admit(waits) and crew.admit(second)

@@ -33,10 +33,14 @@ class Crew:
     """
 
     def __init__(
-        self, lead: Callable[[int], None], carry_out: Callable[[Job], None], errand: Callable[[], Callable[[], None] | None]
+        self,
+        lead: Callable[[int], None],
+        carry_out: Callable[[Job], None],
+        errand: Callable[[], Callable[[], None] | None],
+        order: Order,
     ) -> None:
         self.lock = threading.Lock()
-        self.order = Order()
+        self.order = order
         self.ended = False
         self.term = 0
         self.current: Job | None = None  # what the leading thread is doing

@@ -10,7 +10,7 @@ from typing import Final
 from launcher.sftp.handles import OpenFile, OpenFolder
 from launcher.sftp.packets import MOST_DATA, string, u32
 from launcher.sftp.positions import read_at
-from launcher.sftp.requests import APPEND, TRUNCATE, WRITE, open_file, open_folder, renamed
+from launcher.sftp.requests import APPEND, TRUNCATE, WRITE, open_file, renamed
 from launcher.sftp.room import fallocate as _fallocate
 from launcher.sftp.serving import REPLY, Answer, Serving, steady
 from launcher.sftp.stat import Change
@@ -102,7 +102,19 @@ def _same(after: tuple[int, ...], before: tuple[int, ...]) -> bool:
 
 def list_(serving: Serving, path: bytes, key: bytes, most: int) -> Answer:
     """Some of a folder, from its start, or from where the answer before ended."""
-    folder = serving.handles.folder(key) if key else open_folder(serving, path)
+    if key:
+        return _listed(serving, serving.handles.folder(key), key, most)
+    serving.handles.check()
+    flags = serving.flags_of(path)
+    inside = serving.flags_in(path)
+    try:
+        return _listed(serving, OpenFolder(serving.tree.listdir(path), path, inside), b"", most)
+    except FileNotFoundError as error:
+        return serving.failed(error, flags)
+
+
+def _listed(serving: Serving, folder: OpenFolder, key: bytes, most: int) -> Answer:
+    """The next page; the folder has a handle afterwards when there is more of it, else it is closed."""
     try:
         count, entries, more = _page(serving, folder, min(most, _MOST_LISTED))
         # As the handle of what was just opened, when there is more of it.

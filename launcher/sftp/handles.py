@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import threading
-from collections.abc import Generator
 from struct import Struct
 from typing import Final
 
-from launcher.sftp.served import File
-from launcher.sftp.stat import Stat
+from launcher.sftp.served import Entries, File
 
 MOST_OPEN: Final = 4_096
 _KEY: Final = Struct(">Q")
@@ -34,7 +31,7 @@ class OpenFile:
         self.untold = False  # written to, and the watcher does not know
 
     def close(self) -> None:
-        os.close(self.file.fd)
+        self.file.close()
 
 
 class OpenFolder:
@@ -42,7 +39,7 @@ class OpenFolder:
 
     __slots__ = ("entries", "flags", "path")
 
-    def __init__(self, entries: Generator[tuple[bytes, Stat], None, None], path: bytes, flags: int) -> None:
+    def __init__(self, entries: Entries, path: bytes, flags: int) -> None:
         self.entries = entries
         self.path = path
         self.flags = flags

@@ -14,7 +14,7 @@ class Kind(NamedTuple):
     """One request.
 
     `loose`: nobody can tell whether it was carried out before or after those that follow, but for those with the same handle.
-    `changes`: something is otherwise after it; two that only look may be carried out in any order.
+    `changes`: something is otherwise after it.
     `shows`: its answer tells what is true until an event says otherwise.
     `slow`: nearly always; the thread that reads does not begin with it.
     `handle`: which field is one; None for none.
@@ -84,7 +84,7 @@ REQUESTS: Final = {
 
 EXTENDED: Final = {
     b"posix-rename@openssh.com": Kind(extended.posix_rename, (_PATH, _PATH), changes=True),
-    b"statvfs@openssh.com": Kind(extended.statvfs, (_PATH,), loose=True),
+    b"statvfs@openssh.com": Kind(extended.statvfs, (_PATH,)),
     b"fstatvfs@openssh.com": Kind(extended.fstatvfs, (_HANDLE,), handle=0, loose=True),
     b"hardlink@openssh.com": Kind(extended.hardlink, (_PATH, _PATH), changes=True),
     b"fsync@openssh.com": Kind(extended.fsync, (_HANDLE,), handle=0, loose=True, slow=True),

@@ -38,9 +38,10 @@ class Job:
 class _Ahead:
     """What comes before a request: those of them that it may not overtake."""
 
-    __slots__ = ("changes", "keys", "strict")
+    __slots__ = ("changes", "keys", "parallel", "strict")
 
-    def __init__(self) -> None:
+    def __init__(self, parallel: bool) -> None:
+        self.parallel = parallel
         self.keys: Counter[bytes] = Counter()
         self.strict = 0  # that may not be overtaken by what has to do with them
         self.changes = 0  # of these: that change something
@@ -55,18 +56,24 @@ class _Ahead:
             self.changes += by * job.kind.changes
 
     def stops(self, job: Job) -> bool:
-        return job.key in self.keys or self.changes > 0 or (job.kind.changes and self.strict > 0)
+        if job.key in self.keys or self.changes:
+            return True
+        return self.strict > 0 and (job.kind.changes or not (self.parallel or job.kind.loose))
 
 
 class Order:
-    """Requests in the order in which they came: being carried out, or waiting for some of those. Not locked."""
+    """Requests in the order in which they came: being carried out, or waiting for some of those. Not locked.
 
-    def __init__(self) -> None:
+    `parallel`: two that only look may go on at the same time, since nobody can tell which was first; the tree must know how.
+    """
+
+    def __init__(self, *, parallel: bool) -> None:
+        self._parallel = parallel
         self.waiting: deque[Job] = deque()
         self.running: set[Job] = set()
         self.bytes = 0  # of the packets of those that wait
         self.showing = 0  # of those that are carried out: that show something
-        self._all = _Ahead()
+        self._all = _Ahead(parallel)
 
     @property
     def busy(self) -> bool:
@@ -95,7 +102,7 @@ class Order:
         """The first of the waiting that may be carried out; it is, from now on."""
         if not self.waiting:
             return None
-        ahead = _Ahead()
+        ahead = _Ahead(self._parallel)
         for job in self.running:
             ahead.add(job, 1)
         for number, job in enumerate(self.waiting):

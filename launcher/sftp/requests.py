@@ -61,7 +61,7 @@ def open_file(serving: Serving, path: bytes, pflags: int, change: Change) -> Ope
             serving.changed(opened)
         return opened
     except BaseException:
-        os.close(file.fd)
+        file.close()
         raise
 
 
@@ -156,17 +156,12 @@ def fsetstat(serving: Serving, key: bytes, change: Change) -> Answer:
 
 
 def opendir(serving: Serving, path: bytes) -> Answer:
-    return HANDLE, string(serving.handles.add(open_folder(serving, path)))
-
-
-def open_folder(serving: Serving, path: bytes) -> OpenFolder:
-    """Raises OSError when it is none, before any name of it is asked for."""
     serving.handles.check()
     flags = serving.flags_in(path)
-    stat = serving.tree.lstat(path)
-    if not modes.S_ISDIR(stat.mode):
+    # A tree that lists with a generator would say so at the first name only.
+    if not modes.S_ISDIR(serving.tree.lstat(path).mode):
         raise OSError(errno.ENOTDIR, "not a folder")
-    return OpenFolder(serving.tree.listdir(path), path, flags)
+    return HANDLE, string(serving.handles.add(OpenFolder(serving.tree.listdir(path), path, flags)))
 
 
 def readdir(serving: Serving, key: bytes) -> Answer:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from launcher.sftp import kinds
 from launcher.sftp.crew import Crew
 from launcher.sftp.events import Event, Waiting
-from launcher.sftp.order import Job
+from launcher.sftp.order import Job, Order
 from launcher.sftp.packets import Inbox, Malformed, Reader, Stream, head, string, u32
 from launcher.sftp.served import Tree
 from launcher.sftp.serving import REPLY, Answer, Serving
@@ -39,7 +39,7 @@ class Session:
         self._stream = stream
         self._inbox = Inbox(stream)
         self._serving = Serving(tree, watched)
-        self._crew = Crew(self._lead, self._carry_out, self._bring)
+        self._crew = Crew(self._lead, self._carry_out, self._bring, Order(parallel=getattr(tree, "parallel", False)))
         self._sending = threading.Lock()
         self._begun = False
         self._idle = False  # the leading thread waits for what comes, and all of its answers have gone
