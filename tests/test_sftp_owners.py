@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def opened(file: Path) -> Iterator[Opener]:
     made: list[Owners] = []
 
     def open_it(**options: Any) -> Owners:
-        made.append(Owners(file, DEVICE, **options))
+        made.append(Owners(file, options.pop("device", DEVICE), **options))
         return made[-1]
 
     yield open_it
@@ -74,7 +73,7 @@ def test_what_was_remembered_is_there_again(opened: Opener, file: Path) -> None:
     owners.forget(Stat(77))
     owners.close()
     again = opened()
-    assert not again.empty and len(again) == 3
+    assert not again.empty and again.count == 3
     assert again.of(Stat(1)) == Owner(5, 6, 0o640)
     assert again.of(Stat(2)) is None
     assert again.of(Stat((1 << 64) - 1, (1 << 64) - 1)) == Owner(1, 2, 0o7777)
@@ -135,6 +134,47 @@ def test_an_inode_that_is_used_again_is_another_file(opened: Opener, tmp_path: P
         os.close(folder)
 
 
+@pytest.mark.skipif(host.current().NAME != "linux", reason="elsewhere a stat has the birth time")
+def test_the_tree_tells_a_file_from_a_later_one_with_its_inode(opened: Opener, tmp_path: Path) -> None:
+    """What the host deletes nobody tells us of, and ext4 gives the inode to the next file."""
+    from launcher.sftp.policy import Policy
+    from launcher.sftp.stat import Change
+    from launcher.sftp.tree import Tree
+
+    root = tmp_path / "share"
+    root.mkdir()
+    owners = opened(device=root.stat().st_dev)
+    tree = Tree(root, Policy(root), owners)
+    try:
+        own = root.stat().st_uid
+        tree.open(b"/made", os.O_CREAT | os.O_RDWR, 0o644).close()
+        tree.change(b"/made", Change(uid=999, mode=0o400), follow=False)
+        with_owner = tree.open(b"/made", os.O_RDONLY, 0)
+        shown = [tree.lstat(b"/made"), dict(tree.listdir(b"/"))[b"made"], tree.fstat(with_owner)]
+        assert {(one.uid, one.mode & 0o777) for one in shown} == {(999, 0o400)}
+        tree.fchange(with_owner, Change(gid=998))
+        with_owner.close()
+        assert tree.lstat(b"/made").gid == 998
+        if all(packed >> 80 == 0 for packed in owners._rows.values()):
+            pytest.skip("this file system keeps no birth times")
+        # All files of the store are made older, as if they were deleted and others had come.
+        owners._rows = {key: packed - (10_000 << 80) for key, packed in owners._rows.items()}
+        assert dict(tree.listdir(b"/"))[b"made"].uid == own
+        assert owners.empty
+        tree.change(b"/made", Change(uid=999), follow=False)
+        owners._rows = {key: packed - (10_000 << 80) for key, packed in owners._rows.items()}
+        tree.change(b"/made", Change(gid=998), follow=False)
+        assert (tree.lstat(b"/made").uid, tree.lstat(b"/made").gid) == (own, 998)
+        tree.unlink(b"/made")
+        assert owners.empty
+        tree.change(b"/", Change(uid=70), follow=False)
+        tree.mkdir(b"/data", 0o700)
+        assert tree.lstat(b"/data").uid == 70
+    finally:
+        tree.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the module of macOS is POSIX")
 def test_birth_times_of_stats(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     from launcher.host import macos, windows
 
@@ -155,14 +195,14 @@ def test_the_least_recently_remembered_go(opened: Opener) -> None:
     owners.remember(Stat(0), Owner(1, 1, None))
     for inode in range(1000, 1100):
         owners.remember(Stat(inode), POSTGRES)
-    assert 900 < len(owners) <= 1000
+    assert 900 < owners.count <= 1000
     kept = {inode for inode in range(1100) if owners.of(Stat(inode))}
     assert 0 in kept and 1 not in kept and set(range(200, 1100)) <= kept
     owners.close()
     again = opened(most=1000)
     assert {inode for inode in range(1100) if again.of(Stat(inode))} == kept
     again.close()
-    assert len(opened(most=10)) <= 10
+    assert opened(most=10).count <= 10
 
 
 def test_what_is_there_already_is_not_written(opened: Opener, file: Path) -> None:
@@ -195,25 +235,24 @@ for turn in range(first, first + 100_000):
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_a_kill_loses_nothing_that_was_acknowledged(opened: Opener, file: Path) -> None:
     chance = random.Random(5)
     known: dict[int, int | None] = {}
     turn = 1
-    for _ in range(12):
+    for _ in range(8):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, file, str(turn)], stdout=subprocess.PIPE, cwd=Path.cwd())
         assert writer.stdout is not None
         after = chance.randrange(1, 3000)
         for said, line in enumerate(writer.stdout):
             if said == after:
-                writer.send_signal(signal.SIGKILL)
-            if not line.endswith(b"\n"):
+                writer.kill()
+            if not line.endswith(b"\n"):  # cut off
                 continue
             number, _, uid = line.decode().strip().partition(" ")
             known[int(number)] = None if uid == "-" else int(uid)
             turn += 1
         writer.stdout.close()
-        assert writer.wait() == -signal.SIGKILL
+        assert writer.wait() != 0
         owners = opened()
         assert owners.notes() == []
         # One more may have been done, and not been said.
@@ -245,9 +284,9 @@ def test_a_power_cut_takes_the_last_and_damages_nothing(opened: Opener, file: Pa
         after = Owners(copy, DEVICE)
         try:
             assert after.notes() == []
-            assert len(after) >= 100
-            assert all(after.of(Stat(inode)) == POSTGRES for inode in range(len(after))), "what is lost is the end"
-            counts.add(len(after))
+            assert after.count >= 100
+            assert all(after.of(Stat(inode)) == POSTGRES for inode in range(after.count)), "what is lost is the end"
+            counts.add(after.count)
         finally:
             after.close()
     assert len(counts) > 5
@@ -314,7 +353,7 @@ def test_a_file_that_goes_bad_while_it_is_open_is_written_anew(opened: Opener, f
             break
     assert "damaged" in notes[0]
     there = {inode: owners.of(Stat(inode)) for inode in range(200_000)}
-    assert len(owners) >= 100_000
+    assert owners.count >= 100_000
     owners.close()
     again = opened()
     assert again.notes() == []
@@ -407,9 +446,9 @@ def test_a_full_disk_is_told_and_nothing_is_remembered(opened: Opener) -> None:
     assert owners.of(Stat(1)) == POSTGRES
     owners.forget(Stat(1))
     assert owners.of(Stat(1)) is None
-    there = len(owners)
+    there = owners.count
     owners.close()
-    assert len(opened()) == there
+    assert opened().count == there
 
 
 def test_what_is_in_memory_is_compact(opened: Opener) -> None:
@@ -424,5 +463,5 @@ def test_what_is_in_memory_is_compact(opened: Opener) -> None:
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(again) == 100_000
+    assert again.count == 100_000
     assert used < 20_000_000

@@ -35,10 +35,10 @@ class Memory:
     def empty(self) -> bool:
         return not self.owners
 
-    def of(self, st: os.stat_result) -> Owner | None:
+    def of(self, st: os.stat_result, at: object = None) -> Owner | None:
         return self.owners.get((st.st_dev, st.st_ino))
 
-    def remember(self, st: os.stat_result, owner: Owner) -> None:
+    def remember(self, st: os.stat_result, owner: Owner, at: object = None) -> None:
         self.owners[st.st_dev, st.st_ino] = owner
 
     def forget(self, st: os.stat_result) -> None:

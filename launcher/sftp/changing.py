@@ -30,14 +30,14 @@ def change_entry(place: Place, change: Change, owners: Remembered, spelling: Spe
         finally:
             opened.close()
     if change.uid is not None or change.gid is not None:
-        remember_owner(found, change.uid, change.gid, owners)
+        remember_owner(found, change.uid, change.gid, owners, (place.folder, place.name))
     if change.mode is not None:
         if stat.S_ISLNK(found.st_mode):
             raise fail(errno.EOPNOTSUPP, place.path)
         host = kept(change.mode, found.st_mode)
         if found.st_mode & 0o7777 != host:
             files().change_mode(place.folder, place.name, host, (found.st_dev, found.st_ino))
-        remember_mode(found, change.mode, owners)
+        remember_mode(found, change.mode, owners, (place.folder, place.name))
     if change.atime_ns is not None or change.mtime_ns is not None:
         os.utime(place.name, ns=_times(change, found), dir_fd=place.folder, follow_symlinks=False)
 
@@ -49,12 +49,12 @@ def change_file(file: File, change: Change, owners: Remembered) -> None:
     if change.size is not None:
         os.ftruncate(file.fd, change.size)
     if change.uid is not None or change.gid is not None:
-        remember_owner(found, change.uid, change.gid, owners)
+        remember_owner(found, change.uid, change.gid, owners, file.fd)
     if change.mode is not None:
         host = kept(change.mode, found.st_mode)
         if found.st_mode & 0o7777 != host:
             os.fchmod(file.fd, host)
-        remember_mode(found, change.mode, owners)
+        remember_mode(found, change.mode, owners, file.fd)
     if change.atime_ns is not None or change.mtime_ns is not None:
         os.utime(file.fd, ns=_times(change, found))
 

@@ -65,7 +65,7 @@ class Entries:
                 rule, node = self._rules.met(self._rule, self._rules.named(self._node, name), found.st_dev, found.st_ino)
                 if hidden(rule, node):
                     continue
-            return name, shown(found, self._owners)
+            return name, shown(found, self._owners, (self._folder, name))
         self.close()
         raise StopIteration
 

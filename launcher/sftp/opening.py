@@ -88,8 +88,8 @@ def _make(place: Place, flags: int, mode: int, owners: Remembered, spelling: Spe
         made = os.fstat(fd)
         if made.st_mode & 0o777 != host:
             os.fchmod(fd, host)  # our own umask; the guest's has been applied there
-        inherit(made, place.folder, owners)
-        remember_mode(made, mode, owners)
+        inherit(made, place.folder, owners, fd)
+        remember_mode(made, mode, owners, fd)
         spelling.made(place.folder, place.name)
         os.set_blocking(fd, True)
     except BaseException:

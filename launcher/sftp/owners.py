@@ -46,7 +46,8 @@ class Owners:
     def empty(self) -> bool:
         return not self._rows
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return len(self._rows)
 
     def notes(self) -> list[str]:

@@ -43,3 +43,18 @@ class Remembered(Protocol):
     @property
     def empty(self) -> bool:
         """Nothing at all is remembered, so nothing need be asked."""
+
+
+class Nothing:
+    """Remembers nothing: for a share that is only read."""
+
+    empty = True
+
+    def of(self, st: Found, at: At = None) -> Owner | None:  # noqa: ARG002
+        return None
+
+    def remember(self, st: Found, owner: Owner, at: At = None) -> None:
+        pass
+
+    def forget(self, st: Found) -> None:
+        pass

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import stat
 
-from launcher.sftp.remembered import Owner, Remembered
+from launcher.sftp.remembered import At, Owner, Remembered
 from launcher.sftp.stat import Stat
 
 _new = tuple.__new__
 
 
-def shown(st: os.stat_result, owners: Remembered) -> Stat:
-    """The entry as the guest sees it. Mode bits that the host has changed since are the host's."""
+def shown(st: os.stat_result, owners: Remembered, at: At = None) -> Stat:
+    """The entry as the guest sees it; `at` is what `Remembered` asks for. Mode bits that the host has changed are its own."""
     uid, gid, mode = st.st_uid, st.st_gid, st.st_mode
     if not owners.empty:
-        owner = owners.of(st)
+        owner = owners.of(st, at)
         if owner is not None:
             uid, gid = owner.uid, owner.gid
             if owner.mode is not None and mode & 0o777 == kept(owner.mode, mode):
@@ -44,26 +44,26 @@ def kept(wanted: int, like: int) -> int:
     return wanted & 0o777 | (0o700 if stat.S_ISDIR(like) else 0o600)
 
 
-def remember_mode(st: os.stat_result, wanted: int, owners: Remembered) -> None:
+def remember_mode(st: os.stat_result, wanted: int, owners: Remembered, at: At) -> None:
     """Remember the bits that the guest wants where they are not those that the host has; `st` is from before the change."""
-    owner = None if owners.empty else owners.of(st)
+    owner = None if owners.empty else owners.of(st, at)
     wanted &= 0o7777
     differs = wanted != kept(wanted, st.st_mode)
     if owner is not None:
-        owners.remember(st, owner._replace(mode=wanted if differs else None))
+        owners.remember(st, owner._replace(mode=wanted if differs else None), at)
     elif differs:
-        owners.remember(st, Owner(st.st_uid, st.st_gid, wanted))
+        owners.remember(st, Owner(st.st_uid, st.st_gid, wanted), at)
 
 
-def remember_owner(st: os.stat_result, uid: int | None, gid: int | None, owners: Remembered) -> None:
+def remember_owner(st: os.stat_result, uid: int | None, gid: int | None, owners: Remembered, at: At) -> None:
     """Remember who the guest wants to own it."""
-    before = (None if owners.empty else owners.of(st)) or Owner(st.st_uid, st.st_gid, None)
-    owners.remember(st, before._replace(uid=before.uid if uid is None else uid, gid=before.gid if gid is None else gid))
+    before = (None if owners.empty else owners.of(st, at)) or Owner(st.st_uid, st.st_gid, None)
+    owners.remember(st, before._replace(uid=before.uid if uid is None else uid, gid=before.gid if gid is None else gid), at)
 
 
-def inherit(st: os.stat_result, folder: int, owners: Remembered) -> None:
+def inherit(st: os.stat_result, folder: int, owners: Remembered, at: At) -> None:
     """Give a new entry the remembered owner of its folder, a descriptor."""
     if not owners.empty:
-        owner = owners.of(os.fstat(folder))
+        owner = owners.of(os.fstat(folder), folder)
         if owner is not None:
-            owners.remember(st, Owner(owner.uid, owner.gid, None))
+            owners.remember(st, Owner(owner.uid, owner.gid, None), at)

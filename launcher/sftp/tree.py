@@ -43,7 +43,7 @@ class Tree:
     def lstat(self, path: bytes) -> Stat:
         place = self._walk.to(path)
         try:
-            return shown(look(place, self._spelling)[0], self._owners)
+            return shown(look(place, self._spelling)[0], self._owners, (place.folder, place.name))
         finally:
             self._walk.leave(place)
 
@@ -59,7 +59,7 @@ class Tree:
             self._walk.leave(place)
 
     def fstat(self, file: File) -> Stat:
-        return shown(os.fstat(file.fd), self._owners)
+        return shown(os.fstat(file.fd), self._owners, file.fd)
 
     def change(self, path: bytes, change: Change, *, follow: bool) -> None:
         place = self._walk.to(self._followed(path) if follow else path)
@@ -85,13 +85,13 @@ class Tree:
             may_make(place, self._spelling, folder=True)
             os.mkdir(place.name, kept(mode, stat.S_IFDIR), dir_fd=place.folder)
             made = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
-            inherit(made, place.folder, self._owners)
+            inherit(made, place.folder, self._owners, (place.folder, place.name))
             # Also the mode that our own umask has taken from it.
             wanted = stat.S_IMODE(mode)
             if made.st_mode & 0o777 != kept(mode, stat.S_IFDIR):
                 change_entry(place, Change(mode=wanted), self._owners, self._spelling)
             else:
-                remember_mode(made, wanted, self._owners)
+                remember_mode(made, wanted, self._owners, (place.folder, place.name))
             self._spelling.made(place.folder, place.name)
             if place.named is not None:
                 self._walk.look_again()
@@ -160,7 +160,7 @@ class Tree:
             os.symlink(target, place.name, dir_fd=place.folder)
             if not self._owners.empty:
                 made = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
-                inherit(made, place.folder, self._owners)
+                inherit(made, place.folder, self._owners, (place.folder, place.name))
             self._spelling.made(place.folder, place.name)
         finally:
             self._walk.leave(place)
