@@ -25,7 +25,10 @@ LINUX: Final = {
     "EOVERFLOW": 75, "EILSEQ": 84, "EUSERS": 87, "EOPNOTSUPP": 95, "ENOTSUP": 95, "ETIMEDOUT": 110, "EHOSTDOWN": 112,
     "EHOSTUNREACH": 113, "ESTALE": 116, "EDQUOT": 122, "ECANCELED": 125,
 }  # fmt: skip
-_OF_HOST: Final = {number: LINUX[name] for number, name in errno.errorcode.items() if name in LINUX}
+# Windows has some names twice, and its errorcode then knows that of sockets alone (WSAELOOP).
+_OF_HOST: Final[dict[int, int]] = {number: LINUX[name] for number, name in errno.errorcode.items() if name in LINUX} | {
+    getattr(errno, name): number for name, number in LINUX.items() if hasattr(errno, name)
+}
 _EIO: Final = 5
 
 # As OpenSSH's errno_to_portable (sftp-server.c); a bad handle there is FAILURE too.
