@@ -101,6 +101,13 @@ def test_a_session(tmp_path: Path) -> None:
             assert raised.value.errno == 95
             client.close(handle)
             client.ok(client.request(REMOVE, s(b"/README")))
+            handle = client.open(b"/sparse", R | W | CREAT)
+            client.write(handle, 5 << 30, b"end")
+            assert client.read(handle, 5 << 30, 9) == b"end"
+            found = client.fstat(handle)
+            assert found.size == (5 << 30) + 3 and found.blocks is not None and found.blocks * 512 < 1 << 20
+            client.close(handle)
+            client.ok(client.request(REMOVE, s(b"/sparse")))
     finally:
         tree.close()
     assert os.listdir(home) == ["d"]

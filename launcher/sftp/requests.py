@@ -100,6 +100,8 @@ def write(serving: Serving, key: bytes, offset: int, data: memoryview) -> Answer
     if offset > _MOST_OFFSET - len(data):
         raise OSError(errno.EFBIG, "no file is so large")
     try:
+        if before_write := getattr(opened.file, "before_write", None):  # where a hole has to be asked for: Windows
+            before_write(offset)
         write_all(opened.file.fd, data, offset, appends=opened.appends)
     finally:
         serving.wrote(opened)

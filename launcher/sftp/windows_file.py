@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
 from typing import Final, NamedTuple
 
+from launcher.host.ntfiles import NtFiles
 from launcher.host.ntformat import ATTRIBUTE_FOLDER, Info
 from launcher.sftp.remembered import Owner, Remembered
 from launcher.sftp.stat import Stat
 from launcher.sftp.windows_names import SURROGATE
 
 _EPOCH: Final = 116_444_736_000_000_000  # 1970 in units of 100 ns since 1601
+_HOLE: Final = 1 << 20  # bytes; less is filled with zeros
 _BITS: Final = 0o755  # of what the guest has given no mode: `./gradlew` runs
 _SPECIAL: Final = {  # MS-FSCC 2.1.2.1: sockets of Windows and WSL, and what WSL makes by mknod
     0x80000023: stat.S_IFSOCK,
@@ -33,9 +36,11 @@ class Ident(NamedTuple):
 class File:
     """A regular file of the share that is open. `fd` is a descriptor of the C library, `path` the one that it was opened by."""
 
-    __slots__ = ("__weakref__", "appends", "fd", "inode", "lock", "path", "rule")
+    __slots__ = ("__weakref__", "_end", "_files", "appends", "fd", "inode", "lock", "path", "rule")
 
-    def __init__(self, fd: int, path: bytes, rule: int, inode: int, *, appends: bool) -> None:
+    def __init__(self, files: NtFiles, fd: int, path: bytes, rule: int, inode: int, *, appends: bool) -> None:
+        self._files = files
+        self._end = 0  # it was as long as that at least
         self.fd = fd
         self.path = path
         self.rule = rule
@@ -43,12 +48,26 @@ class File:
         self.appends = appends
         self.lock = threading.Lock()  # holds `fd` open while something is done by it for another request
 
+    def before_write(self, offset: int) -> None:
+        """To be called before something is written there: far behind the end it makes a hole, which would be zeros else."""
+        if not self.appends and offset > self._end + _HOLE:
+            self._end = max(offset, may_have_holes(self._files, self._files.handle(self.fd), offset))
+
     def close(self) -> None:
         """Close it; a second time does nothing."""
         with self.lock:
             fd, self.fd = self.fd, -1
             if fd >= 0:
                 os.close(fd)
+
+
+def may_have_holes(files: NtFiles, handle: int, end: int) -> int:
+    """Make a file sparse when it gets an end that far behind its own, which is returned."""
+    size = files.info(handle).size
+    if end > size + _HOLE:
+        with contextlib.suppress(OSError):  # FAT: the zeros are written
+            files.set_sparse(handle)
+    return size
 
 
 def kind(info: Info) -> int:

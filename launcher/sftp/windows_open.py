@@ -72,7 +72,7 @@ def _file(walk: WindowsWalk, handle: int, place: Place, rule: int, flags: int) -
     try:
         inode = walk.files.info(handle).inode
         appends = bool(flags & os.O_APPEND)
-        return File(walk.files.descriptor(handle, appends=appends), place.path, rule, inode, appends=appends)
+        return File(walk.files, walk.files.descriptor(handle, appends=appends), place.path, rule, inode, appends=appends)
     except BaseException:
         walk.files.close(handle)
         raise

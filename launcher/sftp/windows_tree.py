@@ -25,7 +25,7 @@ from launcher.sftp.policy import Policy
 from launcher.sftp.remembered import Remembered
 from launcher.sftp.stat import NOW, Change, Stat
 from launcher.sftp.walk import Place, fail
-from launcher.sftp.windows_file import File, begin, kind, remember, room, shown, units
+from launcher.sftp.windows_file import File, begin, kind, may_have_holes, remember, room, shown, units
 from launcher.sftp.windows_list import Listed, listed
 from launcher.sftp.windows_names import guest_target, link_text, made
 from launcher.sftp.windows_open import open_file
@@ -33,7 +33,6 @@ from launcher.sftp.windows_walk import Entry, WindowsWalk, plain_path
 
 _LINKS: Final = 40
 _MANY: Final = 256  # files that were open
-_SPARSE: Final = 1 << 20  # a hole of that size is not filled with zeros
 
 
 class WindowsTree:
@@ -79,10 +78,6 @@ class WindowsTree:
 
     def fstat(self, file: File) -> Stat:
         return self._of(self._files.info(self._files.handle(file.fd)))
-
-    def may_have_holes(self, file: File, end: int) -> None:
-        """To be called before something is written that far behind the end: else all before it is filled with zeros."""
-        self._sparse(self._files.handle(file.fd), end)
 
     def change(self, path: bytes, change: Change, *, follow: bool) -> None:
         timed = change.atime_ns is not None or change.mtime_ns is not None
@@ -205,7 +200,7 @@ class WindowsTree:
     def _change(self, handle: int, change: Change) -> None:
         found = self._files.info(handle)
         if change.size is not None:
-            self._sparse(handle, change.size)
+            may_have_holes(self._files, handle, change.size)
             self._files.set_size(handle, change.size)
         if change.uid is not None or change.gid is not None or change.mode is not None:
             who = self._walk.ident(found)
@@ -233,11 +228,6 @@ class WindowsTree:
                 handle = self._files.handle(file.fd)
                 if self._files.info(handle).inode == inode:
                     self._set_times(handle, change)
-
-    def _sparse(self, handle: int, end: int) -> None:
-        if end > self._files.info(handle).size + _SPARSE:
-            with contextlib.suppress(OSError):  # FAT: the zeros are written
-                self._files.set_sparse(handle)
 
     def _is_folder(self, path: bytes, target: bytes) -> bool:
         try:
