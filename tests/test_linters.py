@@ -58,7 +58,7 @@ def test_mypy() -> None:
 
 
 def test_mypy_sees_the_windows_module() -> None:
-    module("mypy", "--platform", "win32", "launcher/host/windows.py")
+    module("mypy", "--platform", "win32", "launcher/host/windows.py", "launcher/sftp/windows_tree.py")
 
 
 def test_mypy_sees_the_macos_module() -> None:

@@ -19,7 +19,9 @@ import pytest
 from launcher.host.ntformat import Info, entries, information, named
 from launcher.host.ntstatus import failed, is_unknown
 from launcher.sftp import windows_names as names
+from launcher.sftp.anytree import any_tree
 from launcher.sftp.owners import Owners
+from launcher.sftp.policy import Policy
 from launcher.sftp.remembered import Nothing, Owner
 from launcher.sftp.windows_file import Ident, begin, kind, nanoseconds, remember, room, shown, units
 
@@ -219,3 +221,16 @@ def test_room() -> None:
         pytest.skip("no statvfs_result")
     found = room(40960, 409600, 81920, 7)
     assert (found.f_bavail, found.f_blocks, found.f_bfree, found.f_frsize, found.f_fsid) == (10, 100, 20, 4096, 7)
+
+
+def test_any_tree_is_that_of_this_system(tmp_path: Path) -> None:
+    tree = any_tree(tmp_path, Policy(tmp_path), Nothing())
+    try:
+        assert stat.S_ISDIR(tree.lstat(b"/").mode)
+        tree.mkdir(b"/d", 0o755)
+        tree.replace(Policy(tmp_path, read_only=True))
+        with pytest.raises(OSError) as raised:
+            tree.rmdir(b"/d")
+        assert raised.value.errno == errno.EROFS
+    finally:
+        tree.close()

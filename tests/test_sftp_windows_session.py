@@ -10,6 +10,7 @@ import pytest
 
 from launcher import host
 from launcher.sftp import status
+from launcher.sftp.anytree import any_tree
 from launcher.sftp.policy import Policy
 from launcher.sftp.remembered import Nothing
 from launcher.sftp.windows_tree import WindowsTree
@@ -52,7 +53,8 @@ def test_a_session(tmp_path: Path) -> None:
     home = tmp_path / "Home"
     home.mkdir()
     (home / "README").write_bytes(b"host\r\nfile\x1a\n")
-    tree = WindowsTree(home, Policy(home), Nothing())
+    tree = any_tree(home, Policy(home), Nothing())
+    assert isinstance(tree, WindowsTree)
     try:
         with served(tree) as (stream, _):
             client = RawClient(stream)
