@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 from launcher.sftp import kinds
 from launcher.sftp.crew import Crew
 from launcher.sftp.order import Job, Order
-from tests.sftpclient import HANG_SECONDS
 
 H, G = b"\0" * 7 + b"\1", b"\0" * 7 + b"\2"
 
@@ -89,11 +85,11 @@ def test_who_waits_stops_others_too() -> None:
     assert not order.offer(change, now=True)
     # It could go beside what runs, but not before the change.
     assert not order.offer(look, now=True)
-    assert order.take() is None
+    assert order.take(quick=True, slow=True) is None
     order.leave(slow)
-    assert order.take() is change and order.take() is None
+    assert order.take(quick=True, slow=True) is change and order.take(quick=True, slow=True) is None
     order.leave(change)
-    assert order.take() is look
+    assert order.take(quick=True, slow=True) is look
     order.leave(look)
     assert not order.busy and not order.showing and not order.bytes
 
@@ -107,11 +103,11 @@ def test_those_who_can_go_are_taken_in_their_order() -> None:
     assert not order.offer(other, now=False)  # for other reasons
     assert not order.offer(third, now=True)
     assert order.bytes == 300
-    assert order.take() is other and order.take() is None
+    assert order.take(quick=True, slow=True) is other and order.take(quick=True, slow=True) is None
     order.leave(other)
-    assert order.take() is third
+    assert order.take(quick=True, slow=True) is third
     order.leave(first)
-    assert order.take() is same
+    assert order.take(quick=True, slow=True) is same
 
 
 def test_what_waits_keeps_no_buffer_alive() -> None:
@@ -124,27 +120,22 @@ def test_what_waits_keeps_no_buffer_alive() -> None:
 
 def test_who_waited_for_something_overtaken_is_not_forgotten() -> None:
     """A write waits for a look; another look overtakes the write, and is under way when the first one ends."""
-    carried: list[Job] = []
-    done = threading.Event()
-
-    def carry_out(job: Job) -> None:
-        carried.append(job)
-        crew.leave(job)
-        done.set()
-
-    crew = Crew(lambda _: None, carry_out, lambda: None, Order(parallel=True))
+    crew = Crew(lambda _: None, lambda _: None, lambda: None, Order(parallel=True))
     first, waits, second = lstat(), write(), lstat()
     crew.order.begin(first)
     assert not crew.admit(waits) and crew.admit(second)
-    crew.current = second
     crew.leave(first)
-    deadline = time.monotonic() + HANG_SECONDS
-    while not crew._spares and time.monotonic() < deadline:  # somebody has come, and gone: the second one is in the way
-        time.sleep(0.001)
-    assert crew.finish(second, 0)
-    try:
-        assert done.wait(HANG_SECONDS) and carried == [waits]
-    finally:
-        crew.end()
-        for thread in crew._threads:
-            thread.join(HANG_SECONDS)
+    assert crew.waiting() is None
+    assert crew.finish(second, 0) and crew.waiting() is waits
+
+
+def test_what_is_slow_is_not_for_the_leading_thread() -> None:
+    order = Order(parallel=True)
+    sync, same, other = named(b"fsync@openssh.com", H), read(), read(G)
+    assert not order.offer(sync, now=False) and not order.offer(same, now=True)
+    assert order.take(quick=True, slow=False) is None and order.fresh_slow
+    assert not order.offer(other, now=False)
+    assert order.take(quick=True, slow=False) is other
+    assert order.take(quick=False, slow=True) is sync
+    order.leave(sync)
+    assert order.take(quick=True, slow=False) is same

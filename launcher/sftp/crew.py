@@ -44,6 +44,7 @@ class Crew:
         self.ended = False
         self.term = 0
         self.current: Job | None = None  # what the leading thread is doing
+        self.idle = False  # the leading thread waits for what comes, and all of its answers have gone
         self.asleep = False  # the attendant
         self.batches = 0  # counts what the leading thread has read, to see that it reads
         self._lead = lead
@@ -75,7 +76,7 @@ class Crew:
         """No more is read, and what waits is not begun."""
         with self.lock:
             self.ended = True
-            self.order.waiting.clear()
+            self.order.drop()
             for condition in (self._attention, self._spare, self._room):
                 condition.notify_all()
 
@@ -91,16 +92,46 @@ class Crew:
     def admit(self, job: Job) -> bool:
         """Of the leading thread: True when it may carry out the job; else another does, later. Waits while too many wait."""
         with self.lock:
-            self._room.wait_for(self.has_room)
+            if not self.has_room():
+                self._rest()
+                self._room.wait_for(self.has_room)
+                self.idle = False
             if self.ended:
                 return False
-            # The last place is not for the leading thread: nobody could take over.
-            now = not job.kind.slow and len(self.order.running) < MOST_RUNNING - 1
+            now = not job.kind.slow and self._has_place()
             if self.order.offer(job, now=now):
                 return True
             if not now:
                 self._hand_out()
             return False
+
+    def rest(self) -> None:
+        """Of the leading thread, before it waits for what comes; others do what waits then."""
+        with self.lock:
+            if self.order.waiting and not self.order.fresh:
+                # What is under way will be done in a moment, most likely, and then this thread goes on with what waits for it:
+                # two threads that work on one line of requests are three times slower than one.
+                self._room.wait_for(lambda: self.order.fresh or self.ended, TICK)
+            if not (self.order.fresh and self._has_place()):
+                self._rest()
+
+    def _rest(self) -> None:
+        self.idle = True
+        self._hand_out()
+
+    def resume(self) -> None:
+        """Of the leading thread, when something has come. Not while the attendant takes events."""
+        with self.lock:
+            self.idle = False
+
+    def waiting(self) -> Job | None:
+        """Of the leading thread: what has waited and may be carried out now. It does that before it reads on."""
+        with self.lock:
+            return self.order.take(quick=True, slow=False) if self._has_place() else None
+
+    def _has_place(self) -> bool:
+        """The last place is not for the leading thread: nobody could take over."""
+        return len(self.order.running) < MOST_RUNNING - 1
 
     def has_room(self) -> bool:
         """Whether a request that cannot be carried out yet can wait."""
@@ -119,17 +150,16 @@ class Crew:
             return True
 
     def leave(self, job: Job) -> None:
-        """Of another thread, when the answer has gone."""
+        """Of another thread, when the answer has gone. It looks for more to do, or the leading thread does."""
         with self.lock:
             self.order.leave(job)
             self._room.notify()
-            self._hand_out()
             if job.kind.shows:  # events may have waited for it
                 self._attention.notify()
 
     def _hand_out(self) -> None:
-        """Somebody comes for each of the waiting that may be carried out now; the one who comes looks which."""
-        if self.order.waiting and len(self.order.running) < MOST_RUNNING:
+        """Somebody comes for the waiting that may be carried out now, one after the other; the one who comes looks which."""
+        if ((self.order.fresh and self.idle) or self.order.fresh_slow) and len(self.order.running) < MOST_RUNNING:
             self._call()
 
     def _call(self) -> None:
@@ -162,7 +192,7 @@ class Crew:
                 self._carry_out(job)
 
     def _next(self) -> Job | None:
-        return self.order.take() if len(self.order.running) < MOST_RUNNING else None
+        return self.order.take(quick=self.idle, slow=True) if len(self.order.running) < MOST_RUNNING else None
 
     def _attend(self) -> None:
         batches, quiet = 0, 0

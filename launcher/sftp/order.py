@@ -73,6 +73,9 @@ class Order:
         self.running: set[Job] = set()
         self.bytes = 0  # of the packets of those that wait
         self.showing = 0  # of those that are carried out: that show something
+        # One of the waiting may be free, and nobody has looked: of the quick ones, of the slow ones.
+        self.fresh = False
+        self.fresh_slow = False
         self._all = _Ahead(parallel)
 
     @property
@@ -96,29 +99,45 @@ class Order:
             job.part()
             self.waiting.append(job)
             self.bytes += job.size
+            if not now:
+                self._look(slow=job.kind.slow, quick=not job.kind.slow)
         return free
 
-    def take(self) -> Job | None:
-        """The first of the waiting that may be carried out; it is, from now on."""
-        if not self.waiting:
+    def take(self, *, quick: bool, slow: bool) -> Job | None:
+        """The first of the waiting, of those kinds, that may be carried out; it is, from now on."""
+        if not ((self.fresh and quick) or (self.fresh_slow and slow)):
             return None
         ahead = _Ahead(self._parallel)
         for job in self.running:
             ahead.add(job, 1)
         for number, job in enumerate(self.waiting):
-            if not ahead.stops(job):
+            if (slow if job.kind.slow else quick) and not ahead.stops(job):
                 del self.waiting[number]
                 self.bytes -= job.size
                 self._run(job)
                 return job
             ahead.add(job, 1)
+        self.fresh = self.fresh and not quick
+        self.fresh_slow = self.fresh_slow and not slow
         return None
+
+    def drop(self) -> None:
+        """Nothing waits any more."""
+        self.waiting.clear()
+        self.bytes = 0
+        self.fresh = self.fresh_slow = False
 
     def leave(self, job: Job) -> None:
         """It has been carried out."""
         self.running.discard(job)
         self.showing -= job.kind.shows
         self._all.add(job, -1)
+        if self.waiting:
+            self._look(quick=True, slow=True)
+
+    def _look(self, *, quick: bool, slow: bool) -> None:
+        self.fresh = self.fresh or quick
+        self.fresh_slow = self.fresh_slow or slow
 
     def _run(self, job: Job) -> None:
         self.running.add(job)

@@ -42,7 +42,6 @@ class Session:
         self._crew = Crew(self._lead, self._carry_out, self._bring, Order(parallel=getattr(tree, "parallel", False)))
         self._sending = threading.Lock()
         self._begun = False
-        self._idle = False  # the leading thread waits for what comes, and all of its answers have gone
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._out_since = 0.0
@@ -67,15 +66,15 @@ class Session:
 
     def _lead(self, term: int) -> None:
         """Reads, carries out and answers, until another thread leads or the session has ended."""
+        crew = self._crew
         try:
             self._flush()
-            while not self._crew.ended:
-                reader = self._inbox.next()
-                if reader is not None:
-                    if not self._take(reader, term):
-                        return
-                elif not self._more():
-                    break
+            while not crew.ended:
+                job = crew.waiting() if crew.order.fresh else None
+                if job is None:
+                    job = self._read()
+                if job is not None and not self._do(job, term):
+                    return
         except Malformed as error:
             log.warning("a share's connection ends: %s", error)
         except (OSError, EOFError) as error:
@@ -84,28 +83,34 @@ class Session:
             log.exception("a share's connection ends")
         self._crew.end()
 
-    def _more(self) -> bool:
-        """Waits for what comes next; False when there is nothing any more."""
+    def _read(self) -> Job | None:
+        """The next request, when it may be carried out at once; waits when nothing is here. Raises EOFError at the end."""
+        reader = self._inbox.next()
+        if reader is None:
+            self._more()
+            return None
+        job = self._job(reader)
+        if job is None or not (job.kind.slow or self._crew.order.busy) or self._admit(job):
+            return job
+        return None
+
+    def _more(self) -> None:
+        """Waits for what comes next, unless something that waited can be done now."""
         crew = self._crew
         self._flush()
-        self._idle = True
+        crew.rest()
+        if not crew.idle:
+            return
         if self._asked is not None and self._events:
             crew.wake()
         if not self._inbox.more():
-            return False
-        with crew.lock:  # not while the attendant takes events
-            self._idle = False
+            raise EOFError("the stream has ended")
+        crew.resume()
         crew.batches += 1
-        return True
 
-    def _take(self, reader: Reader, term: int) -> bool:
-        """One packet; False when this thread leads no more."""
-        job = self._job(reader)
-        if job is None:
-            return True
+    def _do(self, job: Job, term: int) -> bool:
+        """One request; False when this thread leads no more."""
         crew = self._crew
-        if (job.kind.slow or crew.order.busy) and not self._admit(job):
-            return True
         crew.current = job
         if crew.asleep:
             crew.wake()
@@ -232,7 +237,7 @@ class Session:
 
     def _bring(self) -> Callable[[], None] | None:
         """The attendant's errand; the lock is held."""
-        if not self._idle:
+        if not self._crew.idle:
             return None
         body = self._events_body()
         return None if body is None else lambda: self._deliver(body)
