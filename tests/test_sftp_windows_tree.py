@@ -8,6 +8,7 @@ import random
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -585,6 +586,33 @@ def test_no_handle_is_left(tree: WindowsTree, home: Path) -> None:
     files.close(handle)
     (home / "d").rename(home / "e")
     assert read(tree, b"/e/f") == b"x"
+
+
+def test_many_threads(tree: WindowsTree, home: Path) -> None:
+    for number in range(4):
+        tree.mkdir(b"/d%d" % number, 0o755)
+        write(tree, b"/d%d/kept" % number, b"kept")
+    failed: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for count in range(60):
+                write(tree, b"/d%d/%d" % (number, count), b"x" * count)
+                assert tree.lstat(b"/d%d/%d" % (number, count)).size == count
+                assert read(tree, b"/d%d/kept" % (count % 4)) == b"kept"
+                assert b"kept" in names(tree, b"/d%d" % (count % 4))
+                tree.change(b"/d%d/%d" % (number, count), Change(mtime_ns=10**18), follow=False)
+                tree.unlink(b"/d%d/%d" % (number, count))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+    assert all(names(tree, b"/d%d" % number) == [b"kept"] for number in range(4))
 
 
 def test_random_acts_are_as_a_model_says(tree: WindowsTree, home: Path) -> None:

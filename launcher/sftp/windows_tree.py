@@ -36,7 +36,9 @@ _MANY: Final = 256  # files that were open
 
 
 class WindowsTree:
-    """As `launcher.sftp.tree.Tree`."""
+    """As `launcher.sftp.tree.Tree`, for any number of threads."""
+
+    parallel: Final = True
 
     def __init__(
         self, root: Path, policy: Policy, owners: Remembered, *, user: tuple[int, int] = (0, 0), files: NtFiles | None = None
