@@ -60,10 +60,10 @@ def _listing(fields: list[Any]) -> Kind:
     return Kind(extended.list_, (), handle=1, loose=True, shows=True) if fields[1] else Kind(extended.list_, (), shows=True)
 
 
-# Closing is no change that anybody sees, but what was written is told to the watcher then: it stays in its place.
+# Closing is no change that anybody sees, and it may have to wait for a slow READ of its handle: it holds nobody up.
 REQUESTS: Final = {
     3: Kind(requests.open_, (_PATH, _U32, _CHANGE), shows=True, variant=_opening),
-    4: Kind(requests.close, (_HANDLE,), handle=0),
+    4: Kind(requests.close, (_HANDLE,), handle=0, loose=True),
     5: Kind(requests.read, (_HANDLE, _U64, _U32), handle=0, loose=True),
     6: Kind(requests.write, (_HANDLE, _U64, _VIEW), handle=0, loose=True, changes=True),
     7: Kind(requests.lstat, (_PATH,), shows=True),
