@@ -121,6 +121,29 @@ def test_a_slow_look_stops_no_other_look(client: RawClient, tree: SlowTree, tmp_
     client.ok(client.wait(write))
 
 
+def test_a_tree_for_one_thread_at_a_time_is_used_by_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    tree = SlowTree(tmp_path)
+    tree.parallel = False
+    with served(tree) as (stream, _):
+        client = RawClient(stream)
+        client.init()
+        handle = client.open(b"/a")
+        slow = client.send(sftp.LSTAT, s(b"/slow"))
+        try:
+            tree.gate.met()
+            waits = [client.send(sftp.LSTAT, s(b"/a")) for _ in range(50)]
+            ping(client)
+            # What is open needs no path.
+            read = client.send(sftp.READ, s(handle) + u64(0) + u32(3))
+            assert client.any() == read
+            ping(client)
+        finally:
+            tree.gate.open.set()
+        client.wait(slow)
+        assert {client.wait(ident)[0] for ident in waits} == {sftp.ATTRS}
+
+
 def test_a_slow_change_stops_all_but_ping(client: RawClient, tree: SlowTree) -> None:
     handle = client.open(b"/a")
     slow = client.send(sftp.MKDIR, s(b"/slow2") + u32(0))
