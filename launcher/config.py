@@ -7,6 +7,9 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Final
 
 from launcher import __version__, release
+from launcher.config_values import BadValue as BadValue
+from launcher.config_values import Shares as Shares
+from launcher.config_values import changed_values, check_kind, table
 from launcher.errors import Usage, WherryError
 
 CONFIG_VERSION: Final = 1
@@ -33,14 +36,6 @@ _UNITS: Final = {"k": 1 << 10, "m": MIB, "g": GIB, "t": 1 << 40}
 _LINK: Final = "10.0.2.0/24"
 LOCALHOST: Final = ("127.0.0.1", "::1")  # a name that means both
 _PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")  # RFC 1918
-
-
-class BadValue(Usage):
-    """A key or a value that cannot be; `key` is its dotted name, for the line in the file."""
-
-    def __init__(self, key: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.key = key
 
 
 def parse_size(text: str) -> int:
@@ -148,6 +143,7 @@ class MachineConfig:
     client: str = "auto"  # the docker client of wherry docker, run and compose: one of CLIENTS
     publish_address: str = ""  # where a port without an address is published, with commas when several; empty: LOCALHOST
     network: Network = field(default_factory=Network)
+    shares: Shares = field(default_factory=Shares)
     engine: dict[str, Any] = field(default_factory=dict)  # daemon.json keys over our defaults
 
     def __post_init__(self) -> None:
@@ -183,7 +179,8 @@ class MachineConfig:
 
 
 _SIZES: Final = ("memory", "disk")
-_KINDS: Final = {"cpus": int, "stop_seconds": int, "ssh_agent": bool, "engine": dict, "network": dict}
+_TABLES: Final[dict[str, type[Any]]] = {"network": Network, "shares": Shares}
+_KINDS: Final = {"cpus": int, "stop_seconds": int, "ssh_agent": bool, "engine": dict, **dict.fromkeys(_TABLES, dict)}
 
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:
@@ -193,8 +190,8 @@ def to_toml_values(config: MachineConfig) -> dict[str, Any]:
         value = getattr(config, item.name)
         if value == _default(item):
             continue
-        if isinstance(value, Network):
-            value = {part.name: getattr(value, part.name) for part in fields(value) if getattr(value, part.name)}
+        if item.name in _TABLES:
+            value = changed_values(value)
         values[item.name] = format_size(value) if item.name in _SIZES else _plain(value)
     return values
 
@@ -222,23 +219,17 @@ def from_toml_values(values: dict[str, Any]) -> MachineConfig:
     if isinstance(values.get("host_access"), list):
         values["host_access"] = _ports(values["host_access"])
     for key, value in values.items():
-        _check_kind(key, value, tuple if isinstance(value, tuple) else _KINDS.get(key, str))
+        check_kind(key, value, tuple if isinstance(value, tuple) else _KINDS.get(key, str))
     for key in _SIZES:
         if key in values:
             values[key] = _size(key, values[key])
-    if "network" in values:
-        values["network"] = _network(values["network"])
+    for key, kind in _TABLES.items():
+        if key in values:
+            values[key] = table(key, kind, values[key])
     missing = [key for key in ("arch", "cpus", "memory", "iso") if key not in values]
     if missing:
         raise WherryError(f"machine.toml is incomplete: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.")
     return MachineConfig(**values)
-
-
-def _check_kind(key: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        # A proxy's address may hold a password.
-        shown = key if key == "network.proxy" else f"{key} = {value!r}"
-        raise BadValue(key, f"{shown} has the wrong type.")
 
 
 def _size(key: str, text: str) -> int:
@@ -250,22 +241,18 @@ def _size(key: str, text: str) -> int:
 
 def _ports(values: list[Any]) -> tuple[int, ...]:
     for value in values:
-        _check_kind("host_access", value, int)
+        check_kind("host_access", value, int)
     return tuple(values)
-
-
-def _network(values: dict[str, Any]) -> Network:
-    for key, value in values.items():
-        _check_kind(f"network.{key}", value, str)
-    return Network(**values)
 
 
 def _unknown(values: dict[str, Any]) -> BadValue | None:
     """The error for the first key that this wherry does not know."""
     known = [item.name for item in fields(MachineConfig)]
-    known += [f"network.{item.name}" for item in fields(Network)]
-    network = values.get("network")
-    given = [*values, *(f"network.{key}" for key in network or () if isinstance(network, dict))]
+    given = list(values)
+    for name, kind in _TABLES.items():
+        known += [f"{name}.{item.name}" for item in fields(kind)]
+        inner = values.get(name)
+        given += [f"{name}.{key}" for key in inner] if isinstance(inner, dict) else []
     return next((unknown_key(key, known) for key in given if key not in known), None)
 
 

@@ -10,8 +10,9 @@ from launcher.config import ACCELS, BadValue, format_size
 from launcher.errors import Usage
 
 Kind = Literal[
-    "number", "size", "accel", "program", "url", "file", "subnet", "access", "address", "switch", "table", "client", "fixed"
-]
+    "number", "size", "accel", "program", "url", "file", "subnet", "access", "address", "switch", "table", "client", "paths",
+    "fixed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ KEYS: Final = (
     Key("network.proxy", "url", "none", "Proxy through which the engine and upgrade fetch."),
     Key("network.ca", "file", "none", "Certificates (PEM) that the engine and upgrade trust beside the usual ones."),
     Key("network.subnet", "subnet", "the engine's", "Private network for containers.", restart=False, later=True),
+    Key("shares.home", "switch", "true", "Share your home with the machine: true, false.", restart=False),
+    Key("shares.folders", "paths", "none", "More folders of this computer: PATH or PATH:ro, with commas.", restart=False),
+    Key("shares.hidden", "paths", "none", "Changes to the private places: PATH is one more, -PATH is none.", restart=False),
+    Key("shares.events", "switch", "true", "Tell containers of changes made on this computer: true, false.", restart=False),
     Key("engine.KEY", "table", "see config show", "A key of dockerd's daemon.json; not hosts, data-root, containerd."),
     Key("arch", "fixed", "this computer's", "Architecture.", changed_by="Make another machine: wherry init NAME --arch ARCH"),
     Key("disk", "fixed", "100G", "What the disk may grow to.", changed_by="Make another machine: wherry init NAME --disk SIZE"),
@@ -113,6 +118,8 @@ def parse(name: str, text: str) -> Any:
         if text.strip().lower() not in ("true", "false"):
             raise BadValue(name, f"{name} = {text!r}: true or false.")
         return text.strip().lower() == "true"
+    if key.kind == "paths":
+        return _paths(text)
     if key.kind == "number":
         try:
             return int(text)
@@ -130,6 +137,19 @@ def _access(text: str) -> str | list[int]:
     """all, none, or ports: 8080,5432 or, as in the file, [8080, 5432]."""
     words = text.strip().removeprefix("[").removesuffix("]").replace(",", " ").split()
     return [int(word) for word in words] if words and all(word.isdecimal() for word in words) else text.strip()
+
+
+def _paths(text: str) -> list[str]:
+    """Paths with commas or, as in the file, a list."""
+    import tomllib
+
+    try:
+        value = tomllib.loads(f"value = {text}\n").get("value")
+    except tomllib.TOMLDecodeError:
+        value = None
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _engine_value(name: str, text: str) -> Any:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from launcher.config import GIB, MIB, MachineConfig, format_size, from_toml_values, parse_size, to_toml_values
+from launcher import config_keys
+from launcher.config import GIB, MIB, MachineConfig, Shares, format_size, from_toml_values, parse_size, to_toml_values
 from launcher.errors import Usage, WherryError
 from launcher.store import check_name
 
@@ -117,3 +119,36 @@ def test_publish_address() -> None:
     assert config(publish_address="0.0.0.0, ::").published == ("0.0.0.0", "::")
     with pytest.raises(Usage, match="'localhost' is no IP address"):
         config(publish_address="127.0.0.1,localhost")
+
+
+def test_shares_survive_the_file() -> None:
+    assert "shares" not in to_toml_values(config())
+    wanted = config(shares=Shares(home=False, folders=("/srv/x:ro", r"C:\x"), hidden=("~/a", "-~/.kube"), events=False))
+    assert to_toml_values(wanted)["shares"] == {
+        "home": False, "folders": ["/srv/x:ro", r"C:\x"], "hidden": ["~/a", "-~/.kube"], "events": False,
+    }  # fmt: skip
+    assert from_toml_values(to_toml_values(wanted)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"home": "yes"}, "shares.home = 'yes' has the wrong type"),
+        ({"home": 1}, "wrong type"),
+        ({"folders": "/srv"}, "shares.folders = '/srv' has the wrong type"),
+        ({"folders": [1]}, "wrong type"),
+        ({"folders": ["srv/x"]}, "shares.folders: 'srv/x' is no whole path"),
+        ({"folders": ["/srv/a\nb"]}, "no whole path"),
+        ({"hidden": ["x"]}, "shares.hidden: 'x' is no whole path"),
+        ({"hidden": ["-x"]}, "no whole path"),
+        ({"folder": []}, "unknown key 'shares.folder', shares.folders is the nearest"),
+    ],
+)
+def test_shares_that_cannot_be(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(Usage, match=re.escape(words)):
+        from_toml_values({**to_toml_values(config()), "shares": values})
+
+
+@pytest.mark.parametrize("text", ["/srv/x:ro, ~/y", '["/srv/x:ro", "~/y"]'])
+def test_folders_in_the_words_of_a_command_line(text: str) -> None:
+    assert config_keys.parse("shares.folders", text) == ["/srv/x:ro", "~/y"]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from launcher import __version__, store
-from launcher.config import GIB, MachineConfig, Network
+from launcher.config import GIB, MachineConfig, Network, Shares
 from launcher.config_keys import KEYS
 from launcher.configfile import line_of
 from launcher.errors import Refused
@@ -280,7 +280,8 @@ def test_show_marks_the_defaults(wherry: Wherry, file: Path) -> None:
 
 
 def test_every_field_of_a_machine_has_its_key() -> None:
-    fields = {name for name in MachineConfig.__dataclass_fields__ if name not in ("engine", "network")}
+    fields = {name for name in MachineConfig.__dataclass_fields__ if name not in ("engine", "network", "shares")}
+    fields |= {f"shares.{name}" for name in Shares.__dataclass_fields__}
     fields |= {f"network.{name}" for name in Network.__dataclass_fields__} | {"engine.KEY", "version"}
     assert {key.name for key in KEYS} == fields
 
@@ -462,3 +463,25 @@ def test_upgrade_fetches_through_the_machines_proxy(wherry: Wherry, file: Path, 
             server.shutdown()
             thread.join()
     assert said.code == 7 and Proxy.asked[0].startswith("http://images.invalid/wherry"), said
+
+
+def test_shared_folders_are_whole_and_there(
+    wherry: Wherry, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert wherry("config", "set", "shares.folders", "data:ro,./data/").code == 0
+    assert data(wherry("config", "get", "shares.folders", "--json"))["value"] == [f"{tmp_path}/data:ro", f"{tmp_path}/data"]
+    said = wherry("config", "set", "shares.folders", "data:ro,none")
+    assert (said.code, f"there is no folder {tmp_path}/none" in said.err) == (2, True)
+    (tmp_path / "data").rmdir()  # what was there once may be gone for a while
+    assert wherry("config", "set", "shares.folders", "data:ro").code == 0
+    assert wherry("config", "unset", "shares.folders").code == 0
+    assert "[shares]" not in file.read_text()
+
+
+def test_shares_have_their_defaults(wherry: Wherry, file: Path) -> None:
+    found = data(wherry("config", "get", "shares", "--json"))["value"]
+    assert found == {"home": True, "folders": [], "hidden": [], "events": True}
+    assert wherry("config", "set", "shares.home", "false").code == 0
+    assert file.read_text().endswith("[shares]\nhome = false\n")

@@ -132,6 +132,30 @@ class HostModule(Protocol):
     def command_script(self, comment: str, argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
         """The text of a program that becomes argv with its own words behind; None where no such text is a program."""
 
+    def home(self) -> str:
+        """The user's home, as the user says it."""
+
+    def more_shares(self) -> list[str]:
+        """Folders that go with the home: what programs of the user make there is meant for containers too."""
+
+    def real_path(self, path: str) -> str:
+        """The whole path without links and detours, of what is not there as well."""
+
+    def clean_path(self, path: str) -> str:
+        """The same path without `.`, `..` and doubled separators; links stay."""
+
+    def guest_path(self, path: str) -> str:
+        """Where the machine has a folder of this computer, given by its whole path."""
+
+    def local_path(self, path: str) -> str:
+        """The way back: a path as the machine says it, on this computer."""
+
+    def other_guest_paths(self, path: str) -> tuple[str, ...]:
+        """Other names by which the machine has it too, of a path as guest_path gives it."""
+
+    def folded(self, path: str) -> str:
+        """A path so that two are equal when the usual file system here may take them for one."""
+
     def make_private(self, folder: Path) -> None:
         """Make the folder, closed to other users; raises Refused when it is there and belongs to somebody else."""
 

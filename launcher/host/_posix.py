@@ -89,6 +89,18 @@ def raise_soft_limit(where_none: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def home() -> str:
+    return os.path.abspath(Path.home())  # noqa: PTH100  links stay
+
+
+def real_path(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def clean_path(path: str) -> str:
+    return os.path.normpath(path)
+
+
 def docker_socket() -> Path | None:
     return Path("/var/run/docker.sock")
 

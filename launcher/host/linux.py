@@ -12,15 +12,18 @@ from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     become,
+    clean_path,
     command_script,
     detach_options,
     docker_plugin_folders,
     docker_socket,
+    home,
     is_private,
     lock,
     lock_taken,
     make_private,
     raise_soft_limit,
+    real_path,
     ssh_agent,
     sync_folder,
     terminal,
@@ -28,11 +31,10 @@ from launcher.host._posix import (
 
 __all__ = [
     "PROGRAM_SUFFIX",
-    "become",
-    "ENDPOINT",
-    "NAME",
     "accelerator_hint",
     "accelerators",
+    "become",
+    "clean_path",
     "bind_exclusively",
     "birth_time",
     "clone",
@@ -41,18 +43,27 @@ __all__ = [
     "docker_plugin_folders",
     "docker_socket",
     "editor",
+    "ENDPOINT",
+    "folded",
+    "guest_path",
+    "home",
     "is_private",
     "libraries",
     "listen_reserved",
+    "local_path",
     "lock",
     "lock_taken",
     "make_private",
+    "more_shares",
+    "NAME",
     "no_acceleration",
+    "other_guest_paths",
     "port_denied",
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
     "raise_descriptor_limit",
+    "real_path",
     "reserve",
     "run_base",
     "ssh_agent",
@@ -158,6 +169,21 @@ def run_base() -> Path:
     if runtime and Path(runtime).is_dir() and os.stat(runtime).st_uid == os.getuid():
         return Path(runtime) / "wherry"
     return Path(f"/tmp/wherry-{os.getuid()}")  # noqa: S108  made 0700 and its owner checked
+
+
+def more_shares() -> list[str]:
+    return []
+
+
+def guest_path(path: str) -> str:
+    return path
+
+
+local_path = folded = guest_path
+
+
+def other_guest_paths(path: str) -> tuple[str, ...]:  # noqa: ARG001
+    return ()
 
 
 def user_docker_sockets() -> list[Path]:

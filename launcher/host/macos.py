@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Final
 
 from launcher.host import Endpoint, native_arch
+from launcher.host._places import of_macos as guest_path
+from launcher.host._places import other_of_macos as other_guest_paths
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     become,
+    clean_path,
     command_script,
     detach_options,
     docker_plugin_folders,
     docker_socket,
+    home,
     is_private,
     lock,
     lock_taken,
     make_private,
     raise_soft_limit,
+    real_path,
     ssh_agent,
     sync_folder,
     terminal,
@@ -28,11 +33,10 @@ from launcher.host._posix import (
 
 __all__ = [
     "PROGRAM_SUFFIX",
-    "become",
-    "ENDPOINT",
-    "NAME",
     "accelerator_hint",
     "accelerators",
+    "become",
+    "clean_path",
     "bind_exclusively",
     "birth_time",
     "clone",
@@ -41,18 +45,27 @@ __all__ = [
     "docker_plugin_folders",
     "docker_socket",
     "editor",
+    "ENDPOINT",
+    "folded",
+    "guest_path",
+    "home",
     "is_private",
     "libraries",
     "listen_reserved",
+    "local_path",
     "lock",
     "lock_taken",
     "make_private",
+    "more_shares",
+    "NAME",
     "no_acceleration",
+    "other_guest_paths",
     "port_denied",
     "process_stamp",
     "qemu_folders",
     "qemu_hint",
     "raise_descriptor_limit",
+    "real_path",
     "reserve",
     "run_base",
     "ssh_agent",
@@ -123,6 +136,22 @@ def editor() -> list[str]:
 def run_base() -> Path:
     # $TMPDIR alone is about 50 bytes here, and a socket path must stay under 104.
     return Path(f"/tmp/wherry-{os.getuid()}")  # noqa: S108  made 0700 and its owner checked
+
+
+def more_shares() -> list[str]:
+    # Of the user alone, as launchd gives it; /tmp is everybody's.
+    own = os.environ.get("TMPDIR", "")
+    return [own.rstrip("/")] if guest_path(own).startswith("/var/folders/") else []
+
+
+def local_path(path: str) -> str:
+    return path
+
+
+def folded(path: str) -> str:
+    import unicodedata
+
+    return unicodedata.normalize("NFC", path).casefold()
 
 
 def user_docker_sockets() -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ntpath
 import os
 import re
 import signal
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher.host import Endpoint, Terminal, native_arch
+from launcher.host._places import of_windows as guest_path
+from launcher.host._places import other_of_windows as other_guest_paths
+from launcher.host._places import to_windows as local_path
+
+__all__ = ["guest_path", "local_path", "other_guest_paths"]
 
 NAME: Final = "windows"
 PROGRAM_SUFFIX: Final = ".exe"
@@ -158,6 +164,26 @@ def docker_socket() -> Path | None:
 
 def ssh_agent(environment: Mapping[str, str]) -> str | None:  # noqa: ARG001
     return None  # a named pipe, which comes with the engine's
+
+
+def home() -> str:
+    return str(Path.home())
+
+
+def more_shares() -> list[str]:
+    return []
+
+
+def real_path(path: str) -> str:
+    return ntpath.realpath(path).removeprefix("\\\\?\\")
+
+
+def clean_path(path: str) -> str:
+    return ntpath.normpath(path)
+
+
+def folded(path: str) -> str:
+    return path.lower()  # NTFS keeps the forms of accents apart
 
 
 def user_docker_sockets() -> list[Path]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import __version__, config, config_keys, configfile, control, engine_values, host, proc, seed, store
+from launcher import __version__, config, config_keys, configfile, control, engine_values, host, proc, seed, sharing, store
 from launcher.config import BadValue, MachineConfig
 from launcher.config_keys import KEYS
 from launcher.errors import NotRunning, Refused, Usage, WherryError
@@ -86,10 +86,13 @@ def change(name: str, wanted: Mapping[str, str | None], told: Told) -> Plan:
 
 def _put_in_force(plan: Plan) -> None:
     """Tell the keeper of changes that take no restart. Raises WherryError when it cannot: the file has them all the same."""
-    if not plan.running or not any(change.at_once for change in plan.changes):
-        return
+    at_once = [change.key for change in plan.changes if change.at_once and plan.running]
+    shared = [key for key in at_once if key.startswith("shares.")]
     try:
-        control.ask_within(_IN_FORCE_SECONDS, plan.directory.control_socket, "apply")
+        if len(at_once) > len(shared):
+            control.ask_within(_IN_FORCE_SECONDS, plan.directory.control_socket, "apply")
+        if shared:
+            control.ask_within(_IN_FORCE_SECONDS, plan.directory.control_socket, "shares", reload=True)
     except NotRunning:
         pass  # it ended meanwhile; the next start does it
     except Usage as error:  # the keeper of an older wherry
@@ -117,6 +120,8 @@ def _apply(document: TOMLDocument, name: str, text: str | None) -> None:
     value = config_keys.parse(name, text)
     if config_keys.find(name).kind in ("program", "file"):
         value = str(Path(value).expanduser().absolute())
+    if name == "shares.folders":
+        value = [sharing.entry(*sharing.split(text)) for text in value]
     inner: Any = document
     for table in parts[:-1]:
         if not isinstance(inner.get(table), dict):
@@ -167,7 +172,7 @@ def _plan(directory: MachineDir, now: MachineConfig | None, wanted: MachineConfi
     for key in KEYS:
         if key.kind == "fixed" and key.name in names:
             raise BadValue(key.name, f"{key.name} cannot be changed.", hint=key.changed_by)
-    return Plan(directory, changes, tuple(_notes(wanted, names)), running(directory))
+    return Plan(directory, changes, tuple(_notes(now, wanted, names)), running(directory))
 
 
 def _changes(now: MachineConfig, wanted: MachineConfig) -> Iterator[Change]:
@@ -179,7 +184,7 @@ def _changes(now: MachineConfig, wanted: MachineConfig) -> Iterator[Change]:
             yield Change(name, before.get(parts), after.get(parts), key.restart, key.later)
 
 
-def _notes(wanted: MachineConfig, changed: set[str]) -> Iterator[str]:
+def _notes(now: MachineConfig | None, wanted: MachineConfig, changed: set[str]) -> Iterator[str]:
     """Checks against this computer, not made when a file is merely read. Raises Usage; yields what one should know."""
     if "memory" in changed:
         create.check_memory(wanted.memory)
@@ -189,6 +194,9 @@ def _notes(wanted: MachineConfig, changed: set[str]) -> Iterator[str]:
         raise BadValue("qemu", f"qemu = {wanted.qemu!r} is no program.", hint="wherry config unset qemu")
     if any(name.startswith("engine.") for name in changed):
         engine_values.check(wanted.engine)
+    if "shares.folders" in changed:
+        for folder in set(wanted.shares.folders) - set(now.shares.folders if now else ()):
+            sharing.check(sharing.split(folder)[0])
     if "network.ca" in changed and wanted.network.ca:
         _check_certificates(Path(wanted.network.ca))
 

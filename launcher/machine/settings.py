@@ -42,8 +42,8 @@ def show(name: str) -> list[Setting]:
 
 
 def get(name: str, key: str) -> Any:
-    """The effective value of a key, a table for `engine` and `network`. Raises BadValue for an unknown key, WherryError when
-    there is no value."""
+    """The effective value of a key, a table for `engine`, `network` and `shares`. Raises BadValue for an unknown key,
+    WherryError when there is no value."""
     parts = config_keys.path(key)
     found: dict[str, Any] = {}
     for setting in show(name):
@@ -53,7 +53,7 @@ def get(name: str, key: str) -> Any:
             for table in tables:
                 inner = inner.setdefault(table, {})
             inner[last] = setting.value
-    if key not in ("engine", "network"):
+    if key not in ("engine", "network", "shares"):
         config_keys.find(key)
     value: Any = found
     for part in parts:
@@ -67,6 +67,9 @@ def _effective(name: str, wanted: MachineConfig, given: Mapping[str, Any]) -> tu
     table, _, part = name.rpartition(".")
     if table:
         value = given.get(table, {}).get(part)
+        if value is None and table == "shares":
+            own = getattr(wanted.shares, part)
+            return list(own) if isinstance(own, tuple) else own, True
         return value, value is None
     if name in ("cpus", "memory"):
         return given[name], given[name] == computed(name)

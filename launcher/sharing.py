@@ -1,0 +1,190 @@
+"""Which folders of this computer a machine has, where it has them, and what cannot be shared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from launcher import host, store
+from launcher.errors import Refused, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from launcher.config import MachineConfig
+
+HOME: Final = "home"
+# Of the machine, as it says them. What is in the first ones is its own too.
+_OWN_WHOLE: Final = (
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys", "/usr",
+    "/var/lib/containerd", "/var/lib/docker", "/var/lib/wherry", "/var/run",
+)  # fmt: skip
+_OWN: Final = frozenset({"", "/", "/private", "/tmp", "/var", "/var/lib", "/var/folders", "/var/tmp"})  # noqa: S108
+_MEDIA: Final = "/run/media/"  # where desktops of Linux mount what is plugged in
+_NETWORK: Final = re.compile(r"(?:\\\\|//)(?!\?\\[A-Za-z]:)")
+_ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:[\\/]")
+
+
+class Share(NamedTuple):
+    """A folder of this computer in the machine."""
+
+    id: str  # [a-z0-9-]{1,32}, the same as long as the path is
+    path: str  # its real path on this computer
+    guest: str  # where the machine has it
+    aliases: tuple[str, ...]  # where the machine has it too
+    read_only: bool
+    inside: str = ""  # the id of the share that it lies in: then it is a rule of that share, and not mounted itself
+
+
+def shares_of(config: MachineConfig) -> list[Share]:
+    """The machine's shares, home first. What is not there now is one all the same: it may come.
+
+    A folder that is there twice counts as it was said last. One that cannot be shared (see `check`) is left out.
+    """
+    given = list(_given(config))
+    modes = {host.current().folded(real): read_only for real, _, read_only in given}
+    found: dict[str, Share] = {}
+    for real, said, _ in given:
+        key = host.current().folded(real)
+        if key not in found and not _is_machines(guest_path(real)):
+            identity = HOME if key == host.current().folded(_home()) else _identity(real)
+            found[key] = Share(identity, real, guest_path(real), _aliases(real, said), modes[key])
+    shares = [share._replace(inside=_outermost(share, found.values())) for share in found.values()]
+    shares.sort(key=lambda share: share.id != HOME)  # stable: the rest stays in the order of the config
+    return [share._replace(aliases=_outside(share, shares)) for share in shares]
+
+
+def _given(config: MachineConfig) -> Iterator[tuple[str, str, bool]]:
+    """Real path, path as said, and whether it is read-only."""
+    system = host.current()
+    if config.shares.home:
+        for path in (system.home(), *system.more_shares()):
+            yield system.real_path(path), path, False
+    for entry in config.shares.folders:
+        path, read_only = split(entry)
+        path = whole(path)
+        yield system.real_path(path), path, read_only
+
+
+def _home() -> str:
+    return host.current().real_path(host.current().home())
+
+
+def _identity(path: str) -> str:
+    import hashlib
+
+    name = re.sub(r"[^a-z0-9]+", "-", re.split(r"[\\/]", path.rstrip("\\/"))[-1].lower()).strip("-")
+    return f"{name[:20]}-{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:8]}".lstrip("-")
+
+
+def _aliases(real: str, said: str) -> tuple[str, ...]:
+    guest = guest_path(real)
+    names = (guest_path(said), *host.current().other_guest_paths(guest), *host.current().other_guest_paths(guest_path(said)))
+    return tuple(dict.fromkeys(name for name in names if name != guest and not _is_machines(name)))
+
+
+def _outermost(share: Share, shares: Iterable[Share]) -> str:
+    around = [other for other in shares if other is not share and is_within(share.path, other.path)]
+    return min(around, key=lambda other: len(other.path)).id if around else ""
+
+
+def _outside(share: Share, shares: list[Share]) -> tuple[str, ...]:
+    """Its aliases that no share has already: there the link of this computer leads the machine too."""
+    taken = [other.guest for other in shares]
+    return tuple(alias for alias in share.aliases if not any(_below(alias, folder) for folder in taken))
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a real path is that folder or in it, as far as names tell."""
+    fold = host.current().folded
+    return _below(fold(guest_path(path)), fold(guest_path(folder)))
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def guest_path(path: str) -> str:
+    """Where the machine has, or would have, a folder of this computer, given by its whole path."""
+    return host.current().guest_path(path)
+
+
+def split(text: str) -> tuple[str, bool]:
+    """The folder of PATH[:ro|:rw], and whether it is read-only."""
+    from launcher.config_values import split_mode
+
+    return split_mode(text)
+
+
+def whole(path: str, here: str = "") -> str:
+    """The whole path of one that may begin with ~ or, where we are `here`, with nothing. Links stay."""
+    if path == "~" or path.startswith(("~/", "~\\")):
+        path = host.current().home() + path[1:]
+    elif here and not _ABSOLUTE.match(path) and not _NETWORK.match(path):
+        path = f"{here}/{path}"
+    return host.current().clean_path(path)
+
+
+def entry(path: str, read_only: bool) -> str:
+    """The folder, relative to where we are, as the config has it."""
+    return whole(path, str(Path.cwd())) + (":ro" if read_only else "")
+
+
+def shown(path: str) -> str:
+    """A path in the user's words: what is in the home begins with ~."""
+    for home in (host.current().home(), _home()):
+        if path == home or path.startswith((home + "/", home + "\\")):
+            return "~" + path[len(home) :]
+    return path
+
+
+def check(path: str) -> None:
+    """Raises Usage or Refused for a whole path that cannot be shared, with what to do instead."""
+    _check_name(path)
+    if _NETWORK.match(path):
+        raise Usage(f"{path} is a network path, and cannot be shared.", hint="Give it a drive letter: net use Z: " + path)
+    real = host.current().real_path(path)
+    also = f", which is {real}," if real != path else ""
+    if _is_machines(guest_path(real)):
+        raise Refused(
+            f"{path}{also} cannot be shared: the machine has its own {guest_path(real) or '/'}.",
+            hint="Share a folder in it, or copy what is needed: wherry cp",
+        )
+    if not Path(path).exists():
+        raise Usage(f"there is no folder {path}.", hint="A folder must be there before it is shared.")
+    if not Path(path).is_dir():
+        raise Usage(f"{path} is no folder.", hint=f"Share its folder: wherry share add {Path(path).parent}")
+    for own in _wherrys():
+        if is_within(real, own):
+            raise Refused(
+                f"{path}{also} is wherry's own: keys and disks of the machines are there.",
+                hint="wherry cp copies single files.",
+            )
+
+
+def _check_name(path: str) -> None:
+    wrong = "a control character" if any(ord(character) < 32 or ord(character) == 127 for character in path) else ""
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # machine.toml cannot have it
+        wrong = "what is not UTF-8"
+    if wrong:
+        raise Usage(f"{path!r} has {wrong} in its name, and cannot be shared.", hint="Rename it, or share the folder above it.")
+
+
+def _is_machines(guest: str) -> bool:
+    if guest.startswith(_MEDIA):
+        return False
+    return guest in _OWN or any(_below(guest, own) for own in _OWN_WHOLE)
+
+
+def _wherrys() -> list[str]:
+    folders = (store.home(), store.cache_dir(), host.current().run_base())
+    return [host.current().real_path(str(folder)) for folder in folders]
+
+
+def find(shares: list[Share], path: str) -> Share | None:
+    """The innermost share that a real path lies in; None when it is in none."""
+    around = [share for share in shares if is_within(path, share.path)]
+    return max(around, key=lambda share: len(share.path), default=None)
