@@ -186,5 +186,23 @@ def _wherrys() -> list[str]:
 
 def find(shares: list[Share], path: str) -> Share | None:
     """The innermost share that a real path lies in; None when it is in none."""
-    around = [share for share in shares if is_within(path, share.path)]
+    around = [share for share in shares if is_within(path, share.path) and _is_really(share, path)]
     return max(around, key=lambda share: len(share.path), default=None)
+
+
+def _is_really(share: Share, path: str) -> bool:
+    """Names that differ in case alone may be two folders: there are file systems of both kinds on one computer."""
+    parts = guest_path(path).split("/")
+    prefix = "/".join(parts[: share.guest.rstrip("/").count("/") + 1])
+    if prefix == share.guest:
+        return True
+    try:
+        return Path(host.current().local_path(prefix)).samefile(share.path)
+    except OSError:
+        return False
+
+
+def in_guest(share: Share, path: str) -> str:
+    """Where the machine has a real path that lies in the share."""
+    parts = guest_path(path).split("/")
+    return "/".join([share.guest.rstrip("/"), *parts[share.guest.rstrip("/").count("/") + 1 :]])

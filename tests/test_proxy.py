@@ -25,13 +25,17 @@ import psutil
 import pytest
 from paramiko import Channel
 
+from launcher import host
 from launcher.errors import ConnectionLost, NotRunning, WherryError
+from launcher.host import windows
 from launcher.keeper import link
 from launcher.keeper.link import Link
 from launcher.keeper.proxy.create import Rules, rewrite
+from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.refusal import Refusal
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
 from launcher.keeper.relaypool import RelayPool
+from launcher.sharing import Share
 from launcher.ssh.channels import CLOSED_KNOWN
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
@@ -355,13 +359,19 @@ def test_a_link_to_our_socket_is_our_socket(proxy: Setup, tmp_path: Path) -> Non
     assert binds == [["/run/docker.sock:/d"], ["/var/run/docker.sock:/d"], ["/run/docker.sock:/d"]]
 
 
-def test_windows_paths_become_the_machines() -> None:
-    rules = Rules(shares=("/c/Users/me",))
-    mounts = [{"Type": "bind", "Source": "C:/Users/me/b", "Target": "/y"}, {"Type": "volume", "Source": "v", "Target": "/z"}]
+def test_windows_paths_become_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "current", lambda: windows)
+    share = Share("home", r"C:\Users\me", "/c/Users/me", ("/mnt/c/Users/me",), False)
+    rules = Rules(folders=Folders(lambda: [share]))
+    mounts = [
+        {"Type": "bind", "Source": "C:/Users/me/b", "Target": "/y"}, {"Type": "volume", "Source": "v", "Target": "/z"},
+        {"Type": "bind", "Source": "/mnt/c/Users/me/c", "Target": "/z"},
+        {"Type": "bind", "Source": "/c/Users/me", "Target": "/z"},
+    ]  # fmt: skip
     body = {"HostConfig": {"Binds": ["C:\\Users\\me\\a:/x:ro", "name:/v"], "Mounts": mounts}}
     got = json.loads(rewrite(json.dumps(body).encode(), rules))["HostConfig"]
     assert got["Binds"] == ["/c/Users/me/a:/x:ro", "name:/v"]
-    assert [mount["Source"] for mount in got["Mounts"]] == ["/c/Users/me/b", "v"]
+    assert [mount["Source"] for mount in got["Mounts"]] == ["/c/Users/me/b", "v", "/c/Users/me/c", "/c/Users/me"]
     for config in ({"Binds": ["C:\\Users\\you:/x"]}, {"Mounts": [{"Type": "Bind", "Source": "D:/x"}]}):
         with pytest.raises(Refusal, match="not shared"):
             rewrite(json.dumps({"HostConfig": config}).encode(), rules)

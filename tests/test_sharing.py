@@ -125,7 +125,10 @@ def test_macos(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         "/private/var/folders/zz/ab12/T", "/var/folders/zz/ab12/T", ("/private/var/folders/zz/ab12/T",),
     )  # fmt: skip
     assert made[1:4] == ("/private/tmp/x", "/tmp/x", ("/private/tmp/x",))
+    assert find([own, temporary, made, data], "/volumes/data/app/SRC") is None  # nobody knows here that it is the same
+    monkeypatch.setattr(Path, "samefile", lambda _path, other: other == "/Volumes/Data/App")
     assert find([own, temporary, made, data], "/volumes/data/app/SRC") == data
+    assert sharing.in_guest(data, "/volumes/data/app/SRC") == "/Volumes/Data/App/SRC"
     assert find([own, temporary, made, data], "/private/tmp/x/y") == made
     assert find([own, temporary, made, data], "/private/tmp/y") is None
     assert [share.id for share in shares_of(config("/private", "/etc", "/var/folders"))] == ["home", temporary.id]
@@ -144,7 +147,9 @@ def test_windows(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     assert own == Share("home", r"C:\Users\ana", "/c/Users/ana", ("/mnt/c/Users/ana",), False)
     assert data[1:] == (r"D:\Data\App", "/d/Data/App", ("/mnt/d/Data/App",), True, "")
     assert drive[1:4] == ("E:\\", "/e", ("/mnt/e",))
+    monkeypatch.setattr(Path, "samefile", lambda _path, other: other == r"C:\Users\ana")
     assert find([own, data, drive], r"c:\users\ANA\x") == own
+    assert find([own, data, drive], "E:\\x") == drive and sharing.in_guest(drive, "E:\\x") == "/e/x"
     assert find([own, data, drive], r"C:\Users\anabel") is None
     assert sharing.shown(r"C:\Users\ana\x") == r"~\x"
 

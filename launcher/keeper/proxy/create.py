@@ -1,4 +1,5 @@
-"""The body of a request that makes a container or a service: bind sources are translated, or refused where there is none."""
+"""The body of a request that makes a container, a service or a volume: bind sources are translated, or refused where there is
+none."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from launcher.keeper.proxy import paths
+from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.refusal import Refusal
 
 LARGEST_BODY: Final = 16 << 20
@@ -22,10 +24,10 @@ _GUEST_FOLDERS: Final = ("/proc", "/sys", "/dev", "/lib/modules", "/var/lib/wher
 
 @dataclass(frozen=True)
 class Rules:
-    """Clean paths: the sockets here that stand for the engine's own, and the folders of this computer that are shared."""
+    """Clean paths of the sockets here that stand for the engine's own, and the folders of this computer that are shared."""
 
     sockets: frozenset[str] = frozenset()
-    shares: tuple[str, ...] = ()
+    folders: Folders = field(default_factory=Folders)
     agents: Callable[[], list[str] | None] = lambda: None  # sockets here that stand for the way to the ssh agent; None: none
 
 
@@ -49,8 +51,8 @@ def rewrite(body: bytes, rules: Rules, publish: Publish = lambda _settings, _ima
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the container's settings are no JSON: {error}") from error
-    changed = False
+        raise Refusal(400, f"the settings are no JSON: {error}") from error
+    changed = _volume(value, "Driver", "DriverOpts", rules)  # a request that makes one
     # The oldest versions of the API have them at the top; a swarm's service has its own place for them.
     specs = [spec for task in _members(value, "TaskTemplate") for spec in _members(task, "ContainerSpec")]
     for holder in [value, *_members(value, "HostConfig"), *specs]:
@@ -81,7 +83,7 @@ def _members(value: Any, name: str) -> list[Any]:
     if not isinstance(value, _Object):
         return []
     if name.casefold() in value.repeated:
-        raise Refusal(400, f"{name} is there more than once in the container's settings.")
+        raise Refusal(400, f"{name} is there more than once in the settings.")
     return [item for key, item in value.items() if key.casefold() == name.casefold()]
 
 
@@ -93,7 +95,7 @@ def _binds(binds: Any, rules: Rules) -> bool:
         parts = paths.split_bind(text) if isinstance(text, str) else None
         if parts is None:
             continue
-        source = _source(parts[0], rules)
+        source = _source(parts[0], rules, makes=True)
         if source != parts[0]:
             binds[position], changed = source + parts[1], True
     return changed
@@ -104,17 +106,43 @@ def _mounts(mounts: Any, rules: Rules) -> bool:
         return False
     changed = False
     for mount in mounts:
+        for options in _members(mount, "VolumeOptions"):
+            for driver in _members(options, "DriverConfig"):
+                changed = _volume(driver, "Name", "Options", rules) or changed
         if not any(isinstance(kind, str) and kind.casefold() == "bind" for kind in _members(mount, "Type")):
             continue
         _members(mount, "Source")
+        # docker/docker, volume/mounts: only then a folder that is not there is made.
+        options = [option for bind in _members(mount, "BindOptions") for option in _members(bind, "CreateMountpoint")]
         for key in [key for key in mount if key.casefold() == "source" and isinstance(mount[key], str)]:
-            source = _source(mount[key], rules)
+            source = _source(mount[key], rules, makes=True in options)
             if source != mount[key]:
                 mount[key], changed = source, True
     return changed
 
 
-def _source(text: str, rules: Rules) -> str:
+def _volume(value: Any, driver: str, options: str, rules: Rules) -> bool:
+    """A volume that is a folder: its driver is local, `o` has bind or rbind, `device` names it (docker/docker, volume/local)."""
+    if any(name not in ("", "local", None) for name in _members(value, driver)):
+        return False
+    return any(_device(found, rules) for found in _members(value, options))  # there is one at most
+
+
+def _device(options: Any, rules: Rules) -> bool:
+    modes = [mode for text in _members(options, "o") if isinstance(text, str) for mode in text.lower().split(",")]
+    if not {"bind", "rbind"} & set(modes):
+        return False
+    devices = _members(options, "device")
+    if not devices or not isinstance(devices[0], str):
+        return False
+    source = _source(devices[0], rules, makes=False)
+    if source == devices[0]:
+        return False
+    options[next(key for key in options if key.casefold() == "device")] = source
+    return True
+
+
+def _source(text: str, rules: Rules, *, makes: bool) -> str:
     """The source as the machine has it. What is no absolute path is a volume's name, or an error that the engine explains."""
     source = paths.from_windows(text)
     if not source.startswith("/"):
@@ -130,20 +158,10 @@ def _source(text: str, rules: Rules) -> str:
         return AGENT
     if path in _GUEST_FILES or any(paths.within(path, folder) for folder in _GUEST_FOLDERS):
         return source
-    if any(paths.within(path, share) for share in rules.shares):
-        return source
-    raise Refusal(400, _not_shared(text))
+    return rules.folders.source(text, paths.clean(source), makes=makes)
 
 
 _NO_AGENT: Final = (
     f"{AGENT} is not there: the ssh agent of this computer is not offered to containers. "
     "wherry config set ssh_agent true --restart"
 )
-
-
-def _not_shared(path: str) -> str:
-    return (
-        f"{path} is on this computer and not shared with the machine: the container would see an empty folder. "
-        "Shares come in a later release of wherry; until then: docker cp into the container, COPY in a Dockerfile, "
-        "or a named volume"
-    )

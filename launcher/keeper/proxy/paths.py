@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 _ABSOLUTE: Final = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?]*)?")
 _VERSION: Final = re.compile(r"^/v[0-9.]+(?=/)")
 _MOUNTS: Final = re.compile(r"^/(?:containers/create|services/create|services/[^/]+/update)$")
+_VOLUME: Final = "/volumes/create"
 _START: Final = re.compile(r"^/containers/([^/]+)/(start|restart)$")
 _DESCRIPTION: Final = re.compile(r"^/containers/(?:[^/]+/)?json$")
 _DRIVE: Final = re.compile(r"^([A-Za-z]):[\\/]")
@@ -36,6 +37,11 @@ def clean(path: str) -> str:
 def names_mounts(method: bytes, target: bytes) -> bool:
     """Whether the request makes a container, or a swarm's service, whose settings may name folders to mount."""
     return method.upper() == b"POST" and _MOUNTS.match(endpoint(target)) is not None
+
+
+def makes_volume(method: bytes, target: bytes) -> bool:
+    """Whether the request makes a volume, which may be a folder to mount."""
+    return method.upper() == b"POST" and endpoint(target) == _VOLUME
 
 
 def describes_containers(method: bytes, target: bytes) -> bool:

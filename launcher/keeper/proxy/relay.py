@@ -115,7 +115,9 @@ class Relay:
                 seen += data
                 body = request.feed(data)
             if paths.names_mounts(request.head.method, request.head.target):
-                return self._create(request, body)
+                return self._create(request, body, self._published.ports)
+            if paths.makes_volume(request.head.method, request.head.target):
+                return self._create(request, body, None)
             if found := paths.starts_container(request.head.method, request.head.target):
                 self._published.hold(*found)
             shows = self._published.ports is not None and paths.describes_containers(request.head.method, request.head.target)
@@ -140,9 +142,9 @@ class Relay:
                 log.warning("a connection is cut: %s", refusal.message)
                 return None
 
-    def _create(self, request: Request, body: bytes) -> bytes | None:
+    def _create(self, request: Request, body: bytes, ports: Ports | None) -> bytes | None:
         if request.announced > create.LARGEST_BODY:
-            raise Refusal(413, "the container's settings are larger than 16 MB.")
+            raise Refusal(413, "the settings are larger than 16 MB.")
         if not request.done:
             self._client.sendall(request.go_on())
         parts, size = [body], len(body)
@@ -152,8 +154,8 @@ class Relay:
             parts.append(request.feed(data))
             size += len(parts[-1])
             if size > create.LARGEST_BODY:
-                raise Refusal(413, "the container's settings are larger than 16 MB.")
-        made = Creation(self._rules, self._published.ports)
+                raise Refusal(413, "the settings are larger than 16 MB.")
+        made = Creation(self._rules, ports)
         try:
             body = made.rewrite(b"".join(parts))
             self._begin(request, made.answered)

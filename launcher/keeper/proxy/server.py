@@ -13,6 +13,7 @@ from launcher.keeper.engine import SOCKET
 from launcher.keeper.listener import UnixListener
 from launcher.keeper.proxy.client import Client, SocketClient
 from launcher.keeper.proxy.create import Rules
+from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.paths import clean
 from launcher.keeper.proxy.published import Ports
 from launcher.keeper.proxy.relay import Relay
@@ -39,12 +40,14 @@ class EngineProxy:
     """Serves one machine. `start` listens before it returns; clients that come while the machine starts wait."""
 
     def __init__(
-        self, keeper: Keeper, ports: Ports | None = None, agents: Callable[[], list[str] | None] = lambda: None
-    ) -> None:
+        self, keeper: Keeper, ports: Ports | None = None, agents: Callable[[], list[str] | None] = lambda: None,
+        folders: Folders | None = None,
+    ) -> None:  # fmt: skip
         self._keeper = keeper
         self._ports = ports
         path = keeper.directory.engine_socket
-        self._rules = Rules(frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST}), agents=agents)
+        sockets = frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST})
+        self._rules = Rules(sockets, folders or Folders(), agents)
         self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)), "engine")
         self._relays: set[Relay] = set()
         self._closed = False
