@@ -48,7 +48,7 @@ def shares_of(config: MachineConfig) -> list[Share]:
     for real, said, _ in given:
         key = host.current().folded(real)
         if key not in found and not _is_machines(guest_path(real)):
-            identity = HOME if key == host.current().folded(_home()) else _identity(real)
+            identity = HOME if key == host.current().folded(home()) else _identity(real)
             found[key] = Share(identity, real, guest_path(real), _aliases(real, said), modes[key])
     shares = [share._replace(inside=_outermost(share, found.values())) for share in found.values()]
     shares.sort(key=lambda share: share.id != HOME)  # stable: the rest stays in the order of the config
@@ -67,7 +67,8 @@ def _given(config: MachineConfig) -> Iterator[tuple[str, str, bool]]:
         yield system.real_path(path), path, read_only
 
 
-def _home() -> str:
+def home() -> str:
+    """The real path of the user's home."""
     return host.current().real_path(host.current().home())
 
 
@@ -93,6 +94,12 @@ def _outside(share: Share, shares: list[Share]) -> tuple[str, ...]:
     """Its aliases that no share has already: there the link of this computer leads the machine too."""
     taken = [other.guest for other in shares]
     return tuple(alias for alias in share.aliases if not any(_below(alias, folder) for folder in taken))
+
+
+def same(first: str, second: str) -> bool:
+    """Whether two whole paths lead to one folder, as far as names and links tell."""
+    fold, real = host.current().folded, host.current().real_path
+    return fold(guest_path(real(first))) == fold(guest_path(real(second)))
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -133,9 +140,9 @@ def entry(path: str, read_only: bool) -> str:
 
 def shown(path: str) -> str:
     """A path in the user's words: what is in the home begins with ~."""
-    for home in (host.current().home(), _home()):
-        if path == home or path.startswith((home + "/", home + "\\")):
-            return "~" + path[len(home) :]
+    for above in (host.current().home(), home()):
+        if path == above or path.startswith((above + "/", above + "\\")):
+            return "~" + path[len(above) :]
     return path
 
 
@@ -155,7 +162,7 @@ def check(path: str) -> None:
         raise Usage(f"there is no folder {path}.", hint="A folder must be there before it is shared.")
     if not Path(path).is_dir():
         raise Usage(f"{path} is no folder.", hint=f"Share its folder: wherry share add {Path(path).parent}")
-    for own in _wherrys():
+    for own in wherrys():
         if is_within(real, own):
             raise Refused(
                 f"{path}{also} is wherry's own: keys and disks of the machines are there.",
@@ -179,7 +186,8 @@ def _is_machines(guest: str) -> bool:
     return guest in _OWN or any(_below(guest, own) for own in _OWN_WHOLE)
 
 
-def _wherrys() -> list[str]:
+def wherrys() -> list[str]:
+    """Real paths of the folders that are wherry's own."""
     folders = (store.home(), store.cache_dir(), host.current().run_base())
     return [host.current().real_path(str(folder)) for folder in folders]
 

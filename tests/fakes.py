@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launcher import __version__, control, host, store
+from launcher import __version__, control, host, sharing, store
 from launcher.config import GIB, MachineConfig
 from launcher.control import Framed
 from launcher.ssh.keys import make_keys
@@ -58,6 +58,7 @@ class FakeKeeper:
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
         self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
+        self.shares: dict[str, Any] = {}  # how all of them are, beside served
         self.client: Client = lambda request, folder: (0, b"", b"")
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._threads: list[threading.Thread] = []
@@ -151,9 +152,15 @@ class FakeKeeper:
             "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},
             "stop": {"forced": False},
             "apply": {},
+            "shares": {"shares": self._shares()},
             "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]
         framed.send_json({"ok": True, "data": data})
+
+    def _shares(self) -> list[dict[str, Any]]:
+        state = {"state": "served", "detail": "", "hidden": 9, **self.shares}
+        found = sharing.shares_of(self.directory.read_config())
+        return [{**share._asdict(), **state} for share in found]
 
     def _exec(self, framed: Framed, request: dict[str, Any]) -> None:
         argv = request["argv"]

@@ -92,7 +92,9 @@ def test_a_machine_that_runs(wherry: Wherry, keeper: FakeKeeper) -> None:
     data = envelope(wherry("status", "default", "--json"))["data"]
     assert (data["name"], data["status"], data["engine"]) == ("default", "running", "28.5.2")
     assert wherry("ip") == Said(0, "127.0.0.1\n", "")
-    assert wherry("up").err.startswith("default is running · Docker 28.5.2 · kvm\n  docker context wherry is now current")
+    started = wherry("up").err.splitlines()
+    assert started[0] == "default is running · Docker 28.5.2 · kvm"
+    assert started[1].startswith("  shares    /") and started[2].startswith("  docker context wherry is now current")
     assert wherry("up") == Said(0, "", "default is running · Docker 28.5.2 · kvm\n")
     assert wherry("start", "-q") == Said(0, "", "")
     assert wherry("list", "-q") == Said(0, "default\n", "")

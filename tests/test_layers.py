@@ -18,7 +18,7 @@ LAYERS = (
     {"console"},
     {"machine"},
     {"keeper"},
-    {"readiness", "running"},
+    {"readiness", "running", "privacy"},
     {"images", "disks", "seed", "qemu", "ssh", "dockerhome", "sftp"},
     {"control", "sharing"},
     {"store"},

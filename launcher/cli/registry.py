@@ -29,6 +29,7 @@ VERBS: Final = {
     "link": ("link", "By request: `docker` on PATH, or the usual socket, leads to the machine."),
     "unlink": ("link", "Take back a link; what was there before comes back."),
     "port": ("port", "Published ports: list; add and remove forwards by hand."),
+    "share": ("share", "Folders of this computer that the machine has: list, add, remove."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -52,7 +53,7 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save", "share",
+        "suspend", "save",
         "disk", "autostart", "uninstall",
     }
 )  # fmt: skip

@@ -68,13 +68,34 @@ def change(name: str, wanted: Mapping[str, str | None], told: Told) -> Plan:
 
     All or nothing. Raises BadValue, Usage, Refused for what cannot be.
     """
-    directory = existing(name)
-    now = directory.read_config()
-    with _locked(directory):
-        before = directory.config_file.read_bytes()
-        document = _parsed(before)
+
+    def edit(document: TOMLDocument, _now: MachineConfig) -> None:
         for key, text in wanted.items():
             _apply(document, key, text)
+
+    return _change(name, edit, told)
+
+
+def change_value(name: str, key: str, value: Callable[[MachineConfig], Any], told: Told) -> Plan:
+    """Set one key to what `value` makes of the machine as it is, in the form of machine.toml; nobody changes it meanwhile.
+    An empty list is our default."""
+
+    def edit(document: TOMLDocument, now: MachineConfig) -> None:
+        made = value(now)
+        if made == []:
+            _remove(document, config_keys.path(key))
+        else:
+            _set(document, config_keys.path(key), made)
+
+    return _change(name, edit, told)
+
+
+def _change(name: str, edit: Callable[[TOMLDocument, MachineConfig], None], told: Told) -> Plan:
+    directory = existing(name)
+    with _locked(directory):
+        now = directory.read_config()
+        document = _parsed(directory.config_file.read_bytes())
+        edit(document, now)
         plan = _plan(directory, now, _checked(document.as_string()))
         told(plan)
         if plan.changes:
@@ -122,6 +143,10 @@ def _apply(document: TOMLDocument, name: str, text: str | None) -> None:
         value = str(Path(value).expanduser().absolute())
     if name == "shares.folders":
         value = [sharing.entry(*sharing.split(text)) for text in value]
+    _set(document, parts, value)
+
+
+def _set(document: TOMLDocument, parts: list[str], value: Any) -> None:
     inner: Any = document
     for table in parts[:-1]:
         if not isinstance(inner.get(table), dict):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from launcher import config, host, store
-from launcher.config import GIB, MIB, MachineConfig, format_size
+from launcher import config, host, sharing, store
+from launcher.config import GIB, MIB, MachineConfig, Shares, format_size
 from launcher.errors import Refused, Usage
 from launcher.report import Reporter
 from launcher.store import MachineDir
@@ -32,6 +32,8 @@ class UpOptions:
     arch: str | None = None
     iso: IsoSource | None = None
     publish_address: str | None = None
+    share: tuple[str, ...] = ()  # PATH[:ro], relative to where we are
+    no_home: bool = False
 
 
 def init(name: str, options: UpOptions, report: Reporter) -> None:
@@ -79,6 +81,7 @@ def _make(name: str, options: UpOptions, report: Reporter) -> None:
     arch = options.arch or host.native_arch()
     if arch not in config.ARCHES:
         raise Usage(f"--arch {arch}: {' or '.join(config.ARCHES)}.")
+    shares = _shares(options)
     probe.find(arch)  # a computer without QEMU says so before anything is made
     image_tool = probe.find_img()
     iso = images.resolve(arch, options.iso, report)
@@ -86,6 +89,7 @@ def _make(name: str, options: UpOptions, report: Reporter) -> None:
     wanted = MachineConfig(
         arch=arch, cpus=options.cpus or default_cpus(), memory=options.memory or default_memory(), iso=iso.sha256,
         disk=options.disk or MachineConfig.disk, publish_address=options.publish_address or "",
+        shares=shares,
     )  # fmt: skip
 
     def fill(made: MachineDir) -> None:
@@ -94,6 +98,14 @@ def _make(name: str, options: UpOptions, report: Reporter) -> None:
 
     store.create(name, wanted, fill)
     report.step("machine", f"{name}   {describe(wanted)}")
+
+
+def _shares(options: UpOptions) -> Shares:
+    folders = [sharing.split(folder) for folder in options.share]
+    entries = tuple(sharing.entry(path, read_only) for path, read_only in folders)
+    for entry in entries:
+        sharing.check(sharing.split(entry)[0])
+    return Shares(home=not options.no_home, folders=entries)
 
 
 def describe(wanted: MachineConfig) -> str:
@@ -144,6 +156,12 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
     if wanted != now:
         directory.write_config(wanted)
         report.note(f"{directory.name}: {describe(wanted)} from its next start on")
+    if options.share or options.no_home:
+        from launcher.machine import shares
+
+        for done in shares.change_for_up(directory.name, options.share, options.no_home):
+            if done.why:
+                report.note(done.why)
 
 
 def _have_iso(name: str, now: MachineConfig, wanted: IsoSource | None, report: Reporter) -> None:

@@ -9,6 +9,7 @@ import click
 
 from launcher.cli.app import App
 from launcher.cli.options import last_start, machine_name, machine_options, verb
+from launcher.cli.verbs.share import share_lines
 from launcher.console import Console, seconds
 from launcher.errors import Interrupted, NoSuchMachine, WherryError
 
@@ -24,16 +25,17 @@ if TYPE_CHECKING:
 @verb
 def up(
     app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None,
-    iso: IsoSource | None, publish_address: str | None,
+    iso: IsoSource | None, publish_address: str | None, share: tuple[str, ...], no_home: bool,
 ) -> None:  # fmt: skip
     """Start the machine, make it if there is none, and wait until its engine answers.
 
-    Running it again changes nothing; options other than --arch, --disk and --iso hold from the next start on.
+    Running it again changes nothing; options other than --arch, --disk and --iso hold from the next start on, --share and
+    --no-home at once.
     """
     from launcher import machine
 
     chosen, console = app.name(name), app.console
-    options = machine.UpOptions(cpus, memory, disk, arch, iso, publish_address)
+    options = machine.UpOptions(cpus, memory, disk, arch, iso, publish_address, share, no_home)
     before = _status(chosen)
     try:
         with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "starting")) as reporter:
@@ -51,14 +53,14 @@ def up(
 @verb
 def init(
     app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None,
-    iso: IsoSource | None, publish_address: str | None,
+    iso: IsoSource | None, publish_address: str | None, share: tuple[str, ...], no_home: bool,
 ) -> None:  # fmt: skip
     """Make a machine without starting it."""
     from launcher import machine
 
     chosen = app.name(name)
     with app.console.telling() as reporter:
-        machine.init(chosen, machine.UpOptions(cpus, memory, disk, arch, iso, publish_address), reporter)
+        machine.init(chosen, machine.UpOptions(cpus, memory, disk, arch, iso, publish_address, share, no_home), reporter)
     app.console.answer({"name": chosen}, "")
     app.console.story(f"{chosen} is made.   wherry up{_argument(chosen)}")
 
@@ -92,9 +94,11 @@ def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
         console.story(f"{result.name} is running · {facts}")
         for note in result.notes if result.already else []:  # else they were told as they came
             console.story(f"  {note}")
+        _tell_shares(console, result.name)
         _tell_warnings(console, result.name)
         _tell_context(console, offered)
         return
+    _tell_shares(console, result.name)
     console.story(f"Ready in {seconds(result.seconds)} · {facts}")
     if result.emulation_hint:
         console.story("Running WITHOUT hardware acceleration: containers are 5-8 times slower.")
@@ -112,6 +116,11 @@ def _check_held(name: str) -> None:
     found = machine.status(name)
     if found["status"] == "paused":
         raise WherryError(f"{name} is {found['problem']}", hint=found["next"])
+
+
+def _tell_shares(console: Console, name: str) -> None:
+    for line in share_lines(name):
+        console.story(f"  {line}")
 
 
 def _tell_warnings(console: Console, name: str) -> None:

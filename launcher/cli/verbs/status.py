@@ -12,7 +12,9 @@ from launcher import __version__
 from launcher.bars import proportion
 from launcher.cli.app import App
 from launcher.cli.options import machine_name, verb
+from launcher.cli.verbs.share import lines_of
 from launcher.console import memory, seconds, size, table
+from launcher.errors import WherryError
 
 # Exit codes of status; what is none of these does not run.
 _CODES: Final = {"running": 0, "broken": 1, "paused": 1, "newer": 6}
@@ -28,6 +30,7 @@ def status(app: App, name: str | None, timeline: bool) -> int:
     from launcher import machine
 
     found = machine.status(app.name(name))
+    found["shares"] = _shares(found)
     app.console.answer(found, "\n".join(_lines(found) if not timeline else timeline_lines(found)))
     return _CODES.get(found["status"], _NOT_RUNNING)
 
@@ -62,6 +65,18 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
     return cell("name"), cell("status"), cell("arch"), cell("cpus"), *sizes, cell("engine")
 
 
+def _shares(found: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """None when they cannot be known: then something else is wrong, which is told."""
+    from launcher.machine import shares
+
+    if found["status"] not in ("running", "stopped"):
+        return None
+    try:
+        return shares.listing(found["name"])
+    except WherryError:
+        return None
+
+
 def _lines(found: dict[str, Any]) -> list[str]:
     state = found["status"]
     if state == "running" and found.get("uptime_seconds"):
@@ -74,6 +89,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         cpus = "1 CPU" if found["cpus"] == 1 else f"{found['cpus']} CPUs"
         lines.append(f"{'has':<10}{found['arch']} · {cpus} · {memory(found['memory'])} memory")
         lines.append(f"{'disk':<10}{size(found.get('disk_used', 0))} here, at most {memory(found['disk'])}")
+    lines += lines_of(found.get("shares") or [])
     lines += _health_lines(found.get("health") or {})
     if found.get("socket"):
         lines.append(f"{'socket':<10}unix://{found['socket']}")

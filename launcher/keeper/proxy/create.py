@@ -122,7 +122,7 @@ def _mounts(mounts: Any, rules: Rules) -> bool:
 
 
 def _volume(value: Any, driver: str, options: str, rules: Rules) -> bool:
-    """A volume that is a folder: its driver is local, `o` has bind or rbind, `device` names it (docker/docker, volume/local)."""
+    """A volume that is a folder: its driver is local, `o` has bind or rbind, `device` names it (moby, volume/local)."""
     if any(name not in ("", "local", None) for name in _members(value, driver)):
         return False
     return any(_device(found, rules) for found in _members(value, options))  # there is one at most

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from launcher import host, sharing
-from launcher.errors import WherryError
+from launcher.errors import Refused, WherryError
 from launcher.keeper.proxy.refusal import Refusal
 from launcher.sharing import Share
 
@@ -63,6 +63,12 @@ class Folders:
         return sharing.in_guest(share, real)
 
     def _private(self, place: str) -> str:
+        try:
+            sharing.check(sharing.whole(place))
+        except Refused as error:  # wherry's own
+            return f"{place} is hidden from the machine. {error.message}"
+        except WherryError:
+            pass  # it is not there yet
         command = f"{self._command} share add {_word(place)}:ro"
         return f"{place} is private and hidden from the machine. To give it to containers:  {command}"
 

@@ -1,0 +1,144 @@
+"""A machine's shares: told, added, removed; at once where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import control, privacy, sharing
+from launcher.config import MachineConfig
+from launcher.errors import NotRunning, Usage, WherryError
+from launcher.machine import configure
+from launcher.machine.settings import existing
+from launcher.machine.stop import running
+from launcher.store import MachineDir
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of `add` or `remove`: `changed` is False when all was so already, for which `why` is a sentence."""
+
+    path: str
+    read_only: bool
+    changed: bool
+    running: bool
+    why: str = ""
+
+
+def listing(name: str) -> list[dict[str, Any]]:
+    """One entry for each share: id, path, guest, aliases, read_only, inside, state, detail, hidden (how many private places).
+
+    Of a machine that does not run what its config says, in the state "stopped". Raises NoSuchMachine, WherryError.
+    """
+    directory = existing(name)
+    if running(directory):
+        try:
+            return asked(directory)
+        except NotRunning:
+            pass  # it ended meanwhile
+    wanted = directory.read_config()
+    found = sharing.shares_of(wanted)
+    hidden = privacy.Private(found, privacy.hidden_places(wanted))
+    rest = {"state": "stopped", "detail": ""}
+    return [{**share._asdict(), **rest, "aliases": list(share.aliases), "hidden": hidden.count(share)} for share in found]
+
+
+def asked(directory: MachineDir) -> list[dict[str, Any]]:
+    """The shares of a machine that runs, as its keeper tells. Raises NotRunning, and WherryError for a keeper without any."""
+    try:
+        found: list[dict[str, Any]] = control.ask(directory.control_socket, "shares")["shares"]
+    except Usage as error:
+        raise WherryError("the machine's keeper is too old for shares.", hint="wherry restart") from error
+    return found
+
+
+def add(name: str, path: str, read_only: bool) -> Done:
+    """Share a folder, relative to where we are, or change how it is shared. Raises Usage or Refused for one that cannot be."""
+    whole = sharing.whole(path, str(Path.cwd()))
+    sharing.check(whole)
+    why = ""
+
+    def value(now: MachineConfig) -> list[str]:
+        nonlocal why
+        why = _needless(now, whole, read_only)
+        return list(now.shares.folders) if why else _with(now, whole, read_only)
+
+    plan = configure.change_value(name, "shares.folders", value, lambda _plan: None)
+    if plan.changes and plan.running:
+        _check_state(plan.directory, whole)
+    return Done(whole, read_only, bool(plan.changes), plan.running, why)
+
+
+def _needless(now: MachineConfig, path: str, read_only: bool) -> str:
+    """Why it is shared like that already; empty when it is not."""
+    from launcher import host
+
+    shares = sharing.shares_of(now)
+    real = host.current().real_path(path)
+    share = sharing.find(shares, real)
+    if share is None or share.read_only != read_only or privacy.Private(shares, privacy.hidden_places(now)).place(real):
+        return ""
+    mode = "read-only" if share.read_only else "read-write"
+    if sharing.same(share.path, real):
+        return f"{sharing.shown(path)} is shared {mode} already."
+    return f"{sharing.shown(path)} is in {sharing.shown(share.path)}, which is shared {mode}."
+
+
+def _with(now: MachineConfig, path: str, read_only: bool) -> list[str]:
+    """The folders of the config with this one, which goes to the end: what was said last counts."""
+    rest = _without(now, path)
+    # The home needs no entry to be what it is without one.
+    if not read_only and now.shares.home and sharing.same(path, sharing.home()):
+        return rest
+    return [*rest, path + (":ro" if read_only else "")]
+
+
+def _without(now: MachineConfig, path: str) -> list[str]:
+    return [entry for entry in now.shares.folders if not sharing.same(sharing.whole(sharing.split(entry)[0]), path)]
+
+
+def _check_state(directory: MachineDir, path: str) -> None:
+    """Raises WherryError when the machine did not get it. It stays in the config: what is in the way may go."""
+    for share in asked(directory):
+        if share["state"] == "failed" and sharing.same(share["path"], path):
+            raise WherryError(f"{path} could not be shared: {share['detail']}", hint="wherry logs keeper")
+
+
+def remove(name: str, path: str) -> Done:
+    """Take back a share. Raises Usage when it is none that was added."""
+    whole = sharing.whole(path, str(Path.cwd()))
+
+    def value(now: MachineConfig) -> list[str]:
+        rest = _without(now, whole)
+        if len(rest) == len(now.shares.folders) or (now.shares.home and sharing.same(whole, sharing.home())):
+            raise _no_such(now, name, whole)
+        return rest
+
+    plan = configure.change_value(name, "shares.folders", value, lambda _plan: None)
+    return Done(whole, False, True, plan.running)
+
+
+def _no_such(now: MachineConfig, name: str, path: str) -> Usage:
+    from launcher import host
+
+    wherry = "wherry" if name == "default" else f"wherry --machine {name}"
+    shares = sharing.shares_of(now)
+    share = sharing.find(shares, host.current().real_path(path))
+    if share is None:
+        return Usage(f"{path} is not shared.", hint=f"{wherry} share list")
+    own = sharing.same(share.path, path)
+    if share.id == sharing.HOME:
+        what = "is your home" if own else "is in your home"
+        return Usage(f"{path} {what}, which is shared by a setting.", hint=f"{wherry} config set shares.home false")
+    if own:
+        return Usage(f"{path} is shared with your home.", hint=f"{wherry} config set shares.home false")
+    return Usage(f"{path} is in {share.path}, and no share of its own.", hint=f"{wherry} share remove {share.path}")
+
+
+def change_for_up(name: str, folders: Sequence[str], no_home: bool) -> list[Done]:
+    """What `up --share` and `--no-home` say, for a machine that is there."""
+    if no_home:
+        configure.change(name, {"shares.home": "false"}, lambda _plan: None)
+    return [add(name, *sharing.split(folder)) for folder in folders]

@@ -1,0 +1,62 @@
+"""Which places of a machine's shares are hidden from it, for those who are asked before the server is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from launcher import sharing
+from launcher.sftp.policy import Policy
+from launcher.sharing import Share
+
+if TYPE_CHECKING:
+    from launcher.config import MachineConfig
+
+_DEFAULT: Final[tuple[str, ...]] = ()
+
+
+def hidden_places(config: MachineConfig) -> list[str]:
+    """The whole paths of what is hidden from the machine, there or not: our list with the changes of the config, and wherry's
+    own folders, which no change takes out."""
+    found = {sharing.whole(place): None for place in _DEFAULT}
+    for change in config.shares.hidden:
+        if change.startswith("-"):
+            found.pop(sharing.whole(change[1:]), None)
+        else:
+            found[sharing.whole(change)] = None
+    return [*found, *sharing.wherrys()]
+
+
+class Private:
+    """The hidden places of these shares: `hidden` are their whole paths, whether they exist or not."""
+
+    def __init__(self, shares: Sequence[Share], hidden: Sequence[str]) -> None:
+        self._shares = list(shares)
+        self._hidden = hidden
+        self._policies: dict[str, Policy | None] = {}
+
+    def place(self, path: str) -> str:
+        """The hidden place that a real path is in, in the user's words; empty when there is none."""
+        outermost = sharing.find([share for share in self._shares if not share.inside], path)
+        policy = self._policy(outermost) if outermost is not None else None
+        found = policy.name_of(path) if policy is not None else None
+        return found or ""
+
+    def count(self, share: Share) -> int:
+        """How many of them there are in a share; none for one that lies in another, which counts them."""
+        policy = None if share.inside else self._policy(share)
+        if policy is None:
+            return 0
+        return sum(os.path.lexists(place) and policy.hides(place) for place in self._hidden)
+
+    def _policy(self, share: Share) -> Policy | None:
+        """None for a share that is not there now."""
+        if share.id not in self._policies:
+            given = [(other.path, other.read_only) for other in self._shares if other.inside == share.id]
+            try:
+                self._policies[share.id] = Policy(Path(share.path), hidden=self._hidden, given=given)
+            except OSError:
+                self._policies[share.id] = None
+        return self._policies[share.id]
