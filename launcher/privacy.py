@@ -12,16 +12,16 @@ from launcher.sftp.policy import Policy
 from launcher.sharing import Share
 
 if TYPE_CHECKING:
-    from launcher.config import MachineConfig
+    from launcher.config import Shares
 
 _DEFAULT: Final[tuple[str, ...]] = ()
 
 
-def hidden_places(config: MachineConfig) -> list[str]:
+def hidden_places(wanted: Shares) -> list[str]:
     """The whole paths of what is hidden from the machine, there or not: our list with the changes of the config, and wherry's
     own folders, which no change takes out."""
     found = {sharing.whole(place): None for place in _DEFAULT}
-    for change in config.shares.hidden:
+    for change in wanted.hidden:
         if change.startswith("-"):
             found.pop(sharing.whole(change[1:]), None)
         else:

@@ -12,7 +12,7 @@ from launcher.errors import Refused, Usage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from launcher.config import MachineConfig
+    from launcher.config import MachineConfig, Shares
 
 HOME: Final = "home"
 # Of the machine, as it says them. What is in the first ones is its own too.
@@ -42,7 +42,12 @@ def shares_of(config: MachineConfig) -> list[Share]:
 
     A folder that is there twice counts as it was said last. One that cannot be shared (see `check`) is left out.
     """
-    given = list(_given(config))
+    return shares_in(config.shares)
+
+
+def shares_in(wanted: Shares) -> list[Share]:
+    """As `shares_of`, of the settings [shares] alone."""
+    given = list(_given(wanted))
     modes = {host.current().folded(real): read_only for real, _, read_only in given}
     found: dict[str, Share] = {}
     for real, said, _ in given:
@@ -55,13 +60,13 @@ def shares_of(config: MachineConfig) -> list[Share]:
     return [share._replace(aliases=_outside(share, shares)) for share in shares]
 
 
-def _given(config: MachineConfig) -> Iterator[tuple[str, str, bool]]:
+def _given(wanted: Shares) -> Iterator[tuple[str, str, bool]]:
     """Real path, path as said, and whether it is read-only."""
     system = host.current()
-    if config.shares.home:
+    if wanted.home:
         for path in (system.home(), *system.more_shares()):
             yield system.real_path(path), path, False
-    for entry in config.shares.folders:
+    for entry in wanted.folders:
         path, read_only = split(entry)
         path = whole(path)
         yield system.real_path(path), path, read_only

@@ -28,6 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Machine:
     """Runs `client` in this process, on our own descriptors."""
 
+    name = "default"
     console = Console(json=False)
 
     def __init__(self, code: int = 0, out: bytes = b"") -> None:

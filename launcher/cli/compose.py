@@ -1,21 +1,24 @@
-"""`wherry compose`: the project's folder is copied into the machine and stays there while the project has containers."""
+"""`wherry compose`: in the project's folder when a share has it, else in a copy that stays in the machine while the project has
+containers."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
 from launcher import control
-from launcher.cli import context, pack, remote
+from launcher.cli import containercp, context, pack, remote
 from launcher.cli.dockerflags import COMPOSE
-from launcher.cli.words import Scan, scan
+from launcher.cli.shared import Shared
+from launcher.cli.words import Scan, options, scan
 from launcher.console import Console
 from launcher.errors import Usage, WherryError
 
@@ -44,9 +47,11 @@ class Client(Protocol):
 
 @dataclass
 class Project:
-    """A compose project on this computer and where its copy is."""
+    """A compose project on this computer and where the machine has it."""
 
     folder: Path
+    shared: Shared
+    where: str | None = None  # by a share; else there is a copy
     words: list[str] = field(default_factory=list)  # compose's words with paths that hold in the machine
 
     @property
@@ -55,11 +60,13 @@ class Project:
 
     @property
     def remote(self) -> str:
-        """The copy's place; the folder's own name stays, since compose makes the project's name from it."""
-        return f"{context.WORK}/{self.identity}/{self.folder.name}"
+        """Its place there. Of a copy too the folder's own name stays, since compose makes the project's name from it."""
+        return self.where or f"{context.WORK}/{self.identity}/{self.folder.name}"
 
     def place(self, path: Path) -> str:
-        """Where a path of this computer is in the copy. Raises Usage when it is outside."""
+        """Where a path of this computer is in the machine. Raises Usage when it is outside of the copy, or of all shares."""
+        if self.where is not None:
+            return self.shared.needed(path, "the file")
         relative = context.inside(self.folder, path, self.folder, "the file")
         return self.remote if relative == "." else f"{self.remote}/{relative}"
 
@@ -69,27 +76,34 @@ def run(machine: Client, before: list[str], words: list[str]) -> int:
     from launcher.cli.proxy import environment
 
     env = environment()
-    read = scan(words, COMPOSE)
-    project = find_project(words, read, Path.cwd(), env)
+    read, shared = scan(words, COMPOSE), Shared(machine)
+    words = with_places(words, read, shared)
+    project = find_project(words, read, Path.cwd(), env, shared)
     if project is None:
         return machine.client(["docker", *before, "compose", *words])
     env.pop("COMPOSE_FILE", None)  # its files are in the words now
+    argv = ["docker", *before, "compose", *project.words]
     path = machine.control()
+    if project.where is not None:
+        code = machine.client(argv, cwd=shared.here() or project.where, env=env)
+        _leave_copy(machine.name, path, replace(project, where=None), machine.console)
+        return code
     sent = bring(path, project, machine.console)
     try:
-        return machine.client(["docker", *before, "compose", *project.words], cwd=_directory(project), env=env)
+        return machine.client(argv, cwd=_directory(project), env=env)
     finally:
         clean_up(machine.name, path, project, sent, machine.console)
 
 
-def find_project(words: Sequence[str], read: Scan, here: Path, env: Mapping[str, str]) -> Project | None:
+def find_project(words: Sequence[str], read: Scan, here: Path, env: Mapping[str, str], shared: Shared) -> Project | None:
     """The project that compose would find here; None when the command needs none, or there is none and compose says so."""
     command = words[read.arguments[0]] if read.arguments else ""
     if not command or command in _FREE or read.has("--help", "-h", "--version", "-v") or "--help" in words:
         return None
-    refuse_host_places(command, words[read.arguments[0] + 1 :])
     files = [option.value or "" for option in read.all("-f", "--file")]
     if "-" in files:
+        if shared.here() is not None:
+            return None
         raise Usage("a compose file on standard input cannot be copied with its folder.", hint="Write it to a file: -f FILE")
     if not files:
         files = _listed(read, here, env)
@@ -99,9 +113,12 @@ def find_project(words: Sequence[str], read: Scan, here: Path, env: Mapping[str,
         found = _default_files((here / directory).resolve(), parents=False)
     if not found:
         return None
-    project = Project((here / directory).resolve() if directory else found[0].parent)
+    project = Project((here / directory).resolve() if directory else found[0].parent, shared)
+    named = [here / (option.value or "") for option in read.all("--env-file")]
+    if all(shared.place(path) for path in [project.folder, *found, *named, *_above(found)]):
+        project.where = shared.place(project.folder)
     _rewrite(project, words, read, found, here)
-    for file in found:
+    for file in found if project.where is None else []:
         check_inside(project.folder, file)
     return project
 
@@ -139,12 +156,28 @@ def _default_files(folder: Path, *, parents: bool = True) -> list[Path]:
     return []
 
 
-def refuse_host_places(command: str, rest: Sequence[str]) -> None:
-    """Raises Usage for the commands that read or write files of this computer."""
+def with_places(words: list[str], read: Scan, shared: Shared) -> list[str]:
+    """The words with files of this computer that the command itself reads or writes as the machine has them. Raises Usage for
+    one that it has not."""
+    command = words[read.arguments[0]] if read.arguments else ""
+    changed, start = list(words), read.arguments[0] + 1 if read.arguments else 0
     if command == "cp":
-        raise Usage("compose cp copies from or to this computer, which the machine cannot see yet.", hint="wherry cp")
-    if command in ("config", "convert", "export") and any(word.split("=")[0] in ("-o", "--output") for word in rest):
-        raise Usage(f"compose {command} --output writes on this computer, which the machine cannot do yet.", hint="Use > FILE")
+        inner = scan(words, options("--index"), start=start, mixed=True)
+        for number, at in enumerate(inner.arguments):
+            if not containercp.in_container(words[at]) and words[at] != "-":
+                changed[at] = shared.needed(words[at], "compose cp:", write=number > 0)
+    elif command in ("config", "convert", "export"):
+        for option in scan(words, options("-o --output --format --hash"), start=start, mixed=True).all("-o", "--output"):
+            changed[option.word] = option.prefix + shared.needed(option.value or "", option.name, write=True)
+    return changed
+
+
+def _above(found: Sequence[Path]) -> Iterator[Path]:
+    """What the compose files name above their own folders."""
+    for file in found:
+        with contextlib.suppress(OSError):  # which is said when it is read for a copy, or by compose
+            for _, path in _paths_above(file.read_text(encoding="utf-8", errors="replace")):
+                yield file.parent / path
 
 
 def check_inside(folder: Path, file: Path) -> None:
@@ -236,6 +269,12 @@ def clean_up(name: str, path: Path, project: Project, sent: set[str], console: C
         )
         return
     context.remove(path, project.identity, console)
+
+
+def _leave_copy(name: str, path: Path, project: Project, console: Console) -> None:
+    """Remove a copy from before the folder was shared, or tell what containers wrote into it."""
+    if remote.call(path, ["test", "-d", f"{context.WORK}/{project.identity}"]).code == 0:
+        clean_up(name, path, project, set(), console)
 
 
 def _files(count: int) -> str:

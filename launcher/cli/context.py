@@ -1,4 +1,4 @@
-"""A folder of this computer as a copy in the machine, until folders are shared: put, use, remove."""
+"""What no share has as a copy in the machine: put, use, remove."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from launcher.errors import Usage, WherryError
 
 WORK: Final = "/var/lib/wherry/work"
 _PROGRAM: Final = "/usr/lib/wherry/work"
-LATER: Final = "Folders of this computer come into the machine as shares in a later release."
 
 
-def new_id() -> str:
-    return f"build-{secrets.token_hex(6)}"
+def new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(6)}"
 
 
 def put(
@@ -47,5 +46,8 @@ def inside(root: Path, path: str | Path, base: Path, what: str) -> str:
     try:
         relative = full.relative_to(root)
     except ValueError:
-        raise Usage(f"{what} {path} is outside of {root}; only that folder is copied into the machine.", hint=LATER) from None
+        raise Usage(
+            f"{what} {path} is outside of {root}; only that folder is copied into the machine.",
+            hint="Share the folder above both, then nothing is copied: wherry share add FOLDER",
+        ) from None
     return relative.as_posix()

@@ -1,4 +1,5 @@
-"""Files of this computer in the words of the machine's client: copied there, or written and read here by redirection.
+"""Files of this computer in the words of the machine's client: named there when a share has them, else copied, or written and
+read here by redirection.
 
 Docker's client reads and writes them itself; the one in the machine has another disk.
 """
@@ -7,35 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import posixpath
 import re
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
-from launcher.cli import context
+from launcher import sharing
+from launcher.cli import containercp, context
 from launcher.cli.dockerflags import RUN
+from launcher.cli.shared import Client, Shared
 from launcher.cli.words import Option, Options, options, scan
-from launcher.console import Console
-from launcher.errors import Usage, WherryError
+from launcher.errors import Usage
 
 _EXEC: Final = options("--detach-keys -e --env --env-file -u --user -w --workdir")
 _MOUNTS: Final = ("-v", "--volume", "--mount")
-_SOURCE: Final = re.compile(r"""((?:^|,)"?(?:source|src)=)(\.[^,"]*)""")
+_SOURCE: Final = re.compile(r"""((?:^|,)"?(?:source|src)=)((?:\.|[A-Za-z]:[\\/])[^,"]*)""")
+_DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
 _READS: Final = ("--env-file", "--label-file")
 _URL: Final = re.compile(r"https?://")
 _GROUPS: Final = ("container", "image")
-
-
-class Client(Protocol):
-    """The machine, as this module needs it."""
-
-    console: Console
-
-    def control(self) -> Path: ...
-    def client(self, argv: list[str], *, cwd: str | None = None) -> int: ...
 
 
 Handler = Callable[[Client, list[str], int], int]
@@ -46,10 +38,6 @@ def handler(words: Sequence[str], verb: int) -> tuple[Handler, int] | None:
     at = verb + 1 if words[verb] in _GROUPS else verb
     found = _HANDLERS.get(words[at]) if at < len(words) else None
     return (found, at + 1) if found else None
-
-
-def new_id() -> str:
-    return f"files-{secrets.token_hex(6)}"
 
 
 # run, create, exec
@@ -63,22 +51,28 @@ def _with_known(known: Options) -> Handler:
 
 
 def _with_files(machine: Client, words: list[str], found: Sequence[Option]) -> int:
-    identity, changed = new_id(), list(words)
+    identity, changed, shared = context.new_id("files"), list(words), Shared(machine)
     copies: list[tuple[str, bytes]] = []
     written: Path | None = None
     for option in found:
         value = option.value or ""
         before, file = (value[:8], value[8:]) if option.name == "--security-opt" else ("", value)
+        place: str | None
         if option.name in _READS or (before in ("seccomp=", "seccomp:") and file not in ("unconfined", "builtin")):
-            name = f"{len(copies)}"
-            copies.append((name, _read(option.name, file)))
+            place = shared.place(file)
+            if place is None:
+                place = f"{context.WORK}/{identity}/{len(copies)}"
+                copies.append((f"{len(copies)}", _read(option.name, file)))
         elif option.name == "--cidfile":
-            written, name = _to_be_written(file), "cid"
+            target = _to_be_written(file)
+            place = shared.place(file, write=True)
+            if place is None:
+                written, place = target, f"{context.WORK}/{identity}/cid"
         else:
             if option.name in _MOUNTS:
                 changed[option.word] = f"{option.prefix}{_from_here(option.name, value)}"
             continue
-        changed[option.word] = f"{option.prefix}{before}{context.WORK}/{identity}/{name}"
+        changed[option.word] = f"{option.prefix}{before}{place}"
     if not copies and written is None:
         return machine.client(["docker", *changed])
     control = machine.control()
@@ -92,11 +86,18 @@ def _with_files(machine: Client, words: list[str], found: Sequence[Option]) -> i
 
 
 def _from_here(option: str, value: str) -> str:
-    """A mount whose source is relative to our folder: the client in the machine has another (docker/cli, opts/mount.go)."""
+    """A mount whose source is relative to our folder, which the machine may not have, or on a drive: a client on Linux takes
+    the drive's colon for another (docker/cli, opts/mount.go)."""
     if option == "--mount":
-        return _SOURCE.sub(lambda found: found[1] + os.path.abspath(found[2]), value)  # noqa: PTH100  links stay
-    source, colon, target = value.partition(":")
-    return f"{os.path.abspath(source)}:{target}" if colon and source.startswith(".") else value  # noqa: PTH100
+        return _SOURCE.sub(lambda found: found[1] + _whole(found[2]), value)
+    end = value.find(":", 2 if _DRIVE.match(value) else 0)
+    if end < 0 or not (value.startswith(".") or _DRIVE.match(value)):
+        return value
+    return _whole(value[:end]) + value[end:]
+
+
+def _whole(source: str) -> str:
+    return sharing.guest_path(sharing.whole(source, str(Path.cwd())))
 
 
 def _read(option: str, file: str) -> bytes:
@@ -216,73 +217,8 @@ def _output(target: Path) -> Iterator[Callable[[int], int]]:
             written.unlink(missing_ok=True)
 
 
-# cp
-
-
-def _cp(machine: Client, words: list[str], start: int) -> int:
-    read = scan(words, options(""), start=start, mixed=True)
-    if len(read.arguments) != 2:
-        return machine.client(["docker", *words])
-    source, target = (words[at] for at in read.arguments)
-    inwards, outwards = _in_container(target), _in_container(source)
-    if inwards == outwards or "-" in (source, target):
-        return machine.client(["docker", *words])
-    if inwards:
-        follow, owner = read.is_on("-L", "--follow-link"), read.is_on("-a", "--archive")
-        return _copy_in(machine, words, read.arguments[0], follow=follow, owner=owner)
-    return _copy_out(machine, words, read.arguments)
-
-
-def _in_container(word: str) -> bool:
-    """CONTAINER:PATH (docker/cli, cli/command/container/cp.go, splitCpArg)."""
-    before, colon, _ = word.partition(":")
-    return bool(colon) and not Path(word).is_absolute() and not before.startswith(".") and before != ""
-
-
-def _copy_in(machine: Client, words: list[str], at: int, *, follow: bool, owner: bool) -> int:
-    from launcher.cli.transfer import entries
-
-    text = words[at]
-    path = Path(text).resolve() if follow else Path(text)
-    if not os.path.lexists(path):
-        raise Usage(f"there is no {text} here.")
-    folder = path.is_dir() and (follow or not path.is_symlink() or text.endswith(("/", os.sep)))
-    last = text.replace(os.sep, "/").rsplit("/", 1)[-1]
-    contents = folder and last in (".", "..")
-    name = (Path(text).absolute() if last not in (".", "..") else path.resolve()).name or "root"
-    end = "/." if contents else "/" if last == "" else ""
-    identity, control = new_id(), machine.control()
-    try:
-        context.put(control, identity, entries(path, folder, name), machine.console, keep_owner=owner)
-        changed = [*words[:at], f"{context.WORK}/{identity}/{name}{end}", *words[at + 1 :]]
-        return machine.client(["docker", *changed])
-    finally:
-        context.remove(control, identity, machine.console)
-
-
-def _copy_out(machine: Client, words: list[str], at: list[int]) -> int:
-    from launcher.cli.transfer import Place, copy_out
-
-    inner, target = words[at[0]].partition(":")[2], words[at[1]]
-    name = posixpath.basename(posixpath.normpath("/" + inner))
-    contents = inner.endswith("/.") or not name
-    identity, control = new_id(), machine.control()
-    place = f"{context.WORK}/{identity}"
-    try:
-        context.put(control, identity, [], machine.console)
-        code = machine.client(["docker", *words[: at[1]], f"{place}/", *words[at[1] + 1 :]])
-        if code == 0:
-            with machine.console.telling() as reporter:
-                copy_out(control, Place("", f"{place}/." if contents else f"{place}/{name}"), target, reporter)
-        return code
-    except Usage as error:
-        raise WherryError(error.message, hint=error.hint) from error
-    finally:
-        context.remove(control, identity, machine.console)
-
-
 _HANDLERS: Final[dict[str, Handler]] = {
-    "run": _with_known(RUN), "create": _with_known(RUN), "exec": _with_known(_EXEC), "cp": _cp,
+    "run": _with_known(RUN), "create": _with_known(RUN), "exec": _with_known(_EXEC), "cp": containercp.run,
     "save": _to_file(options("-o --output --platform")), "export": _to_file(options("-o --output")),
     "load": _load, "import": _import,
 }  # fmt: skip

@@ -209,8 +209,10 @@ def last_start(name: str) -> float | None:
 
 
 def working_directory() -> str | None:
-    """Where the command is called from, or None when that folder was removed."""
+    """Where the command is called from, as the machine has it; None when that folder was removed."""
+    from launcher import host
+
     try:
-        return os.getcwd()  # noqa: PTH109  no Path on this fast way
+        return host.current().guest_path(os.getcwd())  # noqa: PTH109  no Path on this fast way
     except OSError:
         return None

@@ -9,7 +9,7 @@ VERBS: Final = {
     "up": ("start", "Start the machine, make it if there is none. The one command to know."),
     "run": ("proxied", "docker run, with --init, -it and --rm where they are wanted."),
     "docker": ("proxied", "The docker client against the machine; starts the machine if needed."),
-    "compose": ("proxied", "docker compose; the project's folder is copied into the machine."),
+    "compose": ("proxied", "docker compose against the machine, in the project's folder."),
     "init": ("start", "Make a machine without starting it."),
     "stop": ("stop", "Shut the machine down cleanly."),
     "restart": ("start", "Stop, then up."),

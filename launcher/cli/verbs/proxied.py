@@ -35,13 +35,13 @@ docker = _command(
     "docker",
     """The docker client in the machine, which is started if needed. All words are docker's.
 
-    docker build copies its context into the machine, less what .dockerignore names.""",
+    Folders that are shared are there at the same path; what is not, docker build copies into the machine.""",
 )
 compose = _command(
     "compose",
     """docker compose in the machine, which is started if needed. All words are compose's.
 
-    The project's folder is copied into the machine and stays there while the project has containers.""",
+    A project's folder that is not shared is copied into the machine and stays there while the project has containers.""",
 )
 ssh = _command(
     "ssh",
