@@ -5,28 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from launcher import sharing
+from launcher import host, sharing
+from launcher.host import private as known
 from launcher.sftp.policy import Policy
 from launcher.sharing import Share
 
 if TYPE_CHECKING:
-    from launcher.config import Shares
-
-_DEFAULT: Final[tuple[str, ...]] = ()
+    from launcher.config import MachineConfig, Shares
 
 
-def hidden_places(wanted: Shares) -> list[str]:
+def hidden_places(config: MachineConfig) -> list[str]:
     """The whole paths of what is hidden from the machine, there or not: our list with the changes of the config, and wherry's
     own folders, which no change takes out."""
-    found = {sharing.whole(place): None for place in _DEFAULT}
+    return hidden_in(config.shares)
+
+
+def hidden_in(wanted: Shares) -> list[str]:
+    """As `hidden_places`, of the settings [shares] alone."""
+    found = {sharing.whole(f"~/{place}"): None for place in known.private(host.current().NAME)}
     for change in wanted.hidden:
         if change.startswith("-"):
             found.pop(sharing.whole(change[1:]), None)
         else:
             found[sharing.whole(change)] = None
     return [*found, *sharing.wherrys()]
+
+
+def protected_places() -> list[str]:
+    """The whole paths of what no machine changes, there or not: from where this computer runs code at a login or in a shell."""
+    return [sharing.whole(f"~/{place}") for place in known.starts(host.current().NAME)]
 
 
 class Private:

@@ -349,6 +349,17 @@ def test_a_services_mounts_are_checked(proxy: Setup, target: bytes) -> None:
     assert spec["Mounts"][0]["Source"] == "/run/docker.sock"
 
 
+@pytest.mark.parametrize("target", [b"/volumes/create", b"/v1.44//volumes/cre%61te?x"])
+def test_a_volume_that_is_a_folder_is_checked(proxy: Setup, target: bytes) -> None:
+    def volume(device: str) -> bytes:
+        return create({"Name": "v", "DriverOpts": {"type": "none", "o": "bind", "device": device}}, target)
+
+    got = proxy.says(volume("/home/me"))
+    assert got.startswith(b"HTTP/1.1 400") and b"not shared" in got and proxy.engine.seen == []
+    assert proxy.says(volume("/dev/shm")).startswith(b"HTTP/1.1 2")
+    assert json.loads(proxy.engine.seen[0].body)["DriverOpts"]["device"] == "/dev/shm"
+
+
 def test_a_link_to_our_socket_is_our_socket(proxy: Setup, tmp_path: Path) -> None:
     """What `wherry link socket` makes, and where a library that found it there mounts it from."""
     link_to_it = tmp_path / "docker.sock"

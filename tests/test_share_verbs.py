@@ -234,7 +234,7 @@ def test_wherrys_own_folders_are_hidden(user: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("WHERRY_HOME", str(user / ".wherry"))
     directory = make_machine()
     config = directory.read_config().changed(shares=Shares(hidden=(f"-{user}/.wherry",)))
-    private = privacy.Private(sharing.shares_of(config), privacy.hidden_places(config.shares))
+    private = privacy.Private(sharing.shares_of(config), privacy.hidden_places(config))
     assert private.place(str(directory.path)) == "~/.wherry"
     with pytest.raises(Refusal, match=r"~/.wherry is hidden from the machine. .* is wherry's own") as caught:
         Folders(lambda: sharing.shares_of(config), private.place).source("x", str(directory.path), makes=True)

@@ -88,7 +88,9 @@ def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """What may be decided for a machine."""
     for option in (
         click.option("--no-home", is_flag=True, help="Do not share your home."),
-        click.option("--share", multiple=True, metavar="PATH[:ro]", help="Share this folder too; may be given again."),
+        click.option(
+            "--share", multiple=True, type=click.Path(), metavar="PATH[:ro]", help="Share this folder too; may be given again."
+        ),
         click.option("--publish-address", metavar="A", help="Where ports that name no address are published: 127.0.0.1,::1."),
         click.option("--iso", type=IsoParam(), metavar="FILE|URL#sha256=…", help="Use this ISO; an address needs its hash."),
         click.option("--arch", type=click.Choice(["amd64", "arm64"]), help="Its architecture; by default this computer's."),

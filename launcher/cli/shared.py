@@ -45,7 +45,7 @@ class Shared:
 
         wanted = _wanted(self._machine.name)
         shares = sharing.shares_in(wanted)
-        return shares, privacy.Private(shares, privacy.hidden_places(wanted))
+        return shares, privacy.Private(shares, privacy.hidden_in(wanted))
 
     def place(self, path: str | Path, *, write: bool = False, follow: bool = True) -> str | None:
         """Where the machine has a file or folder of this computer, there or still to be made; None when it has not, or cannot

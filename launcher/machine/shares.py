@@ -40,7 +40,7 @@ def listing(name: str) -> list[dict[str, Any]]:
             pass  # it ended meanwhile
     wanted = directory.read_config()
     found = sharing.shares_of(wanted)
-    hidden = privacy.Private(found, privacy.hidden_places(wanted.shares))
+    hidden = privacy.Private(found, privacy.hidden_places(wanted))
     rest = {"state": "stopped", "detail": ""}
     return [{**share._asdict(), **rest, "aliases": list(share.aliases), "hidden": hidden.count(share)} for share in found]
 
@@ -78,7 +78,7 @@ def _needless(now: MachineConfig, path: str, read_only: bool) -> str:
     shares = sharing.shares_of(now)
     real = host.current().real_path(path)
     share = sharing.find(shares, real)
-    if share is None or share.read_only != read_only or privacy.Private(shares, privacy.hidden_places(now.shares)).place(real):
+    if share is None or share.read_only != read_only or privacy.Private(shares, privacy.hidden_places(now)).place(real):
         return ""
     mode = "read-only" if share.read_only else "read-write"
     if sharing.same(share.path, real):

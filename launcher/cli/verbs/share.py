@@ -35,7 +35,7 @@ def list_(app: App, name: str | None) -> None:
 
 
 @share.command()
-@click.argument("folder", metavar="PATH[:ro]")
+@click.argument("folder", metavar="PATH[:ro]", type=click.Path())
 @verb
 def add(app: App, folder: str) -> None:
     """Share a folder, or change how it is shared; with :ro it is only read. A private one (~/.aws) is shared by its name."""
@@ -49,7 +49,7 @@ def add(app: App, folder: str) -> None:
 
 
 @share.command()
-@click.argument("folder", metavar="PATH")
+@click.argument("folder", metavar="PATH", type=click.Path())
 @verb
 def remove(app: App, folder: str) -> None:
     """Take back a share. Containers that use it see an empty folder, or errors."""
