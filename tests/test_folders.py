@@ -16,7 +16,7 @@ from launcher import host, sharing
 from launcher.config import GIB, MachineConfig, Shares
 from launcher.host import macos
 from launcher.keeper.proxy import paths
-from launcher.keeper.proxy.create import Rules, rewrite
+from launcher.keeper.proxy.create import Rules, check_start, rewrite
 from launcher.keeper.proxy.creation import Creation
 from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.refusal import Refusal
@@ -204,6 +204,31 @@ def special(place: Place) -> Iterator[list[Path]]:
 def test_what_is_no_file_means_nothing_in_the_machine(place: Place, special: list[Path]) -> None:
     for source, kind in zip(special, ("a pipe", "a socket"), strict=True):
         assert place.refusal(source) == f"{source} is {kind} of this computer, and means nothing in the machine."
+
+
+def start(place: Place, source: Path | str) -> None:
+    folders = Folders(lambda: place.shares, place.hidden, lambda name: place.failed.get(name, ""), place.machine)
+    check_start({"Mounts": [{"Type": "bind", "Source": str(source)}, {"Type": "tmpfs"}]}, Rules(folders=folders))
+
+
+def test_a_container_that_starts_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (link := place.base / "here").symlink_to(place.home)
+    monkeypatch.setenv("HOME", str(link))
+    for source in (place.home, place.home / "gone", link / "x", "/run/docker.sock", "/var/lib/wherry/work/x", "/none/of/ours"):
+        start(place, source)
+    start(place, "/etc")  # of the machine: of this computer it could not have been
+    place.failed = {"home": "it is gone"}
+    with pytest.raises(Refusal, match="does not have it now: it is gone"):
+        start(place, place.home / "x")
+    place.config = []
+    (place.home / "file").touch()
+    for source, folder in ((place.home, place.home), (place.home / "file", place.home)):
+        with pytest.raises(Refusal) as caught:
+            start(place, source)
+        assert caught.value.message == (
+            f"{source} is not shared with the machine any more, the container would see an empty folder."
+            f"\n        wherry share add {folder}        (no restart needed)"
+        )
 
 
 def volume(place: Place, options: dict[str, str], **more: Any) -> Any:

@@ -529,8 +529,10 @@ class StrangePorts:
     ) -> tuple[bool, Callable[[int, bytes], None]]:
         return False, lambda _status, _body: None
 
-    def before_start(self, reference: str, *, restart: bool = False) -> Callable[[int], None]:
-        assert not restart
+    def before_start(
+        self, reference: str, *, restart: bool = False, check: Callable[[dict[str, Any]], None]
+    ) -> Callable[[int], None]:
+        assert not restart and check
         if reference == "strange":
             raise ValueError(reference)
         return self.told.append

@@ -314,6 +314,24 @@ def test_one_that_has_run_is_not_removed_either(setup: Setup) -> None:
     assert ID in setup.dockerd.containers
 
 
+def test_a_start_whose_folder_the_machine_has_no_more(setup: Setup, tmp_path: Path) -> None:
+    """The engine would make an empty one. A container that runs is left alone."""
+    setup.connect()
+    port = free_port()
+    publish(setup, ID, port, AutoRemove=True)
+    mounts = [{"Type": "volume", "Source": "/x"}, {"Type": "bind", "Source": str(tmp_path)}]
+    setup.dockerd.containers[ID]["Mounts"] = mounts
+    setup.dockerd.containers[ID]["State"]["Status"] = "exited"
+    status, body = setup.post(f"/containers/{ID}/start")
+    assert (status, "is not shared with the machine any more" in body["message"]) == (500, True)
+    assert ID in setup.dockerd.containers and not listens(port)
+    setup.dockerd.set_running(ID, True)
+    assert setup.post(f"/containers/{ID}/start") == (304, None)
+    assert setup.post(f"/containers/{ID}/restart")[0] == 500
+    mounts[1]["Source"] = "/run/docker.sock"
+    assert setup.post(f"/containers/{ID}/restart")[0] == 204
+
+
 @pytest.mark.parametrize("name", ["caf%C3%A9", "a%20b", "a%3Fx=1%23"])
 def test_names_of_any_kind(setup: Setup, name: str) -> None:
     assert setup.post(f"/containers/{name}/start") == (404, {"message": "no such container"})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -65,6 +64,8 @@ class Shared:
         """As `place`. Raises Usage, with what shares it, when it is not there."""
         place = self.place(path, write=write)
         if place is None:
+            import shlex
+
             folder = Path(sharing.whole(os.fspath(path), str(Path.cwd())))
             folder = folder if folder.is_dir() else folder.parent
             wherry = "wherry" if self._machine.name == "default" else f"wherry --machine {self._machine.name}"

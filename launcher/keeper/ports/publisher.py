@@ -21,6 +21,7 @@ from launcher.keeper.ports import shown as showing
 from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.holders import Holders
 from launcher.keeper.ports.turns import Turns
+from launcher.keeper.proxy.refusal import Refusal
 from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.ports")
@@ -75,8 +76,11 @@ class Publisher:
         """An answer about containers with ports as the user asked for them."""
         return showing.restore(body, self._aliases, self._holders.moved, any_moved=self._holders.any_moved())
 
-    def before_start(self, reference: str, *, restart: bool = False) -> Callable[[int], None]:
-        """Bind all that a container publishes. What is returned is to be told the status of the engine's answer, 0 for none.
+    def before_start(
+        self, reference: str, *, restart: bool = False, check: Callable[[dict[str, Any]], None] = lambda _found: None
+    ) -> Callable[[int], None]:
+        """Bind all that a container publishes, when `check` of its description raises no Refusal. What is returned is to be
+        told the status of the engine's answer, 0 for none.
 
         Raises WherryError, mostly Taken; nothing is bound then, and a container that never ran and was to be removed at its end
         is removed. A start of one that runs passes, which the engine answers by 304. What else is wrong the engine will say.
@@ -92,8 +96,9 @@ class Publisher:
         for other in self._holders.in_the_way(identity, wanted):
             self._check(other)
         try:
+            check(found)
             self._holders.begin(identity, _name(found), wanted)
-        except WherryError:
+        except (WherryError, Refusal):
             if state.get("Running") and not restart:
                 return _nothing
             if state.get("Status") == "created" and (found.get("HostConfig") or {}).get("AutoRemove"):

@@ -156,9 +156,24 @@ def _source(text: str, rules: Rules, *, makes: bool) -> str:
         raise Refusal(400, _NO_AGENT)
     if path == AGENT or path in (rules.agents() or []):
         return AGENT
-    if path in _GUEST_FILES or any(paths.within(path, folder) for folder in _GUEST_FOLDERS):
+    if _is_guests(path):
         return source
     return rules.folders.source(text, paths.clean(source), makes=makes)
+
+
+def _is_guests(path: str) -> bool:
+    return path in _GUEST_FILES or any(paths.within(path, folder) for folder in _GUEST_FOLDERS)
+
+
+def check_start(found: dict[str, Any], rules: Rules) -> None:
+    """Whether the machine still has what a container binds, by the engine's description of it. Raises Refusal.
+
+    The engine makes a folder for a source that is not there: after a share was taken back that would be an empty one.
+    """
+    for mount in found.get("Mounts") or []:
+        source = mount.get("Source") or ""
+        if mount.get("Type") == "bind" and source != AGENT and not _is_guests(source):
+            rules.folders.check(source)
 
 
 _NO_AGENT: Final = (

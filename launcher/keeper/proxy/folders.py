@@ -54,13 +54,35 @@ class Folders:
             raise Refusal(400, f"{said} is {kind} of this computer, and means nothing in the machine.")
         if share is None:
             raise Refusal(400, self._not_shared(said, path, real, shares))
-        if reason := self._failed(share.inside or share.id):
-            words = f"{said} is shared with the machine, which does not have it now: {reason}"
-            raise Refusal(503, f"{words}\n        {self._command} share list")
+        self._check_state(said, share)
         if makes and share.read_only and not os.path.lexists(real):
             words = f"{said} does not exist, and cannot be made: {sharing.shown(share.path)} is shared read-only."
             raise Refusal(400, f"{words}\n        mkdir -p {_word(real)}")
         return sharing.in_guest(share, real)
+
+    def check(self, guest: str) -> None:
+        """Whether the machine has what is at that path of its own for a container that is about to start. Raises Refusal.
+
+        What is not on this computer either is the machine's, made there by somebody who spoke to its engine directly.
+        """
+        share = next((share for share in self._shares() if _has(share, guest)), None)
+        if share is not None:
+            self._check_state(guest, share)
+            return
+        local = host.current().local_path(guest)
+        folder = local if Path(local).is_dir() else str(Path(local).parent)
+        try:
+            sharing.check(folder)
+        except WherryError:
+            return
+        if os.path.lexists(local):
+            words = f"{local} is not shared with the machine any more, {_EMPTY}."
+            raise Refusal(500, f"{words}\n        {self._sharing(folder)}")
+
+    def _check_state(self, said: str, share: Share) -> None:
+        if reason := self._failed(share.inside or share.id):
+            words = f"{said} is shared with the machine, which does not have it now: {reason}"
+            raise Refusal(500, f"{words}\n        {self._command} share list")
 
     def _private(self, place: str) -> str:
         try:
@@ -94,6 +116,10 @@ class Folders:
         except WherryError as error:
             return f"{error.message} Use a folder of your home, a named volume, or docker cp."
         return f"{self._command} share add {_word(folder)}        (no restart needed)"
+
+
+def _has(share: Share, guest: str) -> bool:
+    return any(guest == place or guest.startswith(f"{place}/") for place in (share.guest, *share.aliases))
 
 
 def _mode(path: str) -> int:

@@ -45,7 +45,7 @@ class Relay:
         self._client = client
         self._dial = dial
         self._rules = rules
-        self._published = Published(ports)
+        self._published = Published(ports, lambda found: create.check_start(found, rules))
         self._changed = threading.Condition()  # for the two below
         self._answer: Answer | None = None
         self._ended = False  # the engine says nothing more
