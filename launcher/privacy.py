@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import host, sharing
-from launcher.host import private as known
+from launcher.sftp.places import defaults
 from launcher.sftp.policy import Policy
 from launcher.sharing import Share
 
@@ -24,7 +24,7 @@ def hidden_places(config: MachineConfig) -> list[str]:
 
 def hidden_in(wanted: Shares) -> list[str]:
     """As `hidden_places`, of the settings [shares] alone."""
-    found = {sharing.whole(f"~/{place}"): None for place in known.private(host.current().NAME)}
+    found = {sharing.whole(f"~/{place}"): None for place in defaults(host.current().NAME).hidden}
     for change in wanted.hidden:
         if change.startswith("-"):
             found.pop(sharing.whole(change[1:]), None)
@@ -35,7 +35,7 @@ def hidden_in(wanted: Shares) -> list[str]:
 
 def protected_places() -> list[str]:
     """The whole paths of what no machine changes, there or not: from where this computer runs code at a login or in a shell."""
-    return [sharing.whole(f"~/{place}") for place in known.starts(host.current().NAME)]
+    return [sharing.whole(f"~/{place}") for place in defaults(host.current().NAME).guarded]
 
 
 class Private:

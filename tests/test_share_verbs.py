@@ -239,3 +239,31 @@ def test_wherrys_own_folders_are_hidden(user: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(Refusal, match=r"~/.wherry is hidden from the machine. .* is wherry's own") as caught:
         Folders(lambda: sharing.shares_of(config), private.place).source("x", str(directory.path), makes=True)
     assert "share add" not in caught.value.message
+
+
+def test_the_usual_private_places(wherry: Wherry, user: Path) -> None:
+    make_machine()
+    for name in (".aws", ".kube", ".cache"):
+        (user / name).mkdir()
+        (user / name / "config").touch()
+
+    def refused(path: str) -> str:
+        config = store.machine("default").read_config()
+        private = privacy.Private(sharing.shares_of(config), privacy.hidden_places(config))
+        try:
+            Folders(lambda: sharing.shares_of(config), private.place).source("x", path, makes=True)
+        except Refusal as refusal:
+            return refusal.message
+        return ""
+
+    words = "is private and hidden from the machine. To give it to containers:  wherry share add"
+    assert f"shares    {user} (read-write, 2 private folders hidden)" in wherry("status").out
+    assert refused(f"{user}/.aws/config") == f"~/.aws {words} ~/.aws:ro" and refused(f"{user}/.cache") == ""
+    assert refused(f"{user}/.ssh/id") == f"~/.ssh {words} ~/.ssh:ro"  # also when it is not there
+    assert wherry("share", "add", "~/.aws:ro").err == "~/.aws is shared with default, read-only from its next start on.\n"
+    assert [share["path"] for share in data(wherry("share", "list", "--json"))] == [str(user), f"{user}/.aws"]
+    assert refused(f"{user}/.aws/config") == "" and "cannot be made" in refused(f"{user}/.aws/new")
+    assert wherry("config", "set", "shares.hidden=-~/.kube,~/.cache").code == 0
+    assert refused(f"{user}/.kube/config") == "" and refused(f"{user}/.cache") == f"~/.cache {words} ~/.cache:ro"
+    assert wherry("share", "remove", "~/.aws").code == 0 and wherry("config", "unset", "shares.hidden").code == 0
+    assert refused(f"{user}/.aws") and refused(f"{user}/.kube") and not refused(f"{user}/.cache")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from launcher import __version__
+from launcher import __version__, release
 from launcher.bars import proportion
 from launcher.cli.app import App
 from launcher.cli.options import machine_name, verb
@@ -69,7 +69,8 @@ def _shares(found: dict[str, Any]) -> list[dict[str, Any]] | None:
     """None when they cannot be known: then something else is wrong, which is told."""
     from launcher.machine import shares
 
-    if found["status"] not in ("running", "stopped"):
+    newer = release.is_newer(str(found.get("keeper_wherry") or ""))  # of a keeper nothing but its status is asked then
+    if found["status"] not in ("running", "stopped") or newer:
         return None
     try:
         return shares.listing(found["name"])
