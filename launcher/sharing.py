@@ -84,6 +84,20 @@ def _identity(path: str) -> str:
     return f"{name[:20]}-{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:8]}".lstrip("-")
 
 
+def check_change(before: Shares, after: Shares) -> None:
+    """Raises Refused for a change that a machine that runs cannot take: a share that would become a part of a new one loses its
+    place there, and containers that use it with it."""
+    was = {share.id for share in shares_in(before) if not share.inside}
+    now = shares_in(after)
+    for share in now:
+        if share.inside and share.id in was:
+            around = next(other for other in now if other.id == share.inside)
+            raise Refused(
+                f"{around.path} holds {share.path}, which is shared already and may be in use.",
+                hint="Stop the machine first: wherry stop, the same again, wherry up",
+            )
+
+
 def _aliases(real: str, said: str) -> tuple[str, ...]:
     guest = guest_path(real)
     names = (guest_path(said), *host.current().other_guest_paths(guest), *host.current().other_guest_paths(guest_path(said)))

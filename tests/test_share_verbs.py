@@ -267,3 +267,15 @@ def test_the_usual_private_places(wherry: Wherry, user: Path) -> None:
     assert refused(f"{user}/.kube/config") == "" and refused(f"{user}/.cache") == f"~/.cache {words} ~/.cache:ro"
     assert wherry("share", "remove", "~/.aws").code == 0 and wherry("config", "unset", "shares.hidden").code == 0
     assert refused(f"{user}/.aws") and refused(f"{user}/.kube") and not refused(f"{user}/.cache")
+
+
+def test_what_holds_a_share_is_not_shared_while_the_machine_runs(wherry: Wherry, user: Path, keeper: FakeKeeper) -> None:
+    """Its place in the machine would go away under the containers that use it."""
+    (user / "code").mkdir()
+    said = wherry("share", "add", str(user.parent))
+    assert (said.code, f"{user.parent} holds {user}, which is shared already" in said.err, folders()) == (6, True, [])
+    assert wherry("share", "add", "~/code:ro").code == 0  # what lies in a share is no place of its own
+    assert wherry("config", "set", "shares.home=false").code == 0
+    assert wherry("config", "set", "shares.home=true").code == 6  # now it has one
+    keeper.let_go()
+    assert wherry("share", "add", str(user.parent)).code == 0

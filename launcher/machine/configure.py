@@ -147,18 +147,14 @@ def _apply(document: TOMLDocument, name: str, text: str | None) -> None:
 
 
 def _set(document: TOMLDocument, parts: list[str], value: Any) -> None:
+    import tomlkit
+
     inner: Any = document
     for table in parts[:-1]:
         if not isinstance(inner.get(table), dict):
-            _open_table(inner, table)
+            inner[table] = tomlkit.table()
         inner = inner[table]
     inner[parts[-1]] = value
-
-
-def _open_table(inner: Any, name: str) -> None:
-    import tomlkit
-
-    inner[name] = tomlkit.table()
 
 
 def _remove(inner: Any, parts: list[str]) -> None:
@@ -197,7 +193,10 @@ def _plan(directory: MachineDir, now: MachineConfig | None, wanted: MachineConfi
     for key in KEYS:
         if key.kind == "fixed" and key.name in names:
             raise BadValue(key.name, f"{key.name} cannot be changed.", hint=key.changed_by)
-    return Plan(directory, changes, tuple(_notes(now, wanted, names)), running(directory))
+    runs = running(directory)
+    if runs and now is not None:
+        sharing.check_change(now.shares, wanted.shares)
+    return Plan(directory, changes, tuple(_notes(now, wanted, names)), runs)
 
 
 def _changes(now: MachineConfig, wanted: MachineConfig) -> Iterator[Change]:
