@@ -52,7 +52,7 @@ def test_a_machine_that_is_stopped(wherry: Wherry, user: Path) -> None:
     assert (first["id"], first["path"], first["read_only"], first["state"]) == ("home", str(user), False, "stopped")
     assert (second["path"], second["guest"], second["read_only"], second["inside"]) == (beside, beside, True, "")
     assert data(wherry("share", "remove", "./data/", "--json")) == {
-        "removed": beside, "changed": True, "read_only": False, "running": False, "why": "",
+        "removed": beside, "changed": True, "read_only": False, "running": False, "why": "", "again": False,
     }  # fmt: skip
     assert folders() == [] and "[shares]" not in store.machine("default").config_file.read_text()
 
@@ -88,6 +88,12 @@ def test_another_mode(wherry: Wherry, user: Path) -> None:
         assert folders() == [written]
     said = wherry("share", "add", "data", "--json")
     assert data(said)["changed"] is False and data(said)["why"] == f"{beside} is shared read-write already."
+
+
+def test_another_mode_of_a_share_in_use(wherry: Wherry, user: Path, keeper: FakeKeeper) -> None:
+    assert wherry("share", "add", "data").err.count("\n") == 1
+    assert "must be started again" in wherry("share", "add", "data:ro").err
+    assert "must be started again" not in wherry("share", "add", "data:ro").err
 
 
 def test_the_home_itself(wherry: Wherry, user: Path) -> None:

@@ -18,13 +18,15 @@ from launcher.store import MachineDir
 
 @dataclass(frozen=True)
 class Done:
-    """What came of `add` or `remove`: `changed` is False when all was so already, for which `why` is a sentence."""
+    """What came of `add` or `remove`. `changed` is False when all was so already, for which `why` is a sentence; `again`:
+    containers that have the folder must be started anew."""
 
     path: str
     read_only: bool
     changed: bool
     running: bool
     why: str = ""
+    again: bool = False
 
 
 def listing(name: str) -> list[dict[str, Any]]:
@@ -58,17 +60,19 @@ def add(name: str, path: str, read_only: bool) -> Done:
     """Share a folder, relative to where we are, or change how it is shared. Raises Usage or Refused for one that cannot be."""
     whole = sharing.whole(path, str(Path.cwd()))
     sharing.check(whole)
-    why = ""
+    why, mounted = "", False
 
     def value(now: MachineConfig) -> list[str]:
-        nonlocal why
+        nonlocal why, mounted
         why = _needless(now, whole, read_only)
+        mounted = any(sharing.same(share.path, whole) and not share.inside for share in sharing.shares_of(now))
         return list(now.shares.folders) if why else _with(now, whole, read_only)
 
     plan = configure.change_value(name, "shares.folders", value, lambda _plan: None)
     if plan.changes and plan.running:
         _check_state(plan.directory, whole)
-    return Done(whole, read_only, bool(plan.changes), plan.running, why)
+    changed = bool(plan.changes)
+    return Done(whole, read_only, changed, plan.running, why, mounted and changed and plan.running)
 
 
 def _needless(now: MachineConfig, path: str, read_only: bool) -> str:

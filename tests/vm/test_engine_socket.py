@@ -87,7 +87,7 @@ def test_binds(client: Client, tmp_path: Path) -> None:
     before = client("ps", "-aq")
     done = client.run("run", "--rm", "-v", f"{tmp_path}:/x", HELLO, "true")
     assert done.returncode == 125
-    assert f"{tmp_path} is on this computer and not shared with the machine" in done.stderr.decode()
+    assert f"{tmp_path} is not shared with the machine" in done.stderr.decode()
     names = ("-v", f"{client.socket}:/one", "-v", "/var/run/docker.sock:/two", "-v", "/proc:/three:ro", "-v", "volume:/four")
     script = "test -S /one -a -S /two -a -d /three/1 && test $(stat -c %i /one) = $(stat -c %i /two)"
     assert client.run("run", "--rm", *names, HELLO, "sh", "-c", script).returncode == 0

@@ -33,14 +33,14 @@ def docker(request: pytest.FixtureRequest, machine: Driver, client: Client) -> R
     return lambda *rest, **options: machine.wherry(*words, *rest, **options)
 
 
-SRV = "/srv/data is on this computer and not shared"
+SRV = "/srv/data is not there, and not shared with the machine"
 MOUNT = "type=bind,source=/srv/data,target=/x"
 # Words behind "docker", the exit code, what is said.
 TABLE = {
     "a folder that is not shared": (("run", "--rm", "-v", "/srv/data:/x", HELLO, "true"), 125, SRV),
     "the same as --mount": (("run", "--rm", "--mount", MOUNT, HELLO, "true"), 125, SRV),
     "create": (("create", "-v", "/home:/x", HELLO), 1, "not shared"),
-    "a Windows path": (("create", "-v", r"C:\data:/x", HELLO), 1, r"C:\data is on this computer"),
+    "a Windows path": (("create", "-v", r"C:\data:/x", HELLO), 1, r"C:\data is not there"),
     "the guest's own": (("run", "--rm", "-v", "/proc:/x:ro", HELLO, "test", "-d", "/x/1"), 0, ""),
     "the engine's socket": (("run", "--rm", "-v", "/var/run/docker.sock:/x", HELLO, "test", "-S", "/x"), 0, ""),
     "the guest's way to the proxy": (("run", "--rm", "-v", "/run/wherry/engine.sock:/x", HELLO, "test", "-S", "/x"), 0, ""),

@@ -46,6 +46,8 @@ def add(app: App, folder: str) -> None:
     done = shares.add(chosen, *sharing.split(folder))
     app.console.answer(_answer("added", done), "")
     app.console.story(done.why or f"{sharing.shown(done.path)} is shared with {chosen}, {_word(done.read_only)}{_when(done)}.")
+    if done.again:
+        app.console.story("Containers that have it already must be started again.")
 
 
 @share.command()
