@@ -156,6 +156,10 @@ class HostModule(Protocol):
     def folded(self, path: str) -> str:
         """A path so that two are equal when the usual file system here may take them for one."""
 
+    def folder_watch(self) -> Any:
+        """What tells of changes in single folders (a Source of keeper/shares); None where only whole trees can be watched.
+        Raises OSError when the system has none left for us."""
+
     def make_private(self, folder: Path) -> None:
         """Make the folder, closed to other users; raises Refused when it is there and belongs to somebody else."""
 

@@ -28,6 +28,7 @@ from launcher.host._posix import (
     sync_folder,
     terminal,
 )
+from launcher.host.inotify import Inotify
 
 __all__ = [
     "PROGRAM_SUFFIX",
@@ -47,6 +48,7 @@ __all__ = [
     "folded",
     "guest_path",
     "home",
+    "folder_watch",
     "is_private",
     "libraries",
     "listen_reserved",
@@ -257,3 +259,7 @@ def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001
     except (OSError, ValueError):
         first = 1024
     return f"ports below {first} are root's on this computer", f"sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"
+
+
+def folder_watch() -> Inotify:
+    return Inotify()

@@ -49,6 +49,7 @@ __all__ = [
     "folded",
     "guest_path",
     "home",
+    "folder_watch",
     "is_private",
     "libraries",
     "listen_reserved",
@@ -227,3 +228,7 @@ def raise_descriptor_limit() -> None:
 
 def port_denied(proto: str, port: int) -> tuple[str, str]:  # noqa: ARG001
     return f"ports below {_LOW} of one address are root's on this computer", "Publish it on 127.0.0.1 or 0.0.0.0"
+
+
+def folder_watch() -> None:
+    """FSEvents and ReadDirectoryChangesW watch trees, and a library does that."""

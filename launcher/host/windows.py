@@ -240,3 +240,7 @@ def port_denied(proto: str, port: int) -> tuple[str, str]:
 def reserved_ranges(text: str) -> list[tuple[int, int]]:
     """First and last port of each line of numbers that netsh prints; its words differ by language."""
     return [(int(first), int(last)) for first, last in re.findall(r"^\s*(\d+)\s+(\d+)\s*\*?\s*$", text, re.MULTILINE)]
+
+
+def folder_watch() -> None:
+    """FSEvents and ReadDirectoryChangesW watch trees, and a library does that."""

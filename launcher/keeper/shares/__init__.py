@@ -1,0 +1,1 @@
+"""Shared folders: what the keeper does for them, in a process of its own."""

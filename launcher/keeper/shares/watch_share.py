@@ -1,0 +1,70 @@
+"""One share as its server sees the watcher: `folder` and `made`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.keeper.shares.watch_tree import Tree
+from launcher.keeper.shares.watch_window import Window
+from launcher.sftp import events
+from launcher.sftp.events import Event
+from launcher.sftp.stat import Stat
+
+if TYPE_CHECKING:
+    from launcher.keeper.shares.watch_places import Places
+
+
+class Share:
+    """`folder` and `made` may be called by any thread and raise nothing; all else with the watcher's lock."""
+
+    def __init__(self, identity: str, root: Path, places: Places, hidden: Callable[[bytes], bool]) -> None:
+        self.identity = identity
+        self.root = root
+        self.roots: frozenset[bytes] = frozenset()
+        self.tree = Tree()
+        self.window = Window(self._look)
+        self.refused: dict[bytes, float] = {}
+        self.ended = False
+        self._places = places
+        self._hidden = hidden
+
+    def folder(self, path: bytes) -> bool:
+        """Whether each later change of what is in this folder will be told; begins with it when a container has it. To be
+        called before the folder is read."""
+        if path in self.tree.watched:
+            return True
+        return bool(self.roots) and self._places.begin(self, path)
+
+    def made(self, path: bytes, stat: Stat | None) -> None:
+        """The guest has changed this name, and that is how it is now; None: gone."""
+        if (path[: path.rfind(b"/")] or b"/") in self.tree.watched:
+            with self._places.lock:
+                self.window.made(path, stat, time.monotonic())
+
+    def host(self, path: bytes) -> Path:
+        return self.root / os.fsdecode(path.lstrip(b"/"))
+
+    def settle(self, now: float, heard_until: float) -> list[Event]:
+        return [kept for event in self.window.settle(now, heard_until) if (kept := self._shown(event)) is not None]
+
+    def _shown(self, event: Event) -> Event | None:
+        if self._hidden(event.path):
+            shown = event.path2 and not self._hidden(event.path2)
+            return Event(events.CREATED, event.is_dir, event.path2) if shown else None
+        if event.path2 and self._hidden(event.path2):
+            return Event(events.DELETED, event.is_dir, event.path)
+        return event
+
+    def _look(self, path: bytes) -> Stat | None:
+        try:
+            found = os.lstat(self.host(path))
+        except (OSError, ValueError):
+            return None
+        return Stat(
+            found.st_mode, found.st_size, found.st_uid, found.st_gid, found.st_nlink, found.st_ino, found.st_dev, 0,
+            found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
+        )  # fmt: skip

@@ -1,0 +1,101 @@
+"""A real watcher on a real folder, and what it has told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from launcher.keeper.shares.watch import Watcher
+from launcher.keeper.shares.watch_share import Share
+from launcher.keeper.shares.watch_source import Source
+from launcher.sftp.events import Event
+from launcher.sftp.stat import Stat
+
+GUARD = 60.0  # seconds; only a hang lasts so long
+
+
+class Told:
+    """`events` in the order of their coming, from all shares; `batches` as they came."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[Event]]] = []
+        self.others: list[Callable[[str, Sequence[Event]], None]] = []
+        self._changed = threading.Condition()
+
+    def take(self, share: str, events: Sequence[Event]) -> None:
+        for other in self.others:
+            other(share, events)
+        with self._changed:
+            self.batches.append((share, list(events)))
+            self._changed.notify_all()
+
+    @property
+    def events(self) -> list[Event]:
+        with self._changed:
+            return self._all()
+
+    def _all(self) -> list[Event]:
+        return [event for _, events in self.batches for event in events]
+
+    def wait(self, condition: Callable[[list[Event]], bool]) -> list[Event]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self._all()), GUARD), self.batches
+        return self.events
+
+    def clear(self) -> None:
+        with self._changed:
+            self.batches.clear()
+
+
+class Watching:
+    """A share `home` at `root`, as its server has it."""
+
+    def __init__(self, root: Path, watcher: Watcher, told: Told) -> None:
+        self.root = root
+        self.watcher = watcher
+        self.told = told
+        self.share: Share = watcher.share("home", root)
+        self._markers = 0
+
+    def path(self, path: bytes) -> str:
+        return os.path.join(str(self.root), os.fsdecode(path.lstrip(b"/")))
+
+    def look(self, path: bytes) -> Stat | None:
+        try:
+            found = os.lstat(self.path(path))
+        except OSError:
+            return None
+        return Stat(
+            found.st_mode, found.st_size, found.st_uid, found.st_gid, found.st_nlink, found.st_ino, found.st_dev, 0,
+            found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
+        )  # fmt: skip
+
+    def made(self, *paths: bytes) -> None:
+        for path in paths:
+            self.share.made(path, self.look(path))
+
+    def settled(self, folder: bytes) -> list[Event]:
+        """All that was told until now, and nothing of a marker in `folder` (which is watched) by which that is known."""
+        self._markers += 1
+        name = b".marker-%d" % self._markers
+        path = folder.rstrip(b"/") + b"/" + name
+        os.mkdir(self.path(path))
+        self.told.wait(lambda events: any(event.path == path for event in events))
+        os.rmdir(self.path(path))
+        self.told.wait(lambda events: any(event.path == path and event.kind == 2 for event in events))
+        found = [event for event in self.told.events if b"/.marker-" not in event.path]
+        self.told.clear()
+        return found
+
+
+@contextlib.contextmanager
+def watching(root: Path, source: Source | None = None) -> Iterator[Watching]:
+    told = Told()
+    watcher = Watcher(told.take, source=source)
+    try:
+        yield Watching(root, watcher, told)
+    finally:
+        watcher.close()
