@@ -11,7 +11,8 @@ from pathlib import Path
 from launcher.keeper.shares.watch import Watcher
 from launcher.keeper.shares.watch_share import Share
 from launcher.keeper.shares.watch_source import Source
-from launcher.sftp.events import Event
+from launcher.keeper.shares.watch_tree import lineage
+from launcher.sftp.events import CREATED, DELETED, LOST, Event
 from launcher.sftp.stat import Stat
 
 GUARD = 60.0  # seconds; only a hang lasts so long
@@ -79,16 +80,23 @@ class Watching:
 
     def settled(self, folder: bytes) -> list[Event]:
         """All that was told until now, and nothing of a marker in `folder` (which is watched) by which that is known."""
-        self._markers += 1
-        name = b".marker-%d" % self._markers
-        path = folder.rstrip(b"/") + b"/" + name
-        os.mkdir(self.path(path))
-        self.told.wait(lambda events: any(event.path == path for event in events))
-        os.rmdir(self.path(path))
-        self.told.wait(lambda events: any(event.path == path and event.kind == 2 for event in events))
+        while not self._marked(folder):  # in a storm it is not told
+            pass
         found = [event for event in self.told.events if b"/.marker-" not in event.path]
         self.told.clear()
         return found
+
+    def _marked(self, folder: bytes) -> bool:
+        self._markers += 1
+        path = folder.rstrip(b"/") + b"/.marker-%d" % self._markers
+        for kind, work in ((CREATED, os.mkdir), (DELETED, os.rmdir)):
+            seen = len(self.told.events)
+            work(self.path(path))
+            marks = (Event(kind, True, path), *(Event(LOST, True, lost) for lost in lineage(folder)))
+            found = self.told.wait(lambda events: any(mark in events[seen:] for mark in marks))  # noqa: B023
+            if marks[0] not in found:
+                return False
+        return True
 
 
 @contextlib.contextmanager

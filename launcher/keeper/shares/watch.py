@@ -22,7 +22,6 @@ from launcher.keeper.shares.watch_places import Places
 from launcher.keeper.shares.watch_reader import Reader
 from launcher.keeper.shares.watch_share import Share
 from launcher.keeper.shares.watch_source import Source, new_source
-from launcher.keeper.shares.watch_storm import AT_ONCE, thin
 from launcher.sftp.events import Event
 
 log = logging.getLogger("wherry.shares.watch")
@@ -132,12 +131,14 @@ class Watcher:
         now = time.monotonic()
         heard_until = now if self._hear() else 0.0
         told: list[tuple[str, list[Event]]] = []
+        storm = False
         with self._lock:
             for identity, share in self._shares.items():
-                if found := share.settle(time.monotonic(), heard_until):
+                found, thinned = share.settle(time.monotonic(), heard_until)
+                storm |= thinned
+                if found:
                     told.append((identity, found))
             left = any(len(share.window) for share in self._shares.values())
-        storm = any(len(found) > AT_ONCE for _, found in told)
         self._due = time.monotonic() + (_STORM if storm else _AGAIN) if left or storm else None
         for identity, found in told:
-            self._on_events(identity, thin(found, self._bound.get(identity, ())))
+            self._on_events(identity, found)

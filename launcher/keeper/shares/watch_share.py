@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher.keeper.shares.watch_storm import Storm
 from launcher.keeper.shares.watch_tree import Tree
 from launcher.keeper.shares.watch_window import Window
 from launcher.sftp import events
@@ -30,6 +31,7 @@ class Share:
         self.refused: dict[bytes, float] = {}
         self.ended = False
         self._places = places
+        self._storm = Storm()
         self._hidden = hidden
 
     def folder(self, path: bytes) -> bool:
@@ -42,14 +44,16 @@ class Share:
     def made(self, path: bytes, stat: Stat | None) -> None:
         """The guest has changed this name, and that is how it is now; None: gone."""
         if (path[: path.rfind(b"/")] or b"/") in self.tree.watched:
-            with self._places.lock:
-                self.window.made(path, stat, time.monotonic())
+            self.window.made(path, stat, time.monotonic())
 
     def host(self, path: bytes) -> Path:
         return self.root / os.fsdecode(path.lstrip(b"/"))
 
-    def settle(self, now: float, heard_until: float) -> list[Event]:
-        return [kept for event in self.window.settle(now, heard_until) if (kept := self._shown(event)) is not None]
+    def settle(self, now: float, heard_until: float) -> tuple[list[Event], bool]:
+        """The events that are due; and whether there were too many to tell each."""
+        found = [kept for event in self.window.settle(now, heard_until) if (kept := self._shown(event)) is not None]
+        told = self._storm.thin(found, self.roots, now) if found else []
+        return told, len(told) < len(found)
 
     def _shown(self, event: Event) -> Event | None:
         if self._hidden(event.path):

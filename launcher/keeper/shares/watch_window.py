@@ -8,9 +8,9 @@ kernels before 6.13 have one ctime for a whole tick (4 ms mostly).
 
 from __future__ import annotations
 
-import itertools
 import stat as modes
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -19,12 +19,12 @@ from launcher.sftp import events
 from launcher.sftp.events import Event
 from launcher.sftp.stat import Stat
 
-YOUNG: Final = 0.02  # seconds in which `made` may still come
+YOUNG: Final = 0.03  # seconds in which `made` may still come
 LONGEST: Final = 0.15  # seconds that anything waits, if it is written all the time
 WRITING: Final = 0.1  # seconds after a write of the guest in which the next one is expected
 LONGEST_WRITTEN: Final = 1.0  # as LONGEST, of a file that the guest writes: as old as an answer may be that is not watched
 _FORGET: Final = 2.0  # seconds after which nothing is heard any more of what was made
-_MADE: Final = 20_000  # names
+_MADE: Final = 20_000  # what was made and is not looked at yet
 _SENT: Final = 4_096  # names
 _MMAP_NS: Final = 60 * 10**9  # a file that is closed and was not written for so long was not written through a mapping either
 
@@ -57,7 +57,8 @@ class Window:
         self._items: list[Item] = []
         self._open: dict[bytes, Item] = {}
         self._halves: dict[int, Item] = {}
-        self._made: dict[bytes, _Made] = {}
+        self._new: deque[tuple[bytes, Stat | None, float]] = deque(maxlen=_MADE)
+        self._made: dict[bytes, _Made] = {}  # the oldest first
         self._gone: dict[bytes, int] = {}  # how often that was heard
         self._sent: dict[bytes, Mark] = {}
 
@@ -67,15 +68,24 @@ class Window:
     # What comes in
 
     def made(self, path: bytes, stat: Stat | None, now: float) -> None:
-        if len(self._made) >= _MADE:
-            for old in list(itertools.islice(self._made, _MADE // 10)):
-                del self._made[old]
+        """May be called by any thread at any time: whoever has to wait here is told too late."""
+        self._new.append((path, stat, now))
+
+    def _take_made(self, now: float) -> None:
+        while self._made and next(iter(self._made.values())).at < now - _FORGET:
+            del self._made[next(iter(self._made))]
+        while self._new:
+            path, stat, at = self._new.popleft()
+            if at >= now - _FORGET:
+                self._note_made(path, stat, at)
+
+    def _note_made(self, path: bytes, stat: Stat | None, at: float) -> None:
         mark, ctime_ns = _mark(stat)
         before = self._made.pop(path, None)
         if before is not None and before.mark.ino == mark.ino and 0 < before.ctime_ns - ctime_ns < 10**9:
             mark, ctime_ns = before.mark, before.ctime_ns  # two writes at once, told the other way round
         gone = (before.gone if before is not None else 0) + (stat is None)
-        self._made[path] = _Made(mark, ctime_ns, now, gone)
+        self._made[path] = _Made(mark, ctime_ns, at, gone)
 
     def note(self, path: bytes, bits: int, now: float, *, is_dir: bool = False, cookie: int = 0) -> None:
         """`bits`: those of watch_items but for RENAMED; HALF with a cookie: it has moved away, or has come."""
@@ -118,6 +128,7 @@ class Window:
     def settle(self, now: float, heard_until: float) -> list[Event]:
         """The events that are due, in the order of the changes; what remains is too young. All that happened before
         `heard_until` has been noted."""
+        self._take_made(now)
         told: list[Event] = []
         done: list[Item] = []
         rest: list[Item] = []
@@ -136,10 +147,10 @@ class Window:
         kept = {id(item) for item in rest}
         self._open = {path: item for path, item in self._open.items() if id(item) in kept}
         self._halves = {cookie: item for cookie, item in self._halves.items() if id(item) in kept}
-        self._forget(done, rest, now, heard_until)
+        self._forget(done, rest, heard_until)
         return told
 
-    def _forget(self, done: list[Item], rest: list[Item], now: float, heard_until: float) -> None:
+    def _forget(self, done: list[Item], rest: list[Item], heard_until: float) -> None:
         """What was made is the explanation of what was heard until now, and of nothing later."""
         waiting = {path for item in rest for path in (item.path, item.path2)}
         for path in {path for item in done for path in (item.path, item.path2)} - waiting:
@@ -151,9 +162,6 @@ class Window:
                 del self._made[path]
             else:
                 self._made[path] = made._replace(gone=max(made.gone - gone, 0))
-        for path in [path for path, _ in itertools.takewhile(lambda one: one[1].at < now - _FORGET, self._made.items())]:
-            if path not in waiting:
-                del self._made[path]
 
     def _is_written(self, item: Item, now: float) -> bool:
         """Whether the guest is writing it just now: what it did last is not told yet. It may be told after others then."""
