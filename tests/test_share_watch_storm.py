@@ -27,6 +27,7 @@ def home(tmp_path: Path) -> Iterator[Watching]:
         made.watcher.bound({"home": [b"/code"]})
         assert made.share.folder(b"/code")
         yield made
+    shutil.rmtree(tmp_path / "code")  # what pytest keeps of several runs would be many files
 
 
 def folders(home: Watching, count: int, *, looked_at: bool = True) -> list[bytes]:

@@ -41,6 +41,8 @@ _LOCAL: Final = frozenset({
 class Inotify:
     """`walk`, `remove` and `wake` may be called by any thread, one at a time; `wait`, `read` and `renew` by one."""
 
+    certain: Final = True
+
     def __init__(self) -> None:
         """Raises OSError, as EMFILE when the user's instances are used up."""
         self._libc = ctypes.CDLL(None, use_errno=True)

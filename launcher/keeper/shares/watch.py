@@ -58,12 +58,14 @@ class Watcher:
             share = Share(identity, root, self._places, hidden)
             self._shares[identity] = share
             self._places.bind(share, self._bound.get(identity, ()))
+            self._set_trees()
             return share
 
     def forget(self, identity: str) -> None:
         """A share is over."""
         with self._lock:
             self._end(identity)
+            self._set_trees()
 
     def bound(self, paths: Mapping[str, Sequence[bytes]]) -> None:
         """By share, the folders that running containers have: only these, and what is in them, are watched from now on."""
@@ -71,9 +73,7 @@ class Watcher:
             self._bound = {identity: tuple(folders) for identity, folders in paths.items()}
             for identity, share in self._shares.items():
                 self._places.bind(share, self._bound.get(identity, ()))
-            self._source.trees([
-                share.host(path) for share in self._shares.values() for path in sorted(share.roots)
-            ])  # fmt: skip
+            self._set_trees()
         self._source.wake()
 
     def close(self) -> None:
@@ -92,6 +92,9 @@ class Watcher:
     @property
     def watches(self) -> int:
         return len(self._places)
+
+    def _set_trees(self) -> None:
+        self._source.trees([share.host(path) for share in self._shares.values() for path in sorted(share.roots)])
 
     def _end(self, identity: str) -> None:
         share = self._shares.pop(identity, None)

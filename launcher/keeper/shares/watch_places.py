@@ -31,6 +31,7 @@ class Places:
 
     def __init__(self, source: Source, lock: threading.Lock) -> None:
         self.lock = lock
+        self.certain = source.certain
         self._source = source
         self._most = min(source.limit(), MOST)
         self._folders: dict[int, tuple[Folder, ...]] = {}
@@ -53,7 +54,7 @@ class Places:
             if share.ended or not self._has_room(now):
                 return False
             try:
-                return self._begin(share, path, now)
+                return self._begin(share, path, now) and self.certain
             except (OSError, ValueError) as error:
                 self._refuse(share, path, now, error)
                 return False

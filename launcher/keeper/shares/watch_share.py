@@ -31,6 +31,7 @@ class Share:
         self.refused: dict[bytes, float] = {}
         self.ended = False
         self._places = places
+        self._certain = places.certain
         self._storm = Storm()
         self._hidden = hidden
 
@@ -38,7 +39,7 @@ class Share:
         """Whether each later change of what is in this folder will be told; begins with it when a container has it. To be
         called before the folder is read."""
         if path in self.tree.watched:
-            return True
+            return self._certain
         return bool(self.roots) and self._places.begin(self, path)
 
     def made(self, path: bytes, stat: Stat | None) -> None:
