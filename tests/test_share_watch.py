@@ -229,6 +229,30 @@ def test_two_shares_of_one_folder_each_hear_of_it(home: Watching) -> None:
     assert Event(CREATED, False, b"/work/code/again") in home.settled(b"/work/code")
 
 
+def test_of_a_file_that_is_bound_its_folder_is_watched_alone(home: Watching) -> None:
+    (home.root / "other/inner").mkdir()
+    (home.root / "other/file").write_text("")
+    home.watcher.bound({"home": [b"/work/code", b"/other/file"]})
+    assert home.share.folder(b"/other") and not home.share.folder(b"/other/inner")
+    (home.root / "other/file").write_text("new")
+    assert home.settled(b"/work/code") == [Event(MODIFIED, False, b"/other/file")]
+
+
+def test_what_is_bound_by_way_of_a_link_is_watched_where_it_is(home: Watching) -> None:
+    (home.root / "link").symlink_to("other")
+    home.watcher.bound({"home": [b"/work/code", b"/link"]})
+    assert home.share.folder(b"/other") and not home.share.folder(b"/link")
+
+
+def test_a_share_that_has_taken_the_place_of_another_is_not_forgotten_with_it(home: Watching) -> None:
+    before = home.share
+    after = home.watcher.share("home", home.root)
+    home.watcher.forget("home", before)
+    assert after.folder(b"/work/code") and not before.folder(b"/work/code")
+    home.watcher.forget("home", after)
+    assert not after.folder(b"/work/code") and home.watcher.watches == 0
+
+
 # Folders that move
 
 

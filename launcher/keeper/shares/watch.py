@@ -20,7 +20,7 @@ from typing import Final
 
 from launcher.keeper.shares.watch_places import Places
 from launcher.keeper.shares.watch_reader import Reader
-from launcher.keeper.shares.watch_share import Share
+from launcher.keeper.shares.watch_share import Bound, Share
 from launcher.keeper.shares.watch_source import Source, new_source
 from launcher.sftp.events import Event
 
@@ -40,6 +40,7 @@ class Watcher:
         system has no watches for us."""
         self._on_events = on_events
         self._source = source or new_source()
+        self._binding = threading.Lock()  # taken before the other
         self._lock = threading.Lock()
         self._places = Places(self._source, self._lock)
         self._reader = Reader(self._places)
@@ -53,27 +54,33 @@ class Watcher:
     def share(self, identity: str, root: Path, hidden: Callable[[bytes], bool] = lambda _path: False) -> Share:
         """Begin with a share, whose `folder` and `made` its server is to call; in place of the one of that id. Nothing is told
         of names that are `hidden`."""
-        with self._lock:
-            self._end(identity)
-            share = Share(identity, root, self._places, hidden)
-            self._shares[identity] = share
-            self._places.bind(share, self._bound.get(identity, ()))
-            self._set_trees()
-            return share
+        share = Share(identity, root, self._places, hidden)
+        with self._binding:
+            bound = share.resolve(self._bound.get(identity, ()))
+            with self._lock:
+                self._end(identity)
+                self._shares[identity] = share
+                self._places.bind(share, bound)
+                self._set_trees()
+        return share
 
-    def forget(self, identity: str) -> None:
-        """A share is over."""
-        with self._lock:
-            self._end(identity)
-            self._set_trees()
+    def forget(self, identity: str, share: Share | None = None) -> None:
+        """A share is over; `share`: only if that is the one, and not one that has taken its place."""
+        with self._binding, self._lock:
+            if share is None or self._shares.get(identity) is share:
+                self._end(identity)
+                self._set_trees()
 
     def bound(self, paths: Mapping[str, Sequence[bytes]]) -> None:
-        """By share, the folders that running containers have: only these, and what is in them, are watched from now on."""
-        with self._lock:
+        """By share, the folders and files that running containers have: only these folders, and what is in them, are watched
+        from now on; of a file the folder that it is in."""
+        with self._binding:
             self._bound = {identity: tuple(folders) for identity, folders in paths.items()}
-            for identity, share in self._shares.items():
-                self._places.bind(share, self._bound.get(identity, ()))
-            self._set_trees()
+            found = [(share, share.resolve(self._bound.get(share.identity, ()))) for share in self._shares.values()]
+            with self._lock:
+                for share, bound in found:
+                    self._places.bind(share, bound)
+                self._set_trees()
         self._source.wake()
 
     def close(self) -> None:
@@ -94,12 +101,12 @@ class Watcher:
         return len(self._places)
 
     def _set_trees(self) -> None:
-        self._source.trees([share.host(path) for share in self._shares.values() for path in sorted(share.roots)])
+        self._source.trees([share.host(path) for share in self._shares.values() for path in sorted(share.bound.folders)])
 
     def _end(self, identity: str) -> None:
         share = self._shares.pop(identity, None)
         if share is not None:
-            self._places.bind(share, ())
+            self._places.bind(share, Bound())
             share.ended = True
 
     def _run(self) -> None:

@@ -8,11 +8,10 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from typing import Final
 
 from launcher.keeper.shares import watch_items as items
-from launcher.keeper.shares.watch_share import Share
+from launcher.keeper.shares.watch_share import Bound, Share
 from launcher.keeper.shares.watch_source import Source
 from launcher.keeper.shares.watch_tree import Folder, lineage, within
 
@@ -48,7 +47,7 @@ class Places:
     def begin(self, share: Share, path: bytes) -> bool:
         """Watch a folder when a container has it. Whether it is watched."""
         now = time.monotonic()
-        if not within(path, share.roots) or now < self._full_until or now < share.refused.get(path, 0.0):
+        if not share.bound.holds(path) or now < self._full_until or now < share.refused.get(path, 0.0):
             return False
         with self.lock:
             if share.ended or not self._has_room(now):
@@ -67,7 +66,7 @@ class Places:
                 if place != b"/":
                     walk.enter(place[place.rfind(b"/") + 1 :])
                 found = share.tree.get(place)
-                full = within(place, share.roots)
+                full = share.bound.holds(place)
                 if found is None or (full and not found.full):
                     watch = walk.watch(full=full)
                     if found is not None and found.watch != watch:
@@ -110,20 +109,20 @@ class Places:
 
     # End
 
-    def bind(self, share: Share, roots: Iterable[bytes]) -> None:
-        """Only these, and what is in them, are watched from now on."""
-        share.roots = frozenset(roots)
+    def bind(self, share: Share, bound: Bound) -> None:
+        """Only this is watched from now on."""
+        share.bound = bound
         share.refused.clear()
         self._full_until = 0.0
         for folder in list(share.tree.watched.values()):
-            if share.tree.watched.get(folder.path) is folder and not within(folder.path, share.roots):
+            if share.tree.watched.get(folder.path) is folder and not bound.holds(folder.path):
                 self._unbind(folder)
         while useless := share.tree.useless():
             for folder in useless:
                 self.end(folder)
 
     def _unbind(self, folder: Folder) -> None:
-        if any(within(root, {folder.path}) for root in folder.share.roots):  # it leads to one
+        if any(within(path, {folder.path}) for path in folder.share.bound.folders):  # it leads to one
             folder.share.window.note(folder.path, items.LOST, time.monotonic())
             folder.share.tree.set_full(folder, full=False)
         else:
