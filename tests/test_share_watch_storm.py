@@ -81,13 +81,15 @@ def test_many_in_one_folder_are_one_that_says_look_anew(home: Watching) -> None:
     assert covered(events, crowd + b"/19999")
 
 
-def test_20_000_files_that_the_guest_makes_are_no_event(home: Watching) -> None:
+def test_20_000_files_that_the_guest_makes_are_no_storm(home: Watching) -> None:
     [folder] = folders(home, 1)
     for number in range(20_000):
         path = folder + b"/%d" % number
         os.close(os.open(home.path(path), os.O_CREAT | os.O_WRONLY))
         home.made(path)
-    assert home.settled(b"/code") == []
+    # Where this thread was held up for long between the two there is doubt, and it is told.
+    events = home.settled(b"/code")
+    assert len(events) < 200 and all(event.kind == CREATED for event in events)
 
 
 def test_what_the_kernel_could_not_keep_is_all_lost(home: Watching) -> None:

@@ -66,20 +66,27 @@ class Reader:
         path = child(folder.path, one.name)
         is_dir = bool(one.mask & words.IS_DIR)
         if is_dir and one.mask & (words.MOVED_FROM | words.DELETE):
-            self._leave(folder, path, one.mask)
+            self._leave(folder, path, one.mask, now)
         bits = next((bits for mask, bits in _BITS if one.mask & mask), 0)
         if bits:
             share.window.note(path, bits, now, is_dir=is_dir, cookie=one.cookie)
+        if is_dir and one.mask & words.MOVED_TO:
+            self._arrive(folder, path, now)
         if len(share.window) > _MOST_WAITING:
             share.window.everything([top.path for top in share.tree.tops()], now)
 
-    def _leave(self, folder: Folder, path: bytes, mask: int) -> None:
-        """The path does not lead to that folder any more. When it is gone, all in it was told to be gone; only when another
-        has taken its place, and was looked at before we heard of this one's end, there is more to lose."""
-        left = folder.share.tree.get(path)
-        if left is None:
-            return
+    def _arrive(self, folder: Folder, path: bytes, now: float) -> None:
+        """What is watched by that path may be an empty folder that had to go, or this one already: nobody knows."""
+        folder.share.window.note(path, items.LOST, now)
+        there = folder.share.tree.get(path)
+        if there is not None:
+            self._places.end(there)
+
+    def _leave(self, folder: Folder, path: bytes, mask: int, now: float) -> None:
+        """The path does not lead to that folder any more. When it is gone, all in it was told to be gone; but when another has
+        taken its place, the guest may have looked at that by what it knew of this one, and takes the one for the other."""
         if mask & words.MOVED_FROM or os.path.lexists(folder.share.host(path)):
-            self._places.lose_folder(left)
-        else:
+            folder.share.window.note(path, items.LOST, now)
+        left = folder.share.tree.get(path)
+        if left is not None:
             self._places.end(left)
