@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from builder.helpers import sources
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,14 +29,13 @@ def compiler() -> str:
 
 
 @functools.cache
-def helper(name: str) -> Path:
-    """The path of the compiled helper; the test is skipped where there is no C compiler or no Linux."""
+def helper(name: str, *flags: str) -> Path:
+    """The path of the compiled helper, with more flags for the compiler; the test is skipped where there is none or no Linux."""
     folder = tempfile.mkdtemp(prefix="wherry-helper-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = Path(folder) / name
-    libraries = sorted(SOURCES.glob("lib*.c"))
-    command = [compiler(), "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, SOURCES / f"{name}.c", *libraries]
-    subprocess.run(command, check=True)
+    warnings = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([compiler(), *warnings, "-pthread", *flags, "-o", program, *sources(SOURCES)[name]], check=True)
     return program
 
 
