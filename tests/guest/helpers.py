@@ -30,7 +30,7 @@ def compiler() -> str:
 
 @functools.cache
 def helper(name: str, *flags: str) -> Path:
-    """The path of the compiled helper, with more flags for the compiler; the test is skipped where there is none or no Linux."""
+    """The path of the compiled helper, with more flags for the compiler; skips where there is none or no Linux."""
     folder = tempfile.mkdtemp(prefix="wherry-helper-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = Path(folder) / name
