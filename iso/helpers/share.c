@@ -81,6 +81,8 @@ static void check_id(const char *id)
 static _Noreturn void leave(char **places, int count, const char *mark)
 {
     (void)unlink(mark);
+    /* Whoever waits for us, a thread of ours too, gets an error: the process could not end before. */
+    (void)umount2(places[0], MNT_FORCE | UMOUNT_NOFOLLOW);
     while (count-- > 0)
         (void)umount2(places[count], MNT_DETACH | UMOUNT_NOFOLLOW);
     exit(0);
@@ -117,12 +119,13 @@ int main(int argc, char **argv)
     for (int i = 3; i < argc; i++)
         make_folders(argv[i], 0755);
     umask(0);
-    fuse_mount_at(argv[1], argv[3], strcmp(argv[2], "ro") == 0);
+    int own_root = fuse_mount_at(argv[1], argv[3], strcmp(argv[2], "ro") == 0);
     for (int i = 4; i < argc; i++)
         if (mount(argv[3], argv[i], NULL, MS_BIND, NULL) != 0)
             die(1, "share: bind %s: %s", argv[i], strerror(errno));
     door = link_listen(socket);
     loop_watch(fuse_fd, EPOLLIN, 1);
+    notice_start(own_root);
     mark_mounted(mark);
     for (;;) {
         struct epoll_event events[16];
@@ -135,6 +138,8 @@ int main(int argc, char **argv)
                 fuse_on_requests();
             else if (fd == door)
                 link_on_door();
+            else if (fd == notice_fd)
+                notice_on_done();
             else
                 link_on_data(events[i].events);
         }

@@ -119,6 +119,8 @@ struct node {
     size_t unacked, unacked_count; /* writes that have been answered or sent, and not acknowledged */
     struct held_list held; /* until they are */
     int told_watched; /* the kernel believes its attributes for long */
+    int ghost; /* only for a replay: no file of the server */
+    int folder_pending; /* a replay that tells its watchers is on its way */
     struct attr pages; /* what the kernel's pages of it show */
     int pages_known;
 };
@@ -143,6 +145,11 @@ struct text node_path(struct node *node, struct text name, char *buffer, int *er
 void attr_spoil(struct node *node);
 int attr_same_content(const struct attr *one, const struct attr *other);
 void each_node(void (*visit)(struct node *node));
+void each_name(void (*visit)(struct name *name));
+/* Of a path that the kernel may know; NULL when it does not. */
+struct node *node_at(struct text path);
+/* With one lookup: what the kernel is told of by a replay alone. */
+struct node *node_ghost(int is_folder);
 
 /* ---- share_link.c: the connection ---- */
 
@@ -211,6 +218,7 @@ struct op {
 };
 
 extern int fuse_fd;
+extern int may_expire; /* the kernel can forget a name without letting go of what is mounted there */
 
 struct op *op_new(const struct fuse_in_header *in, struct node *node);
 void op_free(struct op *op);
@@ -233,7 +241,8 @@ void fill_attr(struct fuse_attr *out, const struct attr *attr);
 uint64_t set_validity(long long milliseconds, uint32_t *nanoseconds);
 long long good_for(const struct attr *attr);
 
-void fuse_mount_at(const char *id, const char *path, int read_only);
+/* A descriptor of the root on a mount of its own, which may be written to, or -1. */
+int fuse_mount_at(const char *id, const char *path, int read_only);
 void fuse_on_requests(void);
 void fuse_dispatch(const unsigned char *message, size_t size);
 /* Keeps the request until the list is released. */
@@ -244,6 +253,50 @@ void fuse_link_lost(void);
 void fuse_link_given_up(void);
 void folder_rename_begins(void);
 void folder_rename_ends(void);
+
+/* ---- share_notice.c: a thread of its own tells the kernel what it must forget: it may wait there for answers of ours ---- */
+
+extern int notice_fd; /* readable when the thread has done something */
+void notice_start(int root_fd);
+void notice_entry(const struct node *parent, struct text name);
+enum { ONLY_ATTRIBUTES = -1, AND_PAGES = 0 };
+void notice_inode(const struct node *node, int offset);
+/* A name that is known not to be there, for long. */
+void notice_absent(const struct node *parent, struct text name);
+/* All that the kernel believes for long is asked again. */
+void notice_everything(void);
+struct replay;
+void notice_replay(struct replay *replay);
+unsigned notice_replays(void); /* that wait */
+/* What the thread has done is let go of by the loop. */
+void notice_on_done(void);
+
+/* ---- share_replay.c: what happened on this computer, done once more for those who watch ---- */
+
+enum event_kind { CREATED = 1, DELETED, RENAMED, MODIFIED, ATTRIBUTES, LOST, FOLDER };
+
+struct replay {
+    struct replay *next;
+    enum event_kind kind;
+    int is_folder;
+    struct node *parent, *parent2; /* referenced */
+    char *path, *path2; /* of the parents, without the leading slash */
+    char name[LONGEST_NAME + 1], name2[LONGEST_NAME + 1];
+};
+
+struct replay *replay_new(enum event_kind kind, int is_folder, struct node *parent, struct text name);
+int replay_set_second(struct replay *replay, struct node *parent, struct text name);
+void replay_free(struct replay *replay);
+/* In the thread. */
+void replay_run(const struct replay *replay, int root_fd);
+/* The answer to a request of the thread, which is doing REPLAY. */
+void replay_answer(const struct replay *replay, const struct fuse_in_header *in, const void *body, size_t size);
+/* The replay that a request belongs to, if it is one of the thread's. */
+int notice_is_own(uint32_t pid, const struct replay **replay);
+
+/* ---- share_events.c: what the server tells unasked ---- */
+
+void events_ask(void);
 
 /* ---- share_meta.c, share_file.c, share_dir.c: the requests. BODY has been found long enough for its structure. ---- */
 

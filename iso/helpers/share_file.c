@@ -442,6 +442,9 @@ static void send_write(struct op *op, const void *data)
     node->unacked_count++;
     node->pages_known = 0;
     attr_spoil(node);
+    uint64_t end = op->handle->flags & O_APPEND ? node->attr.size + op->size : op->offset + op->size;
+    if (end > node->attr.size)
+        node->attr.size = end; /* as the kernel has it from now on */
     if (!op->flags) {
         struct fuse_write_out done = {.size = op->size};
         (void)answer_data(&op->in, &done, sizeof done);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -22,7 +23,7 @@ int fuse_fd = -1;
 static unsigned char *message_room;
 static struct held_list for_link = {NULL, &for_link.first}, for_folder = {NULL, &for_folder.first};
 static unsigned folders_renamed; /* under way */
-static int may_expire; /* the kernel can forget a name without letting go of what is mounted there */
+int may_expire; /* the kernel can forget a name without letting go of what is mounted there */
 
 /* ---- answers ---- */
 
@@ -375,9 +376,19 @@ void fuse_dispatch(const unsigned char *message, size_t size)
     if (size < sizeof *in || in->len != size)
         return;
     size -= sizeof *in;
+    /* The one place where a replay meets the file system: what it asks never gets further than this. */
+    const struct replay *replay;
+    if (notice_is_own(in->pid, &replay)) {
+        replay_answer(replay, in, body, size);
+        return;
+    }
     const struct kind *kind = in->opcode < sizeof kinds / sizeof *kinds ? &kinds[in->opcode] : NULL;
     if (kind == NULL || kind->handler == NULL) {
         (void)answer_error(in, -ENOSYS);
+        return;
+    }
+    if (!(kind->flags & SILENT) && in->nodeid != 0 && node_of(in->nodeid)->ghost) {
+        (void)answer_error(in, -ESTALE);
         return;
     }
     if (size < kind->size) {
@@ -399,20 +410,16 @@ void fuse_dispatch(const unsigned char *message, size_t size)
     kind->handler(in, body, size);
 }
 
-static void each_name_expires(struct node *node)
-{
-    (void)node;
-}
-
 void fuse_link_up(void)
 {
+    events_ask();
     release_all(&for_link);
 }
 
 /* Nothing is watched any more. */
 void fuse_link_lost(void)
 {
-    each_node(each_name_expires);
+    notice_everything();
 }
 
 void fuse_link_given_up(void)
@@ -444,7 +451,13 @@ void fuse_on_requests(void)
     }
 }
 
-void fuse_mount_at(const char *id, const char *path, int read_only)
+/* A mount that only we have: whoever watches a read-only share is told of changes too, and nothing that is mounted is met. */
+static int own_root(const char *path)
+{
+    return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+}
+
+int fuse_mount_at(const char *id, const char *path, int read_only)
 {
     char options[128], source[64];
     message_room = malloc(MESSAGE_ROOM);
@@ -453,6 +466,13 @@ void fuse_mount_at(const char *id, const char *path, int read_only)
         die(1, "share: /dev/fuse: %s", strerror(errno));
     snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fuse_fd);
     snprintf(source, sizeof source, "wherry:%s", id);
-    if (mount(source, path, "fuse.wherry", MS_NOSUID | MS_NODEV | (read_only ? MS_RDONLY : 0), options) != 0)
+    if (mount(source, path, "fuse.wherry", MS_NOSUID | MS_NODEV, options) != 0)
         die(1, "share: mount %s: %s", path, strerror(errno));
+    int own = own_root(path);
+    if (read_only && mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) != 0) {
+        int error = errno;
+        (void)umount2(path, MNT_DETACH);
+        die(1, "share: mount %s: %s", path, strerror(error));
+    }
+    return own;
 }

@@ -54,7 +54,8 @@ void attr_of(struct answer *answer, struct attr *attr)
 
 int attr_take(struct node *node, const struct attr *attr, const struct op *op)
 {
-    if (node != &root && (node->attr.ino != attr->ino || ((node->attr.mode ^ attr->mode) & S_IFMT) != 0))
+    /* The kernel gives up for ever what is of another kind at once. The root may become another folder. */
+    if (((node->attr.mode ^ attr->mode) & S_IFMT) != 0 || (node != &root && node->attr.ino != attr->ino))
         return 0;
     node->attr = *attr;
     if (node->version > op->version)
@@ -96,8 +97,10 @@ static void looked_up(struct op *op, struct answer *answer)
     struct fuse_entry_out none = {0};
     if (answer->error == -ENOENT) {
         name_remove(op->node, op_name(op));
-        if (answer->watched && !answer->stale)
+        if (answer->watched && !answer->stale && may_expire) {
             none.entry_valid = GOOD_WATCHED_MS / 1000;
+            notice_absent(op->node, op_name(op));
+        }
         if (none.entry_valid > 0)
             (void)answer_data(&op->in, &none, sizeof none);
         else

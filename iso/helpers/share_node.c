@@ -209,10 +209,13 @@ void name_move(struct node *parent, struct text bytes, struct node *new_parent, 
     if (name == NULL)
         return;
     struct node *node = name->node;
+    long long told_ms = name->told_ms;
     node_ref(node);
     attr_spoil(node);
     name_drop(name);
-    (void)node_add_name(node, new_parent, new_bytes); /* without memory it is a node without a name */
+    /* Without memory it is a node without a name. */
+    if (node_add_name(node, new_parent, new_bytes) == 0)
+        node->names->told_ms = told_ms; /* the kernel takes that along */
     node_unref(node);
 }
 
@@ -317,4 +320,39 @@ void each_node(void (*visit)(struct node *node))
     for (size_t i = 0; i < inode_buckets; i++)
         for (struct node *node = inodes[i]; node != NULL; node = node->chain)
             visit(node);
+}
+
+void each_name(void (*visit)(struct name *name))
+{
+    for (size_t i = 0; i < name_buckets; i++)
+        for (struct name *name = names[i]; name != NULL; name = name->chain)
+            visit(name);
+}
+
+struct node *node_at(struct text path)
+{
+    struct node *node = &root;
+    const char *at = path.data, *end = path.data + path.size;
+    while (node != NULL && at < end) {
+        const char *slash = memchr(at, '/', (size_t)(end - at));
+        struct text part = {at, (size_t)((slash != NULL ? slash : end) - at)};
+        at += part.size + (slash != NULL);
+        if (part.size == 0)
+            continue;
+        struct name *name = name_find(node, part);
+        node = name != NULL ? name->node : NULL;
+    }
+    return node;
+}
+
+struct node *node_ghost(int is_folder)
+{
+    static uint64_t number = UINT64_C(1) << 62;
+    struct attr attr = {.ino = ++number, .mode = is_folder ? S_IFDIR | 0755 : S_IFREG | 0644, .nlink = 1};
+    struct node *node = node_new(&attr);
+    if (node != NULL) {
+        node->ghost = 1;
+        node->lookups = 1;
+    }
+    return node;
 }

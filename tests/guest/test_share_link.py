@@ -26,6 +26,7 @@ def test_a_lost_connection_and_the_next(share: Mount) -> None:
     file = (share.path / "d" / "f").open("w")
     file.write("before")
     file.flush()
+    os.fsync(file.fileno())
     share.lose()
     begun = time.monotonic()
     with pytest.raises(OSError, match="Input/output"):
@@ -114,7 +115,7 @@ def test_a_server_that_never_answers(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="Input/output"):
             os.listdir(mount.path)
         asked = end.makefile("rb").read()
-        assert asked.count(b"ping@wherry") == 1 and asked.count(b"list@wherry") == 1
+        assert asked.count(b"ping@wherry") == 1
         mount.serve()
         wait_for(lambda: answers(mount.path))
 
@@ -200,23 +201,21 @@ class Liar:
 
 def test_a_server_that_says_anything(tmp_path: Path) -> None:
     script = """
-    for i in 1 2 3; do
-        ls -la . a; cat a b; echo x >a; echo y >>c; mkdir d; mv a b; ln a l; ln -s a s; readlink s; rm a; rmdir d; df .
-        chmod 600 a; truncate -s 5 a; dd if=/dev/zero of=z bs=300k count=3; find . -maxdepth 2; touch a; cp a q
+    p="$1"
+    while :; do
+        ls -la "$p" "$p/a"; cat "$p/a" "$p/b"; echo x >"$p/a"; echo y >>"$p/c"; mkdir "$p/d"; mv "$p/a" "$p/b"; ln "$p/a" "$p/l"
+        ln -s a "$p/s"; readlink "$p/s"; rm "$p/a"; rmdir "$p/d"; df "$p"; chmod 600 "$p/a"; truncate -s 5 "$p/a"; touch "$p/a"
+        dd if=/dev/zero of="$p/z" bs=300k count=3; find "$p" -maxdepth 2; cp "$p/a" "$p/q"
     done"""
     with mounted(tmp_path, *CHECKED, serve=False) as mount:
         chance = random.Random(20)
-        for _ in range(60):
-            try:
-                liar = Liar(mount.socket, chance)
-            except (AssertionError, ConnectionError):
-                continue
+        command = ["sh", "-c", script, "sh"]
+        for _ in range(20):
+            liar = Liar(mount.socket, chance)
             # Lies that keep a reader busy for ever are no crash: it is ended, and the next server is a good one.
-            with subprocess.Popen(
-                ["sh", "-c", script], cwd=mount.path, stdout=-3, stderr=-3, start_new_session=True
-            ) as process:
+            with subprocess.Popen([*command, mount.path], stdout=-3, stderr=-3, start_new_session=True) as process:
                 try:
-                    liar.thread.join(1.5)
+                    liar.thread.join(1)
                 finally:
                     os.killpg(process.pid, 9)
                     liar.end.shutdown(socket.SHUT_RDWR)
