@@ -115,6 +115,10 @@ struct node {
     struct node *chain; /* of the same hash of ino */
     struct attr attr; /* as last told */
     uint64_t version; /* of its last change by the guest */
+    uint64_t acked; /* changes when the last write was acknowledged */
+    long long owner_at; /* when mode and owner were told, 0: they are being changed */
+    long long complete_until; /* of a folder: all its names are known till then */
+    unsigned dropped; /* of a folder: counts names that the kernel has forgotten */
     struct handle *handles;
     size_t unacked, unacked_count; /* writes that have been answered or sent, and not acknowledged */
     struct held_list held; /* until they are */
@@ -317,6 +321,7 @@ struct handle {
     size_t size;
     char bytes[LONGEST_HANDLE];
     unsigned flags; /* as opened */
+    unsigned unacked_count;
     int error; /* of a write that was answered before it was done */
     int written;
     unsigned char *data; /* the whole file, as it came with its open */
@@ -335,6 +340,8 @@ int name_at(const void *body, size_t size, size_t offset, struct text *name);
 void attr_of(struct answer *answer, struct attr *attr);
 struct op *op_named(const struct fuse_in_header *in, const void *body, size_t size, size_t offset);
 int path_for(struct op *op, struct node *node, struct text name, char *room, struct text *path);
+/* The handle by which all writes go that are not done yet: what is asked by it comes behind them. */
+struct handle *writing_handle(struct node *node);
 /* Writes of it are not done yet: what came is kept until they are. */
 int wait_for_writes(struct node *node, const struct fuse_in_header *in);
 

@@ -33,6 +33,10 @@ struct listing {
     struct page *pages; /* ascending */
     uint64_t end; /* index behind the last page */
     int started, asking, complete, told, error;
+    long long began; /* when it was asked for */
+    unsigned dropped; /* of the folder, then */
+    uint64_t version;
+    uint64_t told_nodes, told_watched; /* entries that have become nodes */
     unsigned generation; /* counts rewinds */
     size_t size;
     char handle[LONGEST_HANDLE];
@@ -72,6 +76,7 @@ static void rewind_listing(struct listing *listing)
     close_handle(listing->epoch, (struct text){listing->handle, listing->size});
     listing->size = 0;
     listing->end = DOTS;
+    listing->told_nodes = listing->told_watched = 0;
     listing->started = listing->asking = listing->complete = listing->told = listing->error = 0;
     listing->generation++;
 }
@@ -238,6 +243,11 @@ static void ask_page(struct listing *listing, const struct fuse_in_header *in)
     listing->refs++;
     op->flags = listing->generation;
     op->version = changes;
+    if (!listing->started) {
+        listing->began = now_ms();
+        listing->dropped = listing->node->dropped;
+        listing->version = changes;
+    }
     put_text(out, path);
     put_text(out, (struct text){listing->handle, listing->size});
     put_u32(out, PAGE_BYTES);
@@ -264,7 +274,10 @@ static int still_so(const struct filling *filling, const struct page *page, cons
     struct name *known = name_find(folder, entry->name);
     if (folder->version > page->version || good_for(&entry->attr) <= 0)
         return 0;
-    return known == NULL || (known->node->version <= page->version && known->node->unacked_count == 0);
+    if (known == NULL)
+        return 1;
+    const struct node *node = known->node;
+    return node->version <= page->version && node->acked <= page->version && node->unacked_count == 0;
 }
 
 static void tell_node(struct filling *filling, const struct page *page, const struct entry *entry, struct fuse_entry_out *out)
@@ -275,7 +288,10 @@ static void tell_node(struct filling *filling, const struct page *page, const st
     if (node == NULL)
         return;
     fill_entry(out, node, filling->listing->node, entry->name);
+    node->owner_at = entry->attr.at;
     node->lookups++;
+    filling->listing->told_nodes++;
+    filling->listing->told_watched += entry->attr.watched != 0;
 }
 
 /* 0: no room. */
@@ -330,6 +346,17 @@ static void forget_told(const struct filling *filling)
     }
 }
 
+/* The kernel knows all that is in it: other names need not be asked for. */
+static void folder_complete(const struct listing *listing)
+{
+    uint64_t entries = listing->end - DOTS;
+    const struct node *node = listing->node;
+    if (listing->told_nodes != entries || listing->dropped != node->dropped || node->version > listing->version)
+        return;
+    int watched = entries > 0 && listing->told_watched == entries && may_expire;
+    listing->node->complete_until = listing->began + (watched ? GOOD_WATCHED_MS : GOOD_MS);
+}
+
 static void fill_and_answer(struct filling *filling, uint64_t index)
 {
     struct listing *listing = filling->listing;
@@ -341,6 +368,8 @@ static void fill_and_answer(struct filling *filling, uint64_t index)
         for (; room && index < page->first + page->count; index += room ? 1 : 0)
             room = tell(filling, page, &page->entries[index - page->first], index);
     listing->told = 1;
+    if (listing->complete && index >= listing->end)
+        folder_complete(listing);
     if (answer_data(filling->in, filling->data, filling->size) != 0)
         forget_told(filling);
 }

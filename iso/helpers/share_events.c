@@ -42,6 +42,8 @@ static void doubt_attributes(struct node *node, int offset)
 {
     notice_inode(node, offset);
     node->told_watched = 0;
+    node->complete_until = 0;
+    node->owner_at = 0;
     if (offset == AND_PAGES)
         node->pages_known = 0;
     attr_spoil(node);

@@ -108,6 +108,14 @@ static struct handle *handle_new(struct node *node, struct text bytes, unsigned 
     return handle;
 }
 
+struct handle *writing_handle(struct node *node)
+{
+    for (struct handle *handle = node->handles; handle != NULL && node->unacked_count > 0; handle = handle->next)
+        if (handle->unacked_count == node->unacked_count && !handle_lost(handle) && node->held.first == NULL)
+            return handle;
+    return NULL;
+}
+
 int wait_for_writes(struct node *node, const struct fuse_in_header *in)
 {
     if (node->unacked_count == 0)
@@ -415,7 +423,8 @@ static void wrote(struct op *op, struct answer *answer)
         error = -EIO;
     node->unacked -= op->size;
     node->unacked_count--;
-    attr_spoil(node); /* what was asked meanwhile may have seen it, or not */
+    op->handle->unacked_count--;
+    node->acked = ++changes; /* a list that was asked for before may have seen it, or not */
     if (op->flags) {
         struct fuse_write_out out = {.size = op->size};
         (void)(error != 0 ? answer_error(&op->in, error) : answer_data(&op->in, &out, sizeof out));
@@ -440,6 +449,7 @@ static void send_write(struct op *op, const void *data)
     put_text(out, (struct text){data, op->size});
     node->unacked += op->size;
     node->unacked_count++;
+    op->handle->unacked_count++;
     node->pages_known = 0;
     attr_spoil(node);
     uint64_t end = op->handle->flags & O_APPEND ? node->attr.size + op->size : op->offset + op->size;

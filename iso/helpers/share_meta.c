@@ -58,8 +58,9 @@ int attr_take(struct node *node, const struct attr *attr, const struct op *op)
     if (((node->attr.mode ^ attr->mode) & S_IFMT) != 0 || (node != &root && node->attr.ino != attr->ino))
         return 0;
     node->attr = *attr;
+    node->owner_at = attr->at;
     if (node->version > op->version)
-        node->attr.at = 0; /* it was changed meanwhile: not to be believed for long */
+        node->attr.at = node->owner_at = 0; /* it was changed meanwhile: not to be believed for long */
     if (op->stale)
         node->attr.watched = 0;
     return 1;
@@ -127,9 +128,14 @@ void on_lookup(const struct fuse_in_header *in, const void *body, size_t size)
     char room[LONGEST_PATH];
     struct text path, bytes;
     if (name_at(body, size, 0, &bytes) == 0) {
-        struct name *known = name_find(node_of(in->nodeid), bytes);
+        struct node *parent = node_of(in->nodeid);
+        struct name *known = name_find(parent, bytes);
         if (known != NULL && wait_for_writes(known->node, in))
             return;
+        if (known == NULL && parent->complete_until > now_ms()) {
+            (void)answer_error(in, -ENOENT);
+            return;
+        }
     }
     struct op *op = op_named(in, body, size, 0);
     if (op == NULL || path_for(op, op->node, op_name(op), room, &path) != 0)
@@ -295,6 +301,9 @@ static void finish_change(struct op *op)
         if (op->in.opcode == FUSE_LINK && op->node2->attr.ino == op->attr.ino)
             (void)node_add_name(op->node2, op->node, op_name(op));
         answer_entry(op, &op->attr);
+        struct name *made = op->in.opcode == FUSE_MKDIR ? name_find(op->node, op_name(op)) : NULL;
+        if (made != NULL && S_ISDIR(made->node->attr.mode))
+            made->node->complete_until = op->attr.at + GOOD_MS; /* nothing is in it */
     } else
         (void)answer_error(&op->in, op->error);
     op_free(op);
@@ -400,16 +409,22 @@ void on_link(const struct fuse_in_header *in, const void *body, size_t size)
 
 /* ---- changing ---- */
 
-void on_setattr(const struct fuse_in_header *in, const void *body, size_t size)
+/* A chown or chmod to what is there already, as tar does with each file, need not be asked for. */
+static int changes_nothing(const struct node *node, const struct fuse_setattr_in *wanted)
 {
-    const struct fuse_setattr_in *wanted = body;
-    struct node *node = node_of(in->nodeid);
-    char room[LONGEST_PATH];
-    int error = 0;
-    (void)size;
-    if (wait_for_writes(node, in))
-        return;
-    struct change change = {
+    const struct attr *attr = &node->attr;
+    unsigned what = wanted->valid & ~(unsigned)(FATTR_FH | FATTR_CTIME | FATTR_LOCKOWNER);
+    if (what == 0 || (what & ~(unsigned)(FATTR_MODE | FATTR_UID | FATTR_GID)) != 0)
+        return 0;
+    if (node->owner_at == 0 || now_ms() - node->owner_at > GOOD_MS || node->names == NULL || attr->mode & (S_ISUID | S_ISGID))
+        return 0;
+    return (!(what & FATTR_MODE) || (wanted->mode & 07777) == (attr->mode & 07777)) && (!(what & FATTR_UID) || wanted->uid == attr->uid) &&
+           (!(what & FATTR_GID) || wanted->gid == attr->gid);
+}
+
+static struct change change_of(const struct fuse_setattr_in *wanted)
+{
+    return (struct change){
         .valid = wanted->valid & (FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME | FATTR_ATIME_NOW |
                                   FATTR_MTIME_NOW),
         .size = wanted->size,
@@ -421,25 +436,59 @@ void on_setattr(const struct fuse_in_header *in, const void *body, size_t size)
         .atime_ns = wanted->atimensec,
         .mtime_ns = wanted->mtimensec,
     };
-    struct handle *handle = wanted->valid & FATTR_FH ? (struct handle *)(uintptr_t)wanted->fh : NULL;
-    struct text path = node_path(node, no_name, room, &error);
-    if (handle != NULL && handle_lost(handle))
-        handle = NULL;
-    if (handle == NULL && error != 0)
+}
+
+/* By which open file it is to be changed, if by any; the path is tried when that is NULL. Answers when it cannot be. */
+static int handle_for_change(const struct fuse_in_header *in, const struct fuse_setattr_in *wanted, int nameless, struct handle **found)
+{
+    struct node *node = node_of(in->nodeid);
+    struct handle *handle = writing_handle(node);
+    if (handle == NULL && wanted->valid & FATTR_FH) {
+        handle = (struct handle *)(uintptr_t)wanted->fh;
+        if (handle_lost(handle)) {
+            (void)answer_error(in, -EIO);
+            return -1;
+        }
+    }
+    if (handle == NULL && nameless)
         handle = any_handle(node);
-    if (wanted->valid & FATTR_FH && handle == NULL)
-        error = -EIO;
-    if (handle == NULL && error != 0) {
+    if (handle == NULL && nameless) {
+        (void)answer_error(in, -ESTALE);
+        return -1;
+    }
+    *found = handle;
+    return 0;
+}
+
+void on_setattr(const struct fuse_in_header *in, const void *body, size_t size)
+{
+    const struct fuse_setattr_in *wanted = body;
+    struct node *node = node_of(in->nodeid);
+    struct handle *handle;
+    char room[LONGEST_PATH];
+    int error;
+    (void)size;
+    if (changes_nothing(node, wanted)) {
+        answer_attr(in, node);
+        return;
+    }
+    if (writing_handle(node) == NULL && wait_for_writes(node, in))
+        return;
+    struct text path = node_path(node, no_name, room, &error);
+    if (error == -ENAMETOOLONG) {
         (void)answer_error(in, error);
         return;
     }
+    if (handle_for_change(in, wanted, error != 0, &handle) != 0)
+        return;
+    struct change change = change_of(wanted);
     struct op *op = op_new(in, node);
     if (op == NULL)
         return;
     /* Only SETSTAT, which follows links, changes sizes; but what has one to change is no link. */
-    struct out *out = handle != NULL                 ? link_ask(SFTP_FSETSTAT)
-                      : change.valid & FATTR_SIZE    ? link_ask(SFTP_SETSTAT)
-                                                     : link_ask_extended("lsetstat@openssh.com");
+    struct out *out = handle != NULL              ? link_ask(SFTP_FSETSTAT)
+                      : change.valid & FATTR_SIZE ? link_ask(SFTP_SETSTAT)
+                                                  : link_ask_extended("lsetstat@openssh.com");
     if (out == NULL) {
         op_fail(op, -EIO);
         return;
@@ -447,7 +496,10 @@ void on_setattr(const struct fuse_in_header *in, const void *body, size_t size)
     struct text object = handle != NULL ? (struct text){handle->bytes, handle->size} : path;
     put_text(out, object);
     put_change(out, &change);
+    node->owner_at = 0;
     attr_spoil(node);
+    if (change.valid & FATTR_SIZE)
+        node->pages_known = 0;
     send_change(op, handle != NULL ? SFTP_FSTAT : SFTP_LSTAT, object);
 }
 

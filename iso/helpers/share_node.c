@@ -129,8 +129,11 @@ static void node_free(struct node *node)
     *at = node->chain;
     inode_count--;
     node->refs++; /* not again from below */
-    while (node->names != NULL)
+    while (node->names != NULL) {
+        node->names->parent->complete_until = 0; /* it has not gone, we only do not know it any more */
+        node->names->parent->dropped++;
         name_drop(node->names);
+    }
     free(node);
 }
 
@@ -165,7 +168,7 @@ int node_add_name(struct node *node, struct node *parent, struct text bytes)
     name->size = bytes.size;
     memcpy(name->bytes, bytes.data, bytes.size);
     struct name **at = name_place(parent, bytes);
-    if (*at != NULL) { /* the node may have only this one */
+    if (*at != NULL) { /* the node there may have only this one */
         struct node *before = (*at)->node;
         node_ref(before);
         name_drop(*at);
@@ -206,8 +209,10 @@ void name_move(struct node *parent, struct text bytes, struct node *new_parent, 
     if (name != NULL && there != NULL && name->node == there->node)
         return; /* two names of one file: rename(2) does nothing */
     name_remove(new_parent, new_bytes);
-    if (name == NULL)
+    if (name == NULL) {
+        new_parent->complete_until = 0;
         return;
+    }
     struct node *node = name->node;
     long long told_ms = name->told_ms;
     node_ref(node);

@@ -107,6 +107,7 @@ static void doubt_node(struct node *node)
     if (node->told_watched)
         notice_inode(node, ONLY_ATTRIBUTES);
     node->told_watched = 0;
+    node->complete_until = 0;
     attr_spoil(node);
 }
 

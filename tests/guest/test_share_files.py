@@ -266,3 +266,15 @@ def test_a_read_only_share_and_aliases(tmp_path: Path) -> None:
             assert (place / "f").read_text() == "x"
             with pytest.raises(OSError, match="Read-only"):
                 (place / "g").touch()
+
+
+def test_what_the_kernel_has_forgotten_is_still_there(share: Mount) -> None:
+    """A folder that is known to be complete is not, once the kernel lets go of names."""
+    (share.path / "d").mkdir()
+    for number in range(50):
+        (share.path / "d" / str(number)).write_text("x")
+    os.listdir(share.path / "d")
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+    assert all((share.path / "d" / str(number)).exists() for number in range(50))
+    os.rename(share.path / "d" / "1", share.path / "d" / "moved")
+    assert (share.path / "d" / "moved").exists() and not (share.path / "d" / "1").exists()
