@@ -96,6 +96,13 @@ static void mark_mounted(const char *mark)
     close(fd);
 }
 
+/* Milliseconds until something is due; -1: nothing is. */
+static int time_left(void)
+{
+    int one = ahead_clock(), two = link_clock();
+    return one < 0 || (two >= 0 && two < one) ? two : one;
+}
+
 int main(int argc, char **argv)
 {
     char folder[256], socket[256], mark[256], mark_name[64];
@@ -129,7 +136,7 @@ int main(int argc, char **argv)
     mark_mounted(mark);
     for (;;) {
         struct epoll_event events[16];
-        int count = epoll_wait(loop, events, 16, link_clock());
+        int count = epoll_wait(loop, events, 16, time_left());
         for (int i = 0; i < count; i++) {
             int fd = events[i].data.fd;
             if (fd == signals)

@@ -101,7 +101,7 @@ struct name {
     struct node *parent, *node;
     struct name *next; /* of the same node */
     struct name *chain; /* of the same hash */
-    struct name *sibling, **sibling_at; /* of the same folder */
+    struct name *sibling, *sibling_before; /* of the same folder, told earlier and later */
     long long told_ms; /* how long the kernel may believe it, as last told; more than GOOD_MS: a watched one */
     size_t size;
     char bytes[];
@@ -123,6 +123,11 @@ struct node {
     size_t unacked, unacked_count; /* writes that have been answered or sent, and not acknowledged */
     struct held_list held; /* until they are */
     int told_watched; /* the kernel believes its attributes for long */
+    struct handle *ahead; /* opened before anybody asked, with its content */
+    int ahead_asked;
+    struct held_list ahead_held; /* until it has come */
+    const struct node *last_opened; /* of a folder: only to compare with */
+    unsigned run; /* of a folder: how many have been opened one after another as they were listed */
     int ghost; /* only for a replay: no file of the server */
     int folder_pending; /* a replay that tells its watchers is on its way */
     struct attr pages; /* what the kernel's pages of it show */
@@ -328,7 +333,34 @@ struct handle {
     size_t data_size;
     long long data_at;
     uint64_t data_version;
+    struct attr attr; /* what the data belongs to */
+    unsigned place; /* in the list of those */
 };
+
+/* What open@wherry has told. */
+struct opened {
+    struct text handle, data;
+    struct attr attr;
+    int whole;
+};
+
+/* 0, or the error; what does not parse is marked bad. */
+int read_opened(struct op *op, struct answer *answer, struct opened *opened);
+struct handle *handle_new(struct node *node, struct text bytes, unsigned flags);
+int data_good(const struct handle *handle);
+void keep_data(struct handle *handle, const struct opened *opened);
+void close_at_server(struct text bytes);
+struct fuse_open_out open_out(struct handle *handle, const struct attr *attr);
+/* ---- share_ahead.c: small files that will be opened next ---- */
+
+/* Answers a request to open the node for reading, or keeps it until it can be; 0: the server has to be asked. */
+int ahead_open(struct node *node, const struct fuse_in_header *in);
+/* The node has been opened for reading. */
+void ahead_opened(struct node *node);
+/* Nobody may find it open who wants to remove it. */
+void ahead_drop(struct node *node);
+/* As link_clock. */
+int ahead_clock(void);
 
 /* A handle by which the node can be asked for, or NULL. */
 struct handle *any_handle(struct node *node);

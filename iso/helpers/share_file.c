@@ -65,7 +65,7 @@ static void ignored(struct op *op, struct answer *answer)
 }
 
 /* Nobody waits for the answer, and it goes with what is sent next. */
-static void close_at_server(struct text bytes)
+void close_at_server(struct text bytes)
 {
     struct out *out = link_ask(SFTP_CLOSE);
     if (out == NULL)
@@ -89,7 +89,7 @@ void handle_unref(struct handle *handle)
     free(handle);
 }
 
-static struct handle *handle_new(struct node *node, struct text bytes, unsigned flags)
+struct handle *handle_new(struct node *node, struct text bytes, unsigned flags)
 {
     struct handle *handle = calloc(1, sizeof *handle);
     if (handle == NULL) {
@@ -160,14 +160,7 @@ static void ask_open(struct op *op, struct text name, uint32_t flags, int makes,
     link_send(op, then, URGENT);
 }
 
-struct opened {
-    struct text handle, data;
-    struct attr attr;
-    int whole;
-};
-
-/* 0, or the error; what does not parse is marked bad. */
-static int read_opened(struct op *op, struct answer *answer, struct opened *opened)
+int read_opened(struct op *op, struct answer *answer, struct opened *opened)
 {
     if (answer->error != 0)
         return answer->error;
@@ -183,7 +176,7 @@ static int read_opened(struct op *op, struct answer *answer, struct opened *open
     return answer->body.bad ? -EIO : 0;
 }
 
-static void keep_data(struct handle *handle, const struct opened *opened)
+void keep_data(struct handle *handle, const struct opened *opened)
 {
     if (!opened->whole || kept + opened->data.size > MOST_KEPT)
         return;
@@ -193,6 +186,7 @@ static void keep_data(struct handle *handle, const struct opened *opened)
     memcpy(handle->data, opened->data.data, opened->data.size);
     handle->data_size = opened->data.size;
     handle->data_at = now_ms();
+    handle->attr = opened->attr;
     handle->data_version = handle->node->version;
     kept += handle->data_size;
 }
@@ -214,7 +208,7 @@ static int pages_good(struct node *node, const struct attr *attr, uint32_t flags
     return good;
 }
 
-static struct fuse_open_out open_out(struct handle *handle, const struct attr *attr)
+struct fuse_open_out open_out(struct handle *handle, const struct attr *attr)
 {
     struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)handle};
     if (pages_good(handle->node, attr, handle->flags))
@@ -259,6 +253,12 @@ void on_open(const struct fuse_in_header *in, const void *body, size_t size)
     (void)size;
     if (wait_for_writes(node, in))
         return;
+    if ((wanted->flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY) {
+        int answered_now = ahead_open(node, in);
+        ahead_opened(node);
+        if (answered_now)
+            return;
+    }
     struct op *op = op_new(in, node);
     if (op == NULL)
         return;
@@ -375,11 +375,19 @@ static void ask_read(struct op *op)
     link_send(op, got_data, URGENT);
 }
 
+/* What is known of the file since does not contradict what came with its open. */
+int data_good(const struct handle *handle)
+{
+    const struct node *node = handle->node;
+    return handle->data_version == node->version && now_ms() - handle->data_at <= GOOD_MS &&
+           (node->attr.at == 0 || attr_same_content(&node->attr, &handle->attr));
+}
+
 static int answer_from_data(const struct fuse_in_header *in, struct handle *handle, uint64_t offset, size_t size)
 {
     if (handle->data == NULL)
         return 0;
-    if (handle->data_version != handle->node->version || now_ms() - handle->data_at > GOOD_MS) {
+    if (!data_good(handle)) {
         drop_data(handle);
         return 0;
     }

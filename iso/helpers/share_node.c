@@ -114,9 +114,9 @@ static void name_drop(struct name *name)
     for (at = &name->node->names; *at != name; at = &(*at)->next)
         ;
     *at = name->next;
-    *name->sibling_at = name->sibling;
+    *(name->sibling_before != NULL ? &name->sibling_before->sibling : &parent->children) = name->sibling;
     if (name->sibling != NULL)
-        name->sibling->sibling_at = name->sibling_at;
+        name->sibling->sibling_before = name->sibling_before;
     free(name);
     node_unref(parent);
 }
@@ -181,9 +181,9 @@ int node_add_name(struct node *node, struct node *parent, struct text bytes)
     name->next = node->names;
     node->names = name;
     name->sibling = parent->children;
-    name->sibling_at = &parent->children;
+    name->sibling_before = NULL;
     if (name->sibling != NULL)
-        name->sibling->sibling_at = &name->sibling;
+        name->sibling->sibling_before = name;
     parent->children = name;
     node_ref(parent);
     return 0;
