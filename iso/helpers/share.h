@@ -112,6 +112,9 @@ struct node {
     unsigned refs; /* names below, handles, requests under way */
     struct name *names; /* none: it was deleted, or replaced */
     struct name *children;
+    struct node *was_in; /* of a file that has lost its last name: referenced */
+    char *was; /* and that name */
+    size_t was_size;
     struct node *chain; /* of the same hash of ino */
     struct attr attr; /* as last told */
     uint64_t version; /* of its last change by the guest */
@@ -151,6 +154,10 @@ void name_remove(struct node *parent, struct text name);
 void name_move(struct node *parent, struct text name, struct node *new_parent, struct text new_name);
 /* The path of it, or of NAME in it, in a buffer of LONGEST_PATH; its size, or a negative error: it has no name, or too long a one. */
 struct text node_path(struct node *node, struct text name, char *buffer, int *error);
+/* The same of a file that has no name any more: its last one. */
+struct text node_last_path(struct node *node, char *buffer, int *error);
+/* The node stands for another file by now. */
+void node_becomes(struct node *node, const struct attr *attr);
 void attr_spoil(struct node *node);
 int attr_same_content(const struct attr *one, const struct attr *other);
 void each_node(void (*visit)(struct node *node));

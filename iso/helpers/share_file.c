@@ -13,6 +13,7 @@ enum { PF_READ = 1, PF_WRITE = 2, PF_APPEND = 4, PF_CREAT = 8, PF_TRUNC = 16, PF
 /* Writes of a file that are answered before they are done; what comes then waits for its own acknowledgement. */
 #define MOST_UNACKED (4u << 20)
 #define MOST_UNACKED_COUNT 256
+#define MOST_UNACKED_OF_ALL (32u << 20)
 /* Contents of small files that are kept for their reader, of all files. */
 #define MOST_KEPT (32u << 20)
 /* A file that was changed this short a time ago may change again without a new time. */
@@ -20,6 +21,7 @@ enum { PF_READ = 1, PF_WRITE = 2, PF_APPEND = 4, PF_CREAT = 8, PF_TRUNC = 16, PF
 #define O_ANY_SYNC (O_SYNC | O_DSYNC)
 
 static size_t kept;
+static size_t all_unacked;
 
 static struct handle *handle_of(uint64_t fh)
 {
@@ -139,9 +141,12 @@ static uint32_t pflags_of(uint32_t flags)
 static void ask_open(struct op *op, struct text name, uint32_t flags, int makes, uint32_t mode, answered *then)
 {
     char room[LONGEST_PATH];
-    struct text path;
-    if (path_for(op, op->node, name, room, &path) != 0)
+    int error;
+    struct text path = name.size > 0 ? node_path(op->node, name, room, &error) : node_last_path(op->node, room, &error);
+    if (error != 0) {
+        op_fail(op, error);
         return;
+    }
     struct out *out = link_ask_extended("open@wherry");
     if (out == NULL) {
         op_fail(op, -EIO);
@@ -430,6 +435,7 @@ static void wrote(struct op *op, struct answer *answer)
     if (answer->body.bad && error == 0)
         error = -EIO;
     node->unacked -= op->size;
+    all_unacked -= op->size;
     node->unacked_count--;
     op->handle->unacked_count--;
     node->acked = ++changes; /* a list that was asked for before may have seen it, or not */
@@ -456,6 +462,7 @@ static void send_write(struct op *op, const void *data)
     put_u64(out, op->offset);
     put_text(out, (struct text){data, op->size});
     node->unacked += op->size;
+    all_unacked += op->size;
     node->unacked_count++;
     op->handle->unacked_count++;
     node->pages_known = 0;
@@ -545,7 +552,8 @@ void on_write(const struct fuse_in_header *in, const void *body, size_t size)
     }
     op->handle = handle;
     handle->refs++;
-    op->flags = node->unacked + op->size > MOST_UNACKED || node->unacked_count >= MOST_UNACKED_COUNT ||
+    op->flags = node->unacked + op->size > MOST_UNACKED || all_unacked + op->size > MOST_UNACKED_OF_ALL ||
+                 node->unacked_count >= MOST_UNACKED_COUNT ||
                 (wanted->flags & O_ANY_SYNC) != 0 || (handle->flags & O_ANY_SYNC) != 0;
     send_write(op, data);
 }

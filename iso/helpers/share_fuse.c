@@ -1,4 +1,5 @@
 /* The kernel's side: its requests are read in rounds, given to those who know about them, kept when they have to wait. */
+#define _GNU_SOURCE /* statx */
 #include "lib.h"
 #include "share.h"
 
@@ -15,7 +16,8 @@
 
 #define MOST_IN_ROUND 128
 #define MESSAGE_ROOM (LONGEST_DATA + 8192u)
-#define READ_AHEAD (4u << 20)
+#define READ_AHEAD (2u << 20)
+#define READ_AHEAD_KB "2048"
 #define MOST_BACKGROUND 64
 
 int fuse_fd = -1;
@@ -451,6 +453,22 @@ void fuse_on_requests(void)
     }
 }
 
+/* The kernel reads ahead 128 KB of a file system that it has just met, whatever INIT says: too little for so long a way. */
+static void set_read_ahead(int own)
+{
+    char place[64];
+    struct statx found;
+    /* Not one that asks the file system: nobody answers yet. */
+    if (own < 0 || statx(own, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &found) != 0)
+        return;
+    snprintf(place, sizeof place, "/sys/class/bdi/%u:%u/read_ahead_kb", found.stx_dev_major, found.stx_dev_minor);
+    int fd = open(place, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, READ_AHEAD_KB, strlen(READ_AHEAD_KB));
+    close(fd);
+}
+
 /* A mount that only we have: whoever watches a read-only share is told of changes too, and nothing that is mounted is met. */
 static int own_root(const char *path)
 {
@@ -469,6 +487,7 @@ int fuse_mount_at(const char *id, const char *path, int read_only)
     if (mount(source, path, "fuse.wherry", MS_NOSUID | MS_NODEV, options) != 0)
         die(1, "share: mount %s: %s", path, strerror(errno));
     int own = own_root(path);
+    set_read_ahead(own);
     if (read_only && mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) != 0) {
         int error = errno;
         (void)umount2(path, MNT_DETACH);

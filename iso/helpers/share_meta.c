@@ -55,8 +55,14 @@ void attr_of(struct answer *answer, struct attr *attr)
 int attr_take(struct node *node, const struct attr *attr, const struct op *op)
 {
     /* The kernel gives up for ever what is of another kind at once. The root may become another folder. */
-    if (((node->attr.mode ^ attr->mode) & S_IFMT) != 0 || (node != &root && node->attr.ino != attr->ino))
+    if (((node->attr.mode ^ attr->mode) & S_IFMT) != 0)
         return 0;
+    /* A file alone that a container has bound, and that was replaced: it is what has its name now. */
+    if (node != &root && node->attr.ino != attr->ino) {
+        if (node->names != NULL || node->was == NULL)
+            return 0;
+        node_becomes(node, attr);
+    }
     node->attr = *attr;
     node->owner_at = attr->at;
     if (node->version > op->version)
@@ -162,6 +168,11 @@ static void answer_nameless(const struct fuse_in_header *in, struct node *node)
 static void got_attr(struct op *op, struct answer *answer)
 {
     struct attr attr;
+    if (answer->error == -ENOENT && op->node->names == NULL) {
+        answer_nameless(&op->in, op->node);
+        op_free(op);
+        return;
+    }
     if (answer->error == 0)
         attr_of(answer, &attr);
     if (answer->error != 0 || answer->body.bad) {
@@ -181,12 +192,15 @@ static int ask_attr(struct op *op, answered *then)
     char room[LONGEST_PATH];
     int error;
     struct handle *handle = any_handle(op->node);
-    struct text path = node_path(op->node, no_name, room, &error);
     struct out *out = NULL;
-    if (error == 0 && (out = link_ask(SFTP_LSTAT)) != NULL)
-        put_text(out, path);
-    else if (error == -ESTALE && handle != NULL && (out = link_ask(SFTP_FSTAT)) != NULL)
-        put_text(out, (struct text){handle->bytes, handle->size});
+    if (op->node->names == NULL && op->node != &root && handle != NULL) {
+        if ((out = link_ask(SFTP_FSTAT)) != NULL)
+            put_text(out, (struct text){handle->bytes, handle->size});
+    } else {
+        struct text path = node_last_path(op->node, room, &error);
+        if (error == 0 && (out = link_ask(SFTP_LSTAT)) != NULL)
+            put_text(out, path);
+    }
     if (out != NULL)
         link_send(op, then, URGENT);
     return out != NULL;
@@ -201,10 +215,6 @@ void on_getattr(const struct fuse_in_header *in, const void *body, size_t size)
         return;
     if (good_for(&node->attr) > 0) {
         answer_attr(in, node);
-        return;
-    }
-    if (node != &root && node->names == NULL && any_handle(node) == NULL) {
-        answer_nameless(in, node);
         return;
     }
     struct op *op = op_new(in, node);

@@ -105,9 +105,31 @@ void node_ref(struct node *node)
     node->refs++;
 }
 
+static void forget_last(struct node *node)
+{
+    struct node *parent = node->was_in;
+    free(node->was);
+    node->was = NULL;
+    node->was_in = NULL;
+    if (parent != NULL)
+        node_unref(parent);
+}
+
+static void keep_last(struct node *node, const struct name *name)
+{
+    if (!S_ISREG(node->attr.mode) || node->lookups == 0 || (node->was = malloc(name->size)) == NULL)
+        return;
+    memcpy(node->was, name->bytes, name->size);
+    node->was_size = name->size;
+    node->was_in = name->parent;
+    node_ref(name->parent);
+}
+
 static void name_drop(struct name *name)
 {
     struct node *parent = name->parent;
+    if (name->node->names == name && name->next == NULL)
+        keep_last(name->node, name);
     struct name **at = name_place(parent, text_of_name(name));
     *at = name->chain;
     name_count--;
@@ -134,6 +156,7 @@ static void node_free(struct node *node)
         node->names->parent->dropped++;
         name_drop(node->names);
     }
+    forget_last(node);
     free(node);
 }
 
@@ -162,6 +185,7 @@ int node_add_name(struct node *node, struct node *parent, struct text bytes)
         free(name);
         return -ENOMEM;
     }
+    forget_last(node);
     name->node = node;
     name->parent = parent;
     name->told_ms = 0;
@@ -311,6 +335,26 @@ struct text node_path(struct node *node, struct text name, char *buffer, int *er
     if (at == LONGEST_PATH)
         buffer[--at] = '/';
     return (struct text){buffer + at, LONGEST_PATH - at};
+}
+
+struct text node_last_path(struct node *node, char *buffer, int *error)
+{
+    if (node->names == NULL && node->was != NULL)
+        return node_path(node->was_in, (struct text){node->was, node->was_size}, buffer, error);
+    return node_path(node, (struct text){"", 0}, buffer, error);
+}
+
+void node_becomes(struct node *node, const struct attr *attr)
+{
+    struct node **at = &inodes[mix(node->attr.ino) % inode_buckets];
+    while (*at != node)
+        at = &(*at)->chain;
+    *at = node->chain;
+    node->attr = *attr;
+    node->pages_known = 0;
+    at = &inodes[mix(attr->ino) % inode_buckets];
+    node->chain = *at;
+    *at = node;
 }
 
 void attr_spoil(struct node *node)

@@ -278,3 +278,32 @@ def test_what_the_kernel_has_forgotten_is_still_there(share: Mount) -> None:
     assert all((share.path / "d" / str(number)).exists() for number in range(50))
     os.rename(share.path / "d" / "1", share.path / "d" / "moved")
     assert (share.path / "d" / "moved").exists() and not (share.path / "d" / "1").exists()
+
+
+def test_a_file_alone_that_is_bound_and_replaced(share: Mount, tmp_path: Path) -> None:
+    """As -v FILE:FILE of a container: it shows what has the file's name."""
+    bound = tmp_path / "bound"
+    bound.touch()
+    (share.host / "f").write_text("one")
+    subprocess.run(["mount", "--bind", share.path / "f", bound], check=True)
+    try:
+        assert bound.read_text() == "one"
+        for text in ("another", "a third"):
+            (share.host / "new").write_text(text)
+            os.rename(share.host / "new", share.host / "f")
+            time.sleep(1)
+            assert (share.path / "f").read_text() == text == bound.read_text()
+            assert bound.stat().st_size == len(text)
+        bound.write_text("written")
+        assert (share.host / "f").read_text() == "written"
+        os.unlink(share.host / "f")
+        time.sleep(1)
+        assert not (share.path / "f").exists() and bound.stat().st_nlink == 0
+    finally:
+        subprocess.run(["umount", "-l", bound], check=True)
+
+
+def test_a_long_read_ahead(share: Mount) -> None:
+    found = os.stat(share.path)
+    bdi = Path(f"/sys/class/bdi/{os.major(found.st_dev)}:{os.minor(found.st_dev)}/read_ahead_kb")
+    assert int(bdi.read_text()) == 2048
