@@ -103,6 +103,7 @@ struct name {
     struct name *chain; /* of the same hash */
     struct name *sibling, *sibling_before; /* of the same folder, told earlier and later */
     long long told_ms; /* how long the kernel may believe it, as last told; more than GOOD_MS: a watched one */
+    long long seen_at; /* in a list, when it was last */
     size_t size;
     char bytes[];
 };
@@ -112,6 +113,11 @@ struct node {
     unsigned refs; /* names below, handles, requests under way */
     struct name *names; /* none: it was deleted, or replaced */
     struct name *children;
+    size_t child_count;
+    unsigned looks; /* of a folder: names in it that were looked at one by one of late */
+    long long looks_since;
+    int looking_again; /* all of it is being looked at */
+    struct held_list again_held; /* until it has been */
     struct node *was_in; /* of a file that has lost its last name: referenced */
     char *was; /* and that name */
     size_t was_size;
@@ -323,6 +329,9 @@ handler on_lookup, on_getattr, on_setattr, on_readlink, on_symlink, on_mknod, on
 
 /* Answers what it can of a request for which there is no connection, with ERROR else. */
 void answer_without_link(const struct fuse_in_header *in, const void *body, size_t size, int error);
+
+/* A name in a folder, of which many were looked at: keeps the request until all of the folder has been; 0: to be asked alone. */
+int look_again(struct node *folder, const struct fuse_in_header *in);
 
 /* A file opened at the server. */
 struct handle {

@@ -36,7 +36,7 @@ struct listing {
     long long began; /* when it was asked for */
     unsigned dropped; /* of the folder, then */
     uint64_t version;
-    uint64_t told_nodes, told_watched; /* entries that have become nodes */
+    uint64_t told_nodes, told_watched, told_folders; /* entries that have become nodes */
     unsigned generation; /* counts rewinds */
     size_t size;
     char handle[LONGEST_HANDLE];
@@ -76,7 +76,7 @@ static void rewind_listing(struct listing *listing)
     close_handle(listing->epoch, (struct text){listing->handle, listing->size});
     listing->size = 0;
     listing->end = DOTS;
-    listing->told_nodes = listing->told_watched = 0;
+    listing->told_nodes = listing->told_watched = listing->told_folders = 0;
     listing->started = listing->asking = listing->complete = listing->told = listing->error = 0;
     listing->generation++;
 }
@@ -103,7 +103,10 @@ void on_opendir(const struct fuse_in_header *in, const void *body, size_t size)
     node_ref(listing->node);
     listing->refs = 1;
     listing->end = DOTS;
-    struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)listing};
+    struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)listing, .open_flags = FOPEN_CACHE_DIR};
+    /* The kernel's own list is good while all of it is known and watched; what the guest changes it sees itself. */
+    if (listing->node->complete_until > now_ms() + GOOD_MS)
+        out.open_flags |= FOPEN_KEEP_CACHE;
     if (answer_data(in, &out, sizeof out) != 0)
         listing_unref(listing);
 }
@@ -257,6 +260,99 @@ static void ask_page(struct listing *listing, const struct fuse_in_header *in)
     link_send(op, listed, URGENT);
 }
 
+/* ---- looking at all of a folder again, for one who looks at many names of it ---- */
+
+#define LOOKS_BEFORE 4u
+#define NAMES_FOR_A_LOOK 64u
+
+static void take_again(struct node *folder, const struct page *page)
+{
+    if (folder->version > page->version)
+        return;
+    for (uint32_t i = 0; i < page->count; i++) {
+        const struct entry *entry = &page->entries[i];
+        struct name *known = name_find(folder, entry->name);
+        if (known == NULL || known->node->version > page->version || known->node->acked > page->version ||
+            known->node->unacked_count > 0)
+            continue;
+        struct node *node = node_named(folder, entry->name, &entry->attr);
+        if (node != NULL)
+            node->owner_at = entry->attr.at;
+        if ((known = name_find(folder, entry->name)) != NULL)
+            known->seen_at = entry->attr.at;
+    }
+}
+
+static void looked_again(struct op *op, struct answer *answer);
+
+static int ask_again(struct node *folder, struct text handle)
+{
+    char room[LONGEST_PATH];
+    int error = 0;
+    struct text path = {"", 0};
+    if (handle.size == 0)
+        path = node_path(folder, path, room, &error);
+    struct op *op = error == 0 ? calloc(1, sizeof *op) : NULL;
+    struct out *out = op != NULL ? link_ask_extended("list@wherry") : NULL;
+    if (out == NULL) {
+        free(op);
+        return 0;
+    }
+    op->node = folder;
+    node_ref(folder);
+    op->version = changes;
+    folder->looking_again = 1;
+    put_text(out, path);
+    put_text(out, handle);
+    put_u32(out, PAGE_BYTES);
+    link_send(op, looked_again, URGENT);
+    return 1;
+}
+
+static void looked_again(struct op *op, struct answer *answer)
+{
+    struct page *page = answer->error == 0 ? calloc(1, sizeof *page) : NULL;
+    struct text handle = {"", 0};
+    struct node *folder = op->node;
+    folder->looking_again = 0;
+    if (answer->error == 0 && answer->is_status)
+        answer->body.bad = 1;
+    if (page != NULL && !answer->body.bad) {
+        handle = get_text(&answer->body, LONGEST_HANDLE);
+        page->count = get_u32(&answer->body);
+        page->version = op->version;
+        if (!read_entries(&answer->body, page, answer->stale) || answer->body.bad)
+            handle.size = page->count = 0;
+        take_again(folder, page);
+        if (handle.size > 0 && page->count > 0)
+            (void)ask_again(folder, handle);
+    }
+    if (page != NULL)
+        page_free(page);
+    release_all(&folder->again_held);
+    op_free(op);
+}
+
+int look_again(struct node *folder, const struct fuse_in_header *in)
+{
+    if (folder->looking_again) {
+        hold(&folder->again_held, in);
+        return 1;
+    }
+    long long now = now_ms();
+    if (now - folder->looks_since > GOOD_MS) {
+        folder->looks_since = now;
+        folder->looks = 0;
+    }
+    if (++folder->looks < LOOKS_BEFORE || folder->child_count > folder->looks * NAMES_FOR_A_LOOK || folder->child_count < LOOKS_BEFORE)
+        return 0;
+    folder->looks = 0;
+    if (!ask_again(folder, (struct text){"", 0}))
+        return 0;
+    hold(&folder->again_held, in);
+    return 1;
+}
+
 /* ---- telling ---- */
 
 struct filling {
@@ -292,6 +388,7 @@ static void tell_node(struct filling *filling, const struct page *page, const st
     node->lookups++;
     filling->listing->told_nodes++;
     filling->listing->told_watched += entry->attr.watched != 0;
+    filling->listing->told_folders += S_ISDIR(entry->attr.mode) && !entry->attr.watched;
 }
 
 /* 0: no room. */
@@ -353,7 +450,8 @@ static void folder_complete(const struct listing *listing)
     const struct node *node = listing->node;
     if (listing->told_nodes != entries || listing->dropped != node->dropped || node->version > listing->version)
         return;
-    int watched = entries > 0 && listing->told_watched == entries && may_expire;
+    /* Folders in it change without an event of this one, but not their names. */
+    int watched = listing->told_watched > 0 && listing->told_watched + listing->told_folders == entries && may_expire;
     listing->node->complete_until = listing->began + (watched ? GOOD_WATCHED_MS : GOOD_MS);
 }
 

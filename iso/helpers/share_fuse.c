@@ -115,14 +115,16 @@ void fill_entry(struct fuse_entry_out *out, struct node *node, struct node *pare
 {
     long long good = good_for(&node->attr);
     struct name *name = name_find(parent, bytes);
+    /* What is in a folder that is known whole and watched keeps its name until an event, though not its attributes. */
+    long long known = parent->complete_until - now_ms(), named = known > GOOD_MS ? known : good;
     memset(out, 0, sizeof *out);
     out->nodeid = id_of(node);
     out->attr_valid = set_validity(good, &out->attr_valid_nsec);
-    out->entry_valid = set_validity(name != NULL ? good : 0, &out->entry_valid_nsec);
+    out->entry_valid = set_validity(name != NULL ? named : 0, &out->entry_valid_nsec);
     fill_attr(&out->attr, &node->attr);
     node->told_watched = good > GOOD_MS;
     if (name != NULL)
-        name->told_ms = good;
+        name->told_ms = named;
 }
 
 int answer_node(const struct fuse_in_header *in, struct node *node, struct node *parent, struct text name, const struct fuse_open_out *open)

@@ -138,6 +138,16 @@ void on_lookup(const struct fuse_in_header *in, const void *body, size_t size)
         struct name *known = name_find(parent, bytes);
         if (known != NULL && wait_for_writes(known->node, in))
             return;
+        if (known != NULL && now_ms() - known->seen_at < GOOD_MS && good_for(&known->node->attr) > 0) {
+            (void)answer_node(in, known->node, parent, bytes, NULL);
+            return;
+        }
+        if (known != NULL && S_ISDIR(known->node->attr.mode) && parent->complete_until > now_ms() + GOOD_MS) {
+            (void)answer_node(in, known->node, parent, bytes, NULL);
+            return;
+        }
+        if (known != NULL && look_again(parent, in))
+            return;
         if (known == NULL && parent->complete_until > now_ms()) {
             (void)answer_error(in, -ENOENT);
             return;

@@ -139,6 +139,7 @@ static void name_drop(struct name *name)
     *(name->sibling_before != NULL ? &name->sibling_before->sibling : &parent->children) = name->sibling;
     if (name->sibling != NULL)
         name->sibling->sibling_before = name->sibling_before;
+    parent->child_count--;
     free(name);
     node_unref(parent);
 }
@@ -189,6 +190,7 @@ int node_add_name(struct node *node, struct node *parent, struct text bytes)
     name->node = node;
     name->parent = parent;
     name->told_ms = 0;
+    name->seen_at = 0;
     name->size = bytes.size;
     memcpy(name->bytes, bytes.data, bytes.size);
     struct name **at = name_place(parent, bytes);
@@ -209,6 +211,7 @@ int node_add_name(struct node *node, struct node *parent, struct text bytes)
     if (name->sibling != NULL)
         name->sibling->sibling_before = name;
     parent->children = name;
+    parent->child_count++;
     node_ref(parent);
     return 0;
 }
