@@ -51,6 +51,7 @@ WARNINGS: Final = {
     "engine-config": "[engine] in machine.toml",
     "disk": "the data disk",
     "hello": "the hello image",
+    "share": "a shared folder",
     "stop": "while stopping",
 }
 

@@ -10,13 +10,15 @@ import io
 import json
 import re
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from launcher import guestfiles, store
+from launcher import guestfiles, sharing, store
 from launcher.config import MIB, SSH_PORTS, MachineConfig
 from launcher.errors import Damaged, WherryError
+from launcher.sharing import Share
 from launcher.store import MachineDir
 
 CONTRACT: Final = 1
@@ -53,6 +55,7 @@ def write(machine: MachineDir, config: MachineConfig, holds: str, action: str = 
         "authorized_keys": _key(machine.client_key.with_name(machine.client_key.name + ".pub")),
         "ssh_host_ed25519_key": _key(machine.host_key),
         "daemon.json": render_daemon(_default_daemon(), config),
+        "shares": render_shares(sharing.shares_of(config)),
         "provision.tar": pack(guestfiles.provisioning(), certificates(config)),
     }
     machine.seed_dir.mkdir(mode=0o700, exist_ok=True)
@@ -95,6 +98,21 @@ def render_env(values: dict[str, str | int]) -> bytes:
         quoted = text.replace("'", "'\\''")
         lines.append(f"{name}='{quoted}'\n")
     return "".join(lines).encode("utf-8")
+
+
+def render_shares(shares: Iterable[Share]) -> bytes:
+    """What the guest is to mount, one a line, tabs between: id, ro or rw, the path there, other paths there.
+
+    A share that lies in another one is not mounted itself. Raises WherryError for a control character in a path.
+    """
+    lines = []
+    for share in shares:
+        fields = share.id, "ro" if share.read_only else "rw", share.guest, *share.aliases
+        wrong = next((field for field in fields if _CONTROL.search(field)), None)
+        if wrong is not None:
+            raise WherryError(f"{wrong!r} has a control character in its name, and cannot be shared.", hint="Rename it.")
+        lines += ["\t".join(fields) + "\n"] if not share.inside else []
+    return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def render_daemon(defaults: dict[str, Any], config: MachineConfig) -> bytes:

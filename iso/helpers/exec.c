@@ -33,6 +33,9 @@ struct request {
     const char *directory;
 };
 
+/* No share covers it (/root may be the user's own home). */
+static const char home_directory[] = "/run/wherry/home";
+static const char docker_config[] = "/var/lib/wherry/docker-config";
 static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 static void *need(void *memory)
@@ -122,7 +125,8 @@ static void start_environment(void)
 {
     const char *terminal = getenv("TERM");
     char *kept = terminal != NULL ? need(strdup(terminal)) : NULL;
-    if (clearenv() != 0 || setenv("PATH", default_path, 1) != 0 || setenv("HOME", "/root", 1) != 0 ||
+    if (clearenv() != 0 || setenv("PATH", default_path, 1) != 0 || setenv("HOME", home_directory, 1) != 0 ||
+        setenv("DOCKER_CONFIG", docker_config, 1) != 0 ||
         setenv("USER", "root", 1) != 0 || setenv("LOGNAME", "root", 1) != 0 || setenv("SHELL", "/bin/sh", 1) != 0 ||
         setenv("LANG", "C.UTF-8", 1) != 0 || (kept != NULL && setenv("TERM", kept, 1) != 0))
         die(CANNOT, "exec: out of memory");
