@@ -94,6 +94,16 @@ class MachineDir(NamedTuple):
         return self.path / "keeper.log"
 
     @property
+    def shares_log(self) -> Path:
+        """The diary of the process that serves shared folders; bounded."""
+        return self.path / "shares.log"
+
+    @property
+    def owners_dir(self) -> Path:
+        """What is remembered of owners and modes in shared folders, a file for each."""
+        return self.path / "owners"
+
+    @property
     def state_file(self) -> Path:
         """What is running now: `State` as JSON."""
         return self.path / "state.json"

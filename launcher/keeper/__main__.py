@@ -25,10 +25,12 @@ from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.healer import listening
 from launcher.keeper.ports.service import PortService
+from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
 from launcher.keeper.pulse import Pulse
 from launcher.keeper.relaypool import RelayPool
 from launcher.keeper.server import Server
+from launcher.keeper.shares.service import ShareService
 from launcher.keeper.supervisor import Supervisor
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
@@ -126,14 +128,20 @@ def _keep(directory: MachineDir, action: str) -> int:
         keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
         agents = Agents(os.environ)
         way = RelayPool(keeper.link, AGENT_CHANNELS, agents.serve) if keeper.config.ssh_agent else None
-        proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents))
+        shares = ShareService(keeper)
+        folders = Folders(shares.shares, shares.private, shares.failed, directory.name)
+        proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders)
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
-        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn)
+        shares = ShareService(keeper)
+        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares)
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
         keeper.healer.check(listening(directory.engine_socket, keeper.health))
         keeper.healer.check(events.look)
+        keeper.healer.check(shares.look)
+        if not keeper.only_stop:
+            shares.begin()
     except WherryError as error:
         logging.getLogger("wherry.keeper").exception("cannot begin")
         _tell(f"error {error.message}")
@@ -149,6 +157,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         return keeper.run()
     finally:
         pulse.stop()
+        shares.close()
         events.close()
         ports.close()
         guest.close()

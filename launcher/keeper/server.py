@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import psutil
 
@@ -28,6 +28,13 @@ _LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
 _RELAY_SECONDS: Final = 5.0  # a client that comes with the first connection waits so long for the channels
 
 
+class Shared(Protocol):
+    """The shared folders: each as the request `shares` answers, and machine.toml's put in force."""
+
+    def listing(self, *, count: bool = False) -> list[dict[str, Any]]: ...
+    def reload(self) -> None: ...
+
+
 class Server:
     """Serves one supervisor. `start` listens before it returns.
 
@@ -44,12 +51,14 @@ class Server:
         change_port: Callable[[str, str], None] = lambda _action, _forward: None,
         relayed: Callable[[float], bool] = lambda _: False,
         learn_agent: Callable[[str | None], None] = lambda _: None,
+        shares: Shared | None = None,
     ) -> None:
         self._keeper = keeper
         self._ports = ports
         self._change_port = change_port
         self._relayed = relayed
         self._learn_agent = learn_agent
+        self._shares = shares
         self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -139,6 +148,8 @@ class Server:
             framed.send_json({"ok": True, "data": None})
         elif verb == "apply":
             framed.send_json({"ok": True, "data": self._apply()})
+        elif verb == "shares":
+            framed.send_json({"ok": True, "data": self._share(reload=request.get("reload") is True)})
         elif verb == "engine":
             framed.send_json({"ok": True, "data": self._engine(request)})
         else:
@@ -158,6 +169,7 @@ class Server:
             "uptime": self._keeper.uptime,
             "health": self._keeper.health.to_json(),
             "ports": self._ports(),
+            "shares": self._shares.listing() if self._shares is not None else [],
             "disk": self._keeper.healer.clock.disk,
         }
 
@@ -220,6 +232,15 @@ class Server:
         self._ready()
         access.apply(self._keeper.connection(), self._keeper.directory.read_config())
         return {}
+
+    def _share(self, *, reload: bool) -> dict[str, Any]:
+        """The shared folders; with `reload` those that machine.toml names now."""
+        if self._shares is None:
+            return {"shares": []}
+        if reload:
+            self._ready()
+            self._shares.reload()
+        return {"shares": self._shares.listing(count=True)}
 
     def _lead_to_us(self, request: dict[str, Any]) -> None:
         """Docker clients in the guest, in a shell too, go through the same proxy as those of this computer."""

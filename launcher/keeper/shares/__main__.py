@@ -1,0 +1,150 @@
+"""`python -m launcher.keeper.shares LOG`: serves the shares of one machine, as its keeper says on stdin (orders.py).
+
+A process of its own, with a connection of its own: what moves a lot of data must not delay the engine's socket, and Python
+does one thing at a time. It ends when stdin does, and so with its keeper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from launcher import host
+from launcher.keeper.link import Link
+from launcher.keeper.shares.assembly import Assembly
+from launcher.keeper.shares.orders import LONGEST, Orders, Told, line
+from launcher.keeper.shares.stations import Stations
+from launcher.keeper.shares.way import Way
+from launcher.ssh.transport import Connection
+
+log = logging.getLogger("wherry.shares")
+
+_LOG_BYTES: Final = 1 << 20
+_CONNECT_SECONDS: Final = 30.0
+_TICK: Final = 1.0
+_ENDS_WITHIN: Final = 3.0
+
+
+class Place:
+    """Where the guest is; changes with its port."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Any] | None = None
+
+    def tell(self, told: dict[str, Any]) -> bool:
+        """Whether that is news."""
+        news, self._told = told != self._told, told
+        return news
+
+    def connect(self, patience: float) -> Connection:
+        told = self._told
+        assert told is not None
+        keys = Path(told["client_key"]), Path(told["host_key"])
+        return Connection.connect(told["port"], *keys, timeout=_CONNECT_SECONDS, first_word=patience)
+
+
+class Process:
+    """What the keeper's orders do. Reports go to `output`, a descriptor."""
+
+    def __init__(self, output: int) -> None:
+        self._output = output
+        self._place = Place()
+        self._way = Way()
+        self._link = Link(lambda: self._place.connect(_CONNECT_SECONDS), self._place.connect)
+        self._link.subscribe(self._way.up)
+        self._assembly = Assembly()
+        self._stations = Stations(self._way, self._assembly.assemble, self._report)
+        self._over = threading.Event()
+        threading.Thread(target=self._look, name="pulse", daemon=True).start()
+
+    def obey(self, message: dict[str, Any]) -> None:
+        """One message. Raises what is wrong with it."""
+        if "shares" in message:
+            self._stations.apply(Orders.from_json(message))
+        if "connect" in message:
+            self._connect(message["connect"])
+        if "quiet" in message:
+            self._way.down()
+            self._link.drop()
+        if "bound" in message:
+            self._assembly.bound({name: [os.fsencode(path) for path in paths] for name, paths in message["bound"].items()})
+        if "woke" in message:
+            self._link.woke()
+
+    def close(self) -> None:
+        self._over.set()
+        self._stations.close()
+        self._assembly.close()
+        self._link.drop()
+
+    def _connect(self, told: dict[str, Any]) -> None:
+        if self._place.tell(told):
+            self._way.down()
+            self._link.drop()
+        self._link.want("the keeper has told where the machine is")
+
+    def _look(self) -> None:
+        """Whether an answer is late."""
+        while not self._over.wait(_TICK):
+            self._link.look()
+
+    def _report(self, told: dict[str, Told]) -> None:
+        message = line({"shares": {name: one._asdict() for name, one in told.items()}})
+        with contextlib.suppress(OSError):  # the keeper is gone, and so will we be
+            while message:
+                message = message[os.write(self._output, message) :]
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says it raises as well
+    threading.excepthook = lambda failed: log.critical(
+        "%s failed", getattr(failed.thread, "name", "a thread"),
+        exc_info=(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback),
+    )  # fmt: skip
+
+
+def main() -> int:
+    os.umask(0o077)
+    host.current().raise_descriptor_limit()  # one for each file that is open in the guest
+    _log_to(Path(sys.argv[1]))
+    os.umask(0)  # modes are the guest's, whose own mask was applied there
+    process = Process(os.dup(1))
+    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_obey, args=(process, orders), name="orders", daemon=True).start()
+    while told := sys.stdin.buffer.readline(LONGEST):
+        orders.put(told)
+    # A file system that does not answer must not keep us from ending: another process is to serve.
+    late = threading.Timer(_ENDS_WITHIN, os._exit, (1,))
+    late.daemon = True
+    late.start()
+    process.close()
+    return 0
+
+
+def _obey(process: Process, orders: queue.SimpleQueue[bytes]) -> None:
+    while True:
+        told = orders.get()
+        try:
+            process.obey(json.loads(told))
+        except Exception:  # the next order may be a better one
+            log.exception("an order of the keeper's")
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    # Threads may be blocked in a file system that does not answer; they are daemons, and end with us.
+    os._exit(code)

@@ -1,0 +1,125 @@
+"""One share put together of the parts of launcher/sftp: what is there, what may be done with it, what is remembered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from launcher.keeper.shares.orders import Orders, Wanted
+from launcher.keeper.shares.stream import ChannelStream
+from launcher.keeper.shares.watch import Watcher
+from launcher.sftp.events import Event
+from launcher.sftp.owners import Owners
+from launcher.sftp.policy import Policy
+from launcher.sftp.served import Tree as AnyTree
+from launcher.sftp.session import Session
+from launcher.sftp.tree import Tree
+from launcher.sftp.watched import Watched
+
+log = logging.getLogger("wherry.shares")
+
+
+class Assembly:
+    """Makes shares, and has one watcher for all of them. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+        self._bound: Mapping[str, Sequence[bytes]] = {}
+        self._watcher: Watcher | None = None
+        try:
+            self._watcher = Watcher(self._on_events)
+        except OSError as error:  # files are served all the same
+            log.warning("changes on this computer are not told: %s", error)
+
+    def assemble(self, share: Wanted, orders: Orders) -> Assembled:
+        """Raises OSError when the folder is not there, or cannot be opened."""
+        return Assembled(share, orders, self)
+
+    def bound(self, paths: Mapping[str, Sequence[bytes]]) -> None:
+        """The folders of each share that containers have, by their paths in the share."""
+        if self._watcher is not None:
+            self._watcher.bound(paths)
+
+    def watch(self, share: Wanted, policy: Policy) -> Watched | None:
+        """The share's changes go to the session that is on from now on; nothing of what is hidden."""
+        if self._watcher is None:
+            return None
+        root = share.path.rstrip("/")
+        return self._watcher.share(share.id, Path(share.path), lambda path: policy.hides(root + os.fsdecode(path)))
+
+    def forget(self, share: Wanted) -> None:
+        if self._watcher is not None:
+            self._watcher.forget(share.id)
+
+    def begin(self, share: Wanted, session: Session) -> None:
+        with self._lock:
+            self._sessions[share.id] = session
+
+    def end(self, share: Wanted) -> None:
+        with self._lock:
+            self._sessions.pop(share.id, None)
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+
+    def _on_events(self, identity: str, events: list[Event]) -> None:
+        with self._lock:
+            session = self._sessions.get(identity)
+        if session is not None:
+            session.push(events)
+
+
+class Assembled:
+    """`launcher.keeper.shares.station.Served`."""
+
+    def __init__(self, share: Wanted, orders: Orders, assembly: Assembly) -> None:
+        self._assembly = assembly
+        self._share = share
+        self._events = orders.events
+        root = Path(share.path)
+        device = os.stat(root).st_dev
+        self._policy = _policy(share, orders)
+        folder = Path(orders.folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._owners = Owners(folder / f"{share.id}.sqlite3", device)
+        try:
+            self._tree = Tree(root, self._policy, self._owners)
+        except BaseException:
+            self._owners.close()
+            raise
+
+    def serve(self, stream: ChannelStream, /) -> None:
+        # One watch for each session: the guest has forgotten what it was shown before.
+        watched = self._assembly.watch(self._share, self._policy) if self._events else None
+        session = Session(stream, cast(AnyTree, self._tree), watched=watched)
+        self._assembly.begin(self._share, session)
+        try:
+            session.serve()
+        finally:
+            self._assembly.end(self._share)
+            self._assembly.forget(self._share)
+            for note in self._owners.notes():
+                log.warning("%s: %s", self._share.id, note)
+
+    def change(self, share: Wanted, orders: Orders, /) -> None:
+        self._policy = _policy(share, orders)
+        self._events = orders.events
+        self._tree.replace(self._policy)
+
+    def close(self) -> None:
+        self._tree.close()
+        self._owners.close()
+
+
+def _policy(share: Wanted, orders: Orders) -> Policy:
+    """A share that lies in this one was given on purpose, also where it lies in a hidden place."""
+    return Policy(
+        Path(share.path), read_only=share.read_only, hidden=orders.hidden, protected=orders.protected,
+        given=[(other.path, other.read_only) for other in orders.inside(share)],
+    )  # fmt: skip

@@ -1,0 +1,227 @@
+"""Shared folders of one keeper: which there are, that the guest mounts them, that a process serves them, and how they do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from launcher import privacy, sharing
+from launcher.config import MachineConfig
+from launcher.errors import WherryError
+from launcher.keeper.health import Health
+from launcher.keeper.link import Link
+from launcher.keeper.shares import mounts
+from launcher.keeper.shares.child import Child
+from launcher.keeper.shares.orders import Orders, Told, Wanted
+from launcher.sharing import Share
+from launcher.ssh.transport import Connection
+from launcher.state import State
+from launcher.store import MachineDir
+
+log = logging.getLogger("wherry.keeper.shares")
+
+_WAKES_WITHIN: Final = 15.0
+_STARTING: Final = Told("waiting", "its server starts")
+
+
+class Keeper(Protocol):
+    """As much of the supervisor as shares need."""
+
+    directory: MachineDir
+    config: MachineConfig
+    link: Link
+    health: Health
+
+    @property
+    def state(self) -> State: ...
+    def connection(self) -> Connection: ...
+
+
+class ShareService:
+    """Safe to use from many threads. `begin` starts it, `close` ends the process."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._child = Child(keeper.directory.shares_log, self._heard, time.monotonic)
+        self._adjusting = threading.Lock()  # one at a time: it asks first what there is
+        self._changed = threading.Condition()  # for all below
+        self._shares: list[Share] = []
+        self._private = privacy.Private((), ())
+        self._hidden: dict[str, int] = {}  # how many private places are there, when that was last counted
+        self._told: dict[str, Told] = {}
+        self._refused: dict[str, str] = {}  # by the guest
+        self._trouble = ""  # with all of them
+        self._connect: dict[str, Any] | None = None  # where the guest is, once that is known
+        keeper.link.subscribe(self._up)
+
+    def begin(self) -> None:
+        """Serve what machine.toml names; the guest's part comes with its connection."""
+        self._apply(self._keeper.config)
+
+    def close(self) -> None:
+        """Nothing is served any more."""
+        self._child.close()
+
+    def reload(self) -> None:
+        """Have what machine.toml names now; of the shares only. Raises WherryError when a share could not be mounted."""
+        shares = self._keeper.directory.read_config().shares
+        self._keeper.config = self._keeper.config.changed(shares=shares)
+        self._apply(self._keeper.config)
+        refused = self._adjust(self._keeper.connection())
+        if refused:
+            name, why = next(iter(refused.items()))
+            path = next((share.path for share in self._now() if share.id == name), name)
+            raise WherryError(f"{path} could not be mounted in the machine: {why}", hint="wherry share list")
+
+    def bound(self, paths: Mapping[str, Sequence[str]]) -> None:
+        """By share, the folders that containers have of it, by their paths in it: worth watching."""
+        self._child.order("bound", {"bound": {name: list(folders) for name, folders in paths.items()}})
+
+    def quiet(self) -> None:
+        """Serve nothing until the next connection: the machine is about to be suspended."""
+        with self._changed:
+            self._connect = None
+        self._child.forget("connect")
+        self._child.once({"quiet": True})
+
+    def listing(self, *, count: bool = False) -> list[dict[str, Any]]:
+        """Each share: id, path, guest, aliases, read_only, inside, state (waiting, served or failed), detail, hidden (how many
+        private places of it are there, as last counted; `count`: now)."""
+        with self._changed:
+            if count:
+                self._count()
+            return [self._shown(share) for share in self._shares]
+
+    def look(self) -> str:
+        """After a sleep: all are served again. Raises WherryError when one is not in time."""
+        if not [share for share in self._now() if not share.inside]:
+            return ""
+        self._child.once({"woke": True})
+        with self._changed:
+            if self._changed.wait_for(lambda: not self._missing(), _WAKES_WITHIN):
+                return "shares served"
+            missing = ", ".join(self._missing())
+        raise WherryError(f"shared folders do not answer: {missing}.", hint="wherry share list")
+
+    def shares(self) -> list[Share]:
+        """What machine.toml names."""
+        return self._now()
+
+    def failed(self, name: str) -> str:
+        """Why the machine does not have a share, by its id; empty when it does, or is about to."""
+        with self._changed:
+            share = next((share for share in self._shares if share.id == name), None)
+            told = self._state(share) if share is not None else _STARTING
+            return told.detail if told.state == "failed" else ""
+
+    def private(self, path: str) -> str:
+        """The private place that a real path is, or is in, in the user's words (`~/.aws`); empty when there is none."""
+        with self._changed:
+            return self._private.place(path)
+
+    def _now(self) -> list[Share]:
+        with self._changed:
+            return list(self._shares)
+
+    def _apply(self, config: MachineConfig) -> None:
+        shares = sharing.shares_of(config)
+        hidden = privacy.hidden_places(config)
+        wanted = tuple(Wanted(share.id, share.path, share.read_only, share.inside) for share in shares)
+        folder = str(self._keeper.directory.owners_dir)
+        orders = Orders(wanted, tuple(hidden), tuple(privacy.protected_places()), config.shares.events, folder)
+        with self._changed:
+            had = bool(self._shares)
+            self._shares, self._private = shares, privacy.Private(shares, hidden)
+            self._count()
+        if had or shares:
+            self._child.order("shares", orders.to_json())
+            self._tell_place()
+        self._report()
+
+    def _tell_place(self) -> None:
+        with self._changed:
+            place = self._connect if self._shares else None
+        if place is not None:
+            self._child.order("connect", {"connect": place})
+
+    def _up(self, connection: Connection) -> None:
+        """The guest is there, or is there again."""
+        directory = self._keeper.directory
+        told = {
+            "port": self._keeper.state.ssh_port,
+            "client_key": str(directory.client_key),
+            "host_key": str(directory.host_key),
+        }
+        with self._changed:
+            self._connect = told
+        self._tell_place()
+        try:
+            self._adjust(connection)
+        except WherryError as error:
+            if connection.alive:
+                self._set_trouble(error.message.rstrip("."))
+            raise
+        finally:
+            self._report()
+
+    def _adjust(self, connection: Connection) -> dict[str, str]:
+        with self._adjusting:
+            shares = self._now()
+            refused = mounts.adjust(connection, shares)
+            with self._changed:
+                self._refused, self._trouble = refused, ""
+        self._report()
+        return refused
+
+    def _set_trouble(self, why: str) -> None:
+        with self._changed:
+            self._trouble = why
+
+    def _heard(self, told: dict[str, Told]) -> None:
+        with self._changed:
+            self._told = told
+            self._changed.notify_all()
+        self._report()
+
+    def _count(self) -> None:
+        """Called with the lock held: hundreds of looks, too many for each command's question how the machine is."""
+        self._hidden = {share.id: self._private.count(share) for share in self._shares}
+
+    def _missing(self) -> list[str]:
+        """Called with the lock held."""
+        return [share.path for share in self._shares if not share.inside and self._state(share).state != "served"]
+
+    def _state(self, share: Share) -> Told:
+        """Called with the lock held."""
+        told = self._told.get(share.inside or share.id, _STARTING)
+        why = self._trouble or self._refused.get(share.id, "")
+        return told._replace(state="failed", detail=why) if why else told
+
+    def _shown(self, share: Share) -> dict[str, Any]:
+        told = self._state(share)
+        return {
+            "id": share.id, "path": share.path, "guest": share.guest, "aliases": list(share.aliases),
+            "read_only": share.read_only, "inside": share.inside, "state": told.state, "detail": told.detail,
+            "hidden": self._hidden.get(share.id, 0),
+        }  # fmt: skip
+
+    def _report(self) -> None:
+        """What `status` shows; nothing as long as there was no connection, and none to share."""
+        with self._changed:
+            shares = [share for share in self._shares if not share.inside]
+            states = [(share, self._state(share)) for share in shares]
+            connected = self._connect is not None
+        health = self._keeper.health
+        bad = next(((share, told) for share, told in states if told.state != "served"), None)
+        if not connected or (not shares and health.state("shares") is None):
+            return
+        if bad is None:
+            health.report("shares", "ok", str(len(self._now())))
+        elif bad[1].state == "failed":
+            health.report("shares", "failed", f"{Path(bad[0].path).name or bad[0].path}: {bad[1].detail}")
+        else:
+            health.report("shares", "repairing", bad[1].detail or "not connected")
