@@ -15,10 +15,12 @@ import pytest
 
 from launcher.config import MachineConfig, Shares
 from launcher.errors import WherryError
+from launcher.keeper.events import Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
-from launcher.keeper.shares import mounts
+from launcher.keeper.shares import bound, mounts
 from launcher.keeper.shares.service import ShareService
+from launcher.sharing import Share
 from launcher.ssh.transport import Connection
 from launcher.state import State
 from tests import guestserver
@@ -97,7 +99,8 @@ class Keeper:
         self.health = Health()
         self.state = State(status="running", ssh_port=guest.port)
         self.link = Link(guest.connect)
-        self.shares = ShareService(self)
+        self.events = Events()
+        self.shares = ShareService(self, self.events)
 
     def connection(self) -> Connection:
         return self.link.get()
@@ -111,6 +114,20 @@ class Keeper:
     def close(self) -> None:
         self.shares.close()
         self.link.drop()
+
+
+def share(name: str, guest: str, *aliases: str, inside: str = "") -> Share:
+    return Share(name, guest, guest, aliases, read_only=False, inside=inside)
+
+
+def test_what_containers_have_bound_is_told_by_share() -> None:
+    shares = [
+        share("home", "/home/me"),
+        share("keys", "/home/me/keys", inside="home"),
+        share("tmp", "/var/x", "/private/var/x"),
+    ]
+    sources = ["/home/me/keys/a", "/home/me", "/home/mel", "/var/x/b", "/private/var/x/b", "/private/var/x/c", "/srv"]
+    assert bound.places(shares, sources) == {"home": ["/", "/keys/a"], "tmp": ["/b", "/c"]}
 
 
 def config(*folders: str) -> MachineConfig:

@@ -128,11 +128,10 @@ def _keep(directory: MachineDir, action: str) -> int:
         keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
         agents = Agents(os.environ)
         way = RelayPool(keeper.link, AGENT_CHANNELS, agents.serve) if keeper.config.ssh_agent else None
-        shares = ShareService(keeper)
+        shares = ShareService(keeper, events)
         folders = Folders(shares.shares, shares.private, shares.failed, directory.name)
         proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders)
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
-        shares = ShareService(keeper)
         server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares)
         server.start()
         proxy.start()

@@ -12,9 +12,11 @@ from typing import Any, Final, Protocol
 from launcher import privacy, sharing
 from launcher.config import MachineConfig
 from launcher.errors import WherryError
+from launcher.keeper.events import Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
 from launcher.keeper.shares import mounts
+from launcher.keeper.shares.bound import Bound
 from launcher.keeper.shares.child import Child
 from launcher.keeper.shares.orders import Orders, Told, Wanted
 from launcher.sharing import Share
@@ -42,9 +44,9 @@ class Keeper(Protocol):
 
 
 class ShareService:
-    """Safe to use from many threads. `begin` starts it, `close` ends the process."""
+    """Safe to use from many threads. Make it before the events begin; `begin` starts it, `close` ends the process."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, events: Events) -> None:
         self._keeper = keeper
         self._child = Child(keeper.directory.shares_log, self._heard, time.monotonic)
         self._adjusting = threading.Lock()  # one at a time: it asks first what there is
@@ -56,6 +58,7 @@ class ShareService:
         self._refused: dict[str, str] = {}  # by the guest
         self._trouble = ""  # with all of them
         self._connect: dict[str, Any] | None = None  # where the guest is, once that is known
+        self._bound = Bound(events, keeper.connection, self.shares, self._tell_bound)
         keeper.link.subscribe(self._up)
 
     def begin(self) -> None:
@@ -76,10 +79,6 @@ class ShareService:
             name, why = next(iter(refused.items()))
             path = next((share.path for share in self._now() if share.id == name), name)
             raise WherryError(f"{path} could not be mounted in the machine: {why}", hint="wherry share list")
-
-    def bound(self, paths: Mapping[str, Sequence[str]]) -> None:
-        """By share, the folders that containers have of it, by their paths in it: worth watching."""
-        self._child.order("bound", {"bound": {name: list(folders) for name, folders in paths.items()}})
 
     def quiet(self) -> None:
         """Serve nothing until the next connection: the machine is about to be suspended."""
@@ -140,7 +139,11 @@ class ShareService:
         if had or shares:
             self._child.order("shares", orders.to_json())
             self._tell_place()
+            self._bound.again()
         self._report()
+
+    def _tell_bound(self, places: Mapping[str, Sequence[str]]) -> None:
+        self._child.order("bound", {"bound": places})
 
     def _tell_place(self) -> None:
         with self._changed:
