@@ -20,7 +20,7 @@ VERBS: Final = {
     "repair": ("repair", "Mend a machine that is broken or whose disk is damaged; keeps its data."),
     "ssh": ("proxied", "A shell or a command in the machine."),
     "cp": ("cp", "Copy files: SRC DST, with NAME:path on one side."),
-    "logs": ("logs", "The machine's logs: serial, engine, keeper or qemu."),
+    "logs": ("logs", "The machine's logs: serial, engine, keeper, shares or qemu."),
     "iso": ("iso", "The machine's images: list, pull, import, build, verify, prune."),
     "config": ("config", "Settings: show, get, set, unset, edit, path."),
     "doctor": ("doctor", "Look at everything that a machine needs, and say what to do."),

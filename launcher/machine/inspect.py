@@ -103,13 +103,14 @@ def _running_values(state: State, keeper: dict[str, Any] | None) -> dict[str, An
 
 
 def logs_path(name: str, which: str) -> Path:
-    """The file of a log that is kept on this computer: serial, keeper or qemu."""
+    """The file of a log that is kept on this computer: serial, keeper, shares or qemu."""
     directory = store.machine(name)
     if not directory.exists():
         raise NoSuchMachine(f"there is no machine {name!r}.", hint="wherry list")
     files = {"serial": directory.serial_log, "keeper": directory.keeper_log, "qemu": directory.qemu_log}
+    files["shares"] = directory.shares_log
     if which not in files:
-        raise Usage(f"there is no log {which!r}: serial, engine, keeper or qemu.")
+        raise Usage(f"there is no log {which!r}: serial, engine, keeper, shares or qemu.")
     return files[which]
 
 

@@ -104,6 +104,6 @@ def test_no_password_opens_a_door(machine: Driver) -> None:
 
 
 def test_logins_are_private_and_on_the_data_disk(machine: Driver) -> None:
-    target = machine.ssh("readlink -f /root/.docker").strip()
+    target = machine.ssh("readlink -f /run/wherry/home/.docker").strip()
     assert target == "/var/lib/wherry/docker-config"
     assert machine.ssh(f"stat -c %a {target}").strip() == "700"

@@ -268,9 +268,9 @@ def test_a_login_is_private_and_kept(driver: Driver) -> None:
         finally:
             server.shutdown()
             thread.join()
-    assert driver.ssh("stat -c %a /root/.docker/config.json") == "600\n"
+    assert driver.ssh("stat -c %a /run/wherry/home/.docker/config.json") == "600\n"
     assert driver.wherry("restart", timeout=START_SECONDS).returncode == 0
-    assert place in json.loads(driver.ssh("cat /root/.docker/config.json"))["auths"]
+    assert place in json.loads(driver.ssh("cat /run/wherry/home/.docker/config.json"))["auths"]
 
 
 def test_two_machines_side_by_side_one_of_them_arm64(driver: Driver) -> None:

@@ -21,13 +21,14 @@ _LOOK_AGAIN: Final = 0.25
 
 
 @click.command()
-@click.argument("which", type=click.Choice(["serial", "engine", "keeper", "qemu"]), default="serial", metavar="[LOG]")
+@click.argument("which", type=click.Choice(["serial", "engine", "keeper", "shares", "qemu"]), default="serial", metavar="[LOG]")
 @machine_name
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
 @click.option("-n", "--tail", "count", type=click.IntRange(0), metavar="N", help="The last N lines only.")
 @verb
 def logs(app: App, which: str, name: str | None, follow: bool, count: int | None) -> int | None:
-    """A log of the machine: serial (what it said while it started; the default), engine, keeper (what wherry did) or qemu."""
+    """A log of the machine: serial (what it said while it started; the default), engine, keeper and shares (what wherry did),
+    or qemu."""
     from launcher import machine
 
     chosen = app.name(name)

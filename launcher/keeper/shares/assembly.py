@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from launcher import host
 from launcher.keeper.shares.orders import Orders, Wanted
 from launcher.keeper.shares.stream import ChannelStream
 from launcher.keeper.shares.watch import Watcher
@@ -29,7 +31,7 @@ class Assembly:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
-        self._bound: Mapping[str, Sequence[bytes]] = {}
+        self._remembers: int | None = None  # a lock, which goes with this process
         self._watcher: Watcher | None = None
         try:
             self._watcher = Watcher(self._on_events)
@@ -38,19 +40,26 @@ class Assembly:
 
     def assemble(self, share: Wanted, orders: Orders) -> Assembled:
         """Raises OSError when the folder is not there, or cannot be opened."""
+        self._have(Path(orders.folder))
         return Assembled(share, orders, self)
+
+    def _have(self, folder: Path) -> None:
+        """What is remembered of owners is one process's at a time. Raises OSError while one before us ends."""
+        with self._lock:
+            if self._remembers is None:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._remembers = host.current().lock(folder / "lock", wait=False)
+            if self._remembers is None:
+                raise BlockingIOError(errno.EAGAIN, "the server before this one is still ending")
 
     def bound(self, paths: Mapping[str, Sequence[bytes]]) -> None:
         """The folders of each share that containers have, by their paths in the share."""
         if self._watcher is not None:
             self._watcher.bound(paths)
 
-    def watch(self, share: Wanted, policy: Policy) -> Watched | None:
+    def watch(self, share: Wanted, hides: Callable[[bytes], bool]) -> Watched | None:
         """The share's changes go to the session that is on from now on; nothing of what is hidden."""
-        if self._watcher is None:
-            return None
-        root = share.path.rstrip("/")
-        return self._watcher.share(share.id, Path(share.path), lambda path: policy.hides(root + os.fsdecode(path)))
+        return self._watcher.share(share.id, Path(share.path), hides) if self._watcher is not None else None
 
     def forget(self, share: Wanted) -> None:
         if self._watcher is not None:
@@ -84,19 +93,18 @@ class Assembled:
         self._events = orders.events
         root = Path(share.path)
         device = os.stat(root).st_dev
-        self._policy = _policy(share, orders)
-        folder = Path(orders.folder)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._owners = Owners(folder / f"{share.id}.sqlite3", device)
+        # Another one, since that of the tree is used by its threads.
+        self._shown = _policy(share, orders)
+        self._owners = Owners(Path(orders.folder) / f"{share.id}.sqlite3", device)
         try:
-            self._tree = Tree(root, self._policy, self._owners)
+            self._tree = Tree(root, _policy(share, orders), self._owners)
         except BaseException:
             self._owners.close()
             raise
 
     def serve(self, stream: ChannelStream, /) -> None:
         # One watch for each session: the guest has forgotten what it was shown before.
-        watched = self._assembly.watch(self._share, self._policy) if self._events else None
+        watched = self._assembly.watch(self._share, self._hides) if self._events else None
         session = Session(stream, cast(AnyTree, self._tree), watched=watched)
         self._assembly.begin(self._share, session)
         try:
@@ -108,9 +116,12 @@ class Assembled:
                 log.warning("%s: %s", self._share.id, note)
 
     def change(self, share: Wanted, orders: Orders, /) -> None:
-        self._policy = _policy(share, orders)
+        self._shown = _policy(share, orders)
         self._events = orders.events
-        self._tree.replace(self._policy)
+        self._tree.replace(_policy(share, orders))
+
+    def _hides(self, path: bytes) -> bool:
+        return self._shown.hides(self._share.path.rstrip("/") + os.fsdecode(path))
 
     def close(self) -> None:
         self._tree.close()
