@@ -46,6 +46,33 @@ def ask(keeper: Supervisor, verb: str, **arguments: Any) -> Any:
     return control.ask(keeper.directory.control_socket, verb, **arguments)
 
 
+class Shared:
+    """Shared folders, of which one comes with machine.toml."""
+
+    def __init__(self) -> None:
+        self.ids = ["home"]
+
+    def listing(self, *, count: bool = False) -> list[dict[str, Any]]:
+        return [{"id": name, "counted": count} for name in self.ids]
+
+    def reload(self) -> None:
+        self.ids.append("added")
+
+
+def test_shares_are_told_and_reloaded(keeper: Supervisor) -> None:
+    serving = Server(keeper, shares=Shared())
+    serving.start()
+    try:
+        assert ask(keeper, "status")["keeper"]["shares"] == [{"id": "home", "counted": False}]
+        assert ask(keeper, "shares") == {"shares": [{"id": "home", "counted": True}]}
+        keeper.update(status="running")
+        keeper.journal.add({"event": "ready", "data": {}})
+        assert [share["id"] for share in ask(keeper, "shares", reload=True)["shares"]] == ["home", "added"]
+    finally:
+        keeper.journal.add({"event": "stopped", "forced": False})
+        serving.close()
+
+
 @pytest.mark.usefixtures("server")
 def test_status_is_the_state(keeper: Supervisor) -> None:
     keeper.update(status="running", ssh_port=4)

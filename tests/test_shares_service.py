@@ -15,6 +15,7 @@ import pytest
 
 from launcher.config import MachineConfig, Shares
 from launcher.errors import WherryError
+from launcher.keeper import engine
 from launcher.keeper.events import Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
@@ -128,6 +129,24 @@ def test_what_containers_have_bound_is_told_by_share() -> None:
     ]
     sources = ["/home/me/keys/a", "/home/me", "/home/mel", "/var/x/b", "/private/var/x/b", "/private/var/x/c", "/srv"]
     assert bound.places(shares, sources) == {"home": ["/", "/keys/a"], "tmp": ["/b", "/c"]}
+
+
+def test_a_container_counts_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    events = Events()
+    binds = [{"Type": "bind", "Source": "/home/me/a"}, {"Type": "volume", "Source": "/v"}]
+    mine = {"Id": "a", "State": "running", "Mounts": binds}
+    old = {"Id": "b", "State": "exited", "Mounts": [{"Type": "bind", "Source": "/home/me/b"}]}
+    new = {"Mounts": [{"Type": "bind", "Source": "/home/me/c"}]}
+    monkeypatch.setattr(engine, "call", lambda *_, **__: new)
+    bound.Bound(events, lambda: None, lambda: [share("home", "/home/me")], told.append)  # type: ignore[arg-type, return-value]
+    ((on_event, on_resync),) = events._subscribers
+    on_resync(None, [mine, old])  # type: ignore[arg-type]
+    on_event({"Type": "container", "Action": "start", "Actor": {"ID": "c"}})
+    on_event({"Type": "container", "Action": "start", "Actor": {"ID": "d"}})  # the same folder: nothing to tell
+    on_event({"Type": "container", "Action": "die", "Actor": {"ID": "a"}})
+    on_event({"Type": "service", "Action": "remove", "Actor": {"ID": "c"}})
+    assert told == [{"home": ["/a"]}, {"home": ["/a", "/c"]}, {"home": ["/c"]}]
 
 
 def config(*folders: str) -> MachineConfig:
