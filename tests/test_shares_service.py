@@ -375,6 +375,27 @@ def test_the_next_keeper_takes_away_what_is_no_share_any_more(place: Place, tmp_
     until(lambda: [line.split("\t")[2] for line in place.lines()] == [str(other)])
 
 
+def test_a_keeper_that_only_ends_a_machine_takes_nothing_from_it(place: Place) -> None:
+    _, mount = started(place)
+    mount.client()
+    until(lambda: len(place.lines()) == 1)
+    ending = place.keeper()
+    ending.shares._up(ending.link.get())
+    assert len(place.lines()) == 1 and ending.shares._child.pid is None
+
+
+def test_a_machine_that_is_held_keeps_its_connection(place: Place) -> None:
+    keeper, mount = started(place)
+    client = mount.client()
+    keeper.state = State(status="running", ssh_port=place.guest.port, paused="no space")
+    keeper.shares.look_at_pause()
+    assert keeper.shares._child._orders["held"] == {"held": True}
+    assert client.listdir("/") == ["hello"]
+    keeper.state = State(status="running", ssh_port=place.guest.port)
+    keeper.shares.look_at_pause()
+    assert keeper.shares._child._orders["held"] == {"held": False}
+
+
 def test_quiet_until_the_machine_is_there_again(place: Place) -> None:
     keeper, mount = started(place)
     client = mount.client()

@@ -150,6 +150,7 @@ def _keep(directory: MachineDir, action: str) -> int:
     pulse = Pulse(keeper.healer.woke)
     pulse.every_second(keeper.link.look)
     pulse.every_few(guard.look)
+    pulse.every_few(shares.look_at_pause)
     pulse.start()
     _tell("ready")
     try:

@@ -58,7 +58,8 @@ class Process:
         self._output = output
         self._place = Place()
         self._way = Way()
-        self._link = Link(lambda: self._place.connect(_CONNECT_SECONDS), self._place.connect)
+        self._held = False
+        self._link = Link(lambda: self._place.connect(_CONNECT_SECONDS), self._place.connect, excused=lambda: self._held)
         self._link.subscribe(self._way.up)
         self._assembly = Assembly()
         self._stations = Stations(self._way, self._assembly.assemble, self._report)
@@ -76,6 +77,8 @@ class Process:
             self._link.drop()
         if "bound" in message:
             self._assembly.bound({name: [os.fsencode(path) for path in paths] for name, paths in message["bound"].items()})
+        if "held" in message:
+            self._held = message["held"]
         if "woke" in message:
             self._link.woke()
 

@@ -65,12 +65,6 @@ class Child:
         with self._changed:
             return self._process.pid if self._process is not None else None
 
-    def kill(self) -> None:
-        """Have it replaced: it does not answer."""
-        with self._changed:
-            if self._process is not None:
-                self._process.kill()
-
     def close(self) -> None:
         """It ends, and there is no other."""
         with self._changed:

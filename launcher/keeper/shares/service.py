@@ -49,6 +49,8 @@ class ShareService:
     def __init__(self, keeper: Keeper, events: Events) -> None:
         self._keeper = keeper
         self._child = Child(keeper.directory.shares_log, self._heard, time.monotonic)
+        self._begun = False  # a keeper that only ends a machine takes nothing from its containers
+        self._held = False
         self._adjusting = threading.Lock()  # one at a time: it asks first what there is
         self._changed = threading.Condition()  # for all below
         self._shares: list[Share] = []
@@ -63,6 +65,7 @@ class ShareService:
 
     def begin(self) -> None:
         """Serve what machine.toml names; the guest's part comes with its connection."""
+        self._begun = True
         self._apply(self._keeper.config)
 
     def close(self) -> None:
@@ -79,6 +82,13 @@ class ShareService:
             name, why = next(iter(refused.items()))
             path = next((share.path for share in self._now() if share.id == name), name)
             raise WherryError(f"{path} could not be mounted in the machine: {why}", hint="wherry share list")
+
+    def look_at_pause(self) -> None:
+        """Every few seconds. A machine that is held cannot answer; its connection goes on afterwards, with all that is open."""
+        held = bool(self._keeper.state.paused)
+        if held != self._held and self._now():
+            self._held = held
+            self._child.order("held", {"held": held})
 
     def quiet(self) -> None:
         """Serve nothing until the next connection: the machine is about to be suspended."""
@@ -153,6 +163,8 @@ class ShareService:
 
     def _up(self, connection: Connection) -> None:
         """The guest is there, or is there again."""
+        if not self._begun:
+            return
         directory = self._keeper.directory
         told = {
             "port": self._keeper.state.ssh_port,
