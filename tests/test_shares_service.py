@@ -36,7 +36,7 @@ HELPER = """#!/bin/sh
 cd "$(dirname "$0")" && mkdir -p lines && verb=$1 && shift
 echo "$verb $*" >>called
 case $verb in
-    list) cat lines/* 2>/dev/null; exit 0 ;;
+    list) cat lines/* 2>/dev/null; cat failed 2>/dev/null; exit 0 ;;
     remove) rm -f "lines/$1" ;;
     add) case $3 in *bad*) echo "shares: no such place" >&2; exit 1 ;; esac
         IFS='\t'; printf '%s\\n' "$*" >"lines/$1" ;;
@@ -353,6 +353,15 @@ def test_what_the_guest_refuses_is_said_with_its_words(place: Place, tmp_path: P
     with pytest.raises(WherryError, match=r"bad could not be mounted in the machine: shares: no such place"):
         keeper.shares.reload()
     assert keeper.state_of(bad) == "failed" and keeper.state_of(place.data) != "failed"
+
+
+def test_one_that_failed_in_the_guest_is_tried_again_at_the_next_connection(place: Place) -> None:
+    keeper = place.keeper()
+    keeper.shares.begin()
+    (name,) = [share["id"] for share in keeper.shares.listing()]
+    (place.guest.folder / "failed").write_text(f"{name}\tfailed\n")
+    keeper.link.get()
+    until(lambda: len(place.lines()) == 1)
 
 
 def test_an_image_without_shares_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,8 @@ def test_what_cannot_be_mounted_is_told_to_who_adds_it(machine: Machine) -> None
     machine.serve()
     done = machine.shares("add", "data", "rw", "/bad")
     assert done.returncode == 1 and "no such thing" in done.stderr
+    assert machine.shares("list").stdout == "data\tfailed\n"
+    assert machine.shares("leave").returncode == 0 and machine.read("unmounted")[-1] == "-l /bad"
 
 
 def test_a_process_that_was_killed_is_started_again(machine: Machine) -> None:
