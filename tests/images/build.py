@@ -23,19 +23,25 @@ from typing import Any
 from builder import apt, debs
 
 from launcher import host
-from tests.images.recipe import BASE, IMAGES, PACKAGES, PREFIX, REGISTRY, SKIP, SUITE, Image
+from tests.images.recipe import APART, BASE, IMAGES, NPM, PACKAGES, PREFIX, REGISTRY, SKIP, SUITE, Image
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent.parent / "build" / "images"
+_UNWANTED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
 _NEEDED = re.compile(r"\(NEEDED\)\s+Shared library: \[(.+)\]")
 
 
 class Built:
-    """What is there after `build`: one archive with all images, and the registry's program for this computer."""
+    """What is there after `build`: one archive with the small images, and the registry's program for this computer."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.archive = folder / "images.tar"
         self.registry = folder / "docker-registry"
+
+    def of(self, name: str) -> Path:
+        """The archive with this image: its own, or that of the small ones."""
+        return self._folder / f"{name}.tar" if name in APART else self.archive
 
 
 def build() -> Built:
@@ -62,25 +68,36 @@ def build() -> Built:
 def _build(arch: str, folder: Path) -> None:
     tree = folder / "tree"
     packages = apt.fetch(apt.Want(SUITE, arch, PACKAGES, SKIP))
-    debs.unpack(
-        packages, apt.cache_folder(), tree, lambda package, name: not name.startswith(("usr/share/doc", "usr/share/man"))
-    )
+    debs.unpack(packages, apt.cache_folder(), tree, lambda package, name: not name.startswith(_UNWANTED))
+    _install_npm(tree)
     shutil.copy2(tree / REGISTRY.take[0], folder / "docker-registry")
     base = _files(tree, BASE)
-    layers = {"": _layer(tree, base, BASE)}
-    for name, image in IMAGES.items():
-        files = _files(tree, image) - base
-        if files or image.programs or image.files:
-            layers[name] = _layer(tree, files, image)
-    with tarfile.TarFile(folder / "images.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+    shared = _layer(tree, base, BASE)
+    _archive(folder / "images.tar", tree, arch, base, shared, [name for name in IMAGES if name not in APART])
+    for name in APART:
+        _archive(folder / f"{name}.tar", tree, arch, base, shared, [name])
+
+
+def _install_npm(tree: Path) -> None:
+    """No script of a package runs. What is for another system is left out by npm itself; nothing here is for one processor."""
+    command = ["npm", "install", "--global", "--prefix", str(tree / "usr/local"), "--ignore-scripts", "--no-audit", "--no-fund"]
+    subprocess.run([*command, *NPM], check=True, stdout=subprocess.DEVNULL)
+
+
+def _archive(file: Path, tree: Path, arch: str, base: set[str], shared: bytes, names: Iterable[str]) -> None:
+    """As `docker load` takes it."""
+    with tarfile.TarFile(file, "w", format=tarfile.USTAR_FORMAT) as archive:
+        _add(archive, "shared.tar", shared)
         manifest = []
-        for name, layer in layers.items():
-            _add(archive, f"{name or 'shared'}.tar", layer)
-        for name, image in IMAGES.items():
-            used = [part for part in ("", name) if part in layers]
-            config = json.dumps(_config(arch, image, [layers[part] for part in used]), sort_keys=True).encode()
+        for name in names:
+            image, layers = IMAGES[name], {"shared": shared}
+            files = _files(tree, image) - base
+            if files or image.programs or image.files:
+                layers[name] = _layer(tree, files, image)
+                _add(archive, f"{name}.tar", layers[name])
+            config = json.dumps(_config(arch, image, layers.values()), sort_keys=True).encode()
             _add(archive, f"{name}.json", config)
-            parts = [f"{part or 'shared'}.tar" for part in used]
+            parts = [f"{part}.tar" for part in layers]
             manifest.append({"Config": f"{name}.json", "Layers": parts, "RepoTags": [f"{PREFIX}/{name}:latest"]})
         _add(archive, "manifest.json", json.dumps(manifest).encode())
 
@@ -93,12 +110,15 @@ def _config(arch: str, image: Image, layers: Iterable[bytes]) -> dict[str, Any]:
 
 def _files(tree: Path, image: Image) -> set[str]:
     """Paths in the tree that the image takes, with the libraries that they are linked with and the targets of links."""
-    found = {name for name in _names(tree) for pattern in image.take if fnmatch.fnmatch(name, pattern)}
+    left = {name for pattern in image.leave for name in fnmatch.filter(_names(tree), pattern)}
+    found = {name for pattern in image.take for name in fnmatch.filter(_names(tree), pattern)} - left
     for pattern in image.take:
         assert fnmatch.filter(found, pattern) or "ld-linux" in pattern, f"no package has {pattern}"
     waiting = set(found)
     while waiting:
         path = tree / waiting.pop()
+        if path.is_dir():
+            continue  # the target of a link; what is in it is taken by its own names
         if path.is_symlink():
             more = {os.path.relpath(path.resolve(), tree.resolve())}
         else:
@@ -137,7 +157,7 @@ def _layer(tree: Path, names: Iterable[str], image: Image) -> bytes:
             member.type, member.mode = tarfile.DIRTYPE, mode
             layer.addfile(member)
         for name in sorted(names):
-            layer.add(tree / name, name, filter=_as_root)
+            layer.add(tree / name, name, recursive=False, filter=_as_root)
         for name, text in image.files.items():
             _add(layer, name, text.encode(), 0o755 if text.startswith("#!") else 0o644)
         for name in image.programs:
@@ -182,7 +202,8 @@ if __name__ == "__main__":
     print(
         f"{made.archive} ({made.archive.stat().st_size / 1e6:.1f} MB) and {made.registry} in {time.monotonic() - began:.1f} s"
     )
-    with tarfile.open(made.archive) as archive:
-        for entry in archive:
-            print(f"  {entry.size / 1e6:6.2f} MB  {entry.name}")
+    for file in (made.archive, *(made.of(name) for name in sorted(APART))):
+        with tarfile.open(file) as archive:
+            for entry in archive:
+                print(f"  {entry.size / 1e6:6.2f} MB  {file.name}: {entry.name}")
     sys.exit(0)

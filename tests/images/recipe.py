@@ -8,27 +8,34 @@ from typing import Any, Final
 PREFIX: Final = "wherry.test"
 SUITE: Final = "trixie"
 PACKAGES: Final = (
-    "busybox-static",
-    "docker-registry",
-    "libc-bin",
-    "nginx",
-    "postgresql",
-    "redis-server",
-    "redis-tools",
-    "tzdata",
+    *("busybox-static", "libc-bin", "tzdata"),
+    *("docker-registry", "nginx", "postgresql", "redis-server", "redis-tools"),
+    *("bash", "coreutils", "diffutils", "findutils", "grep", "sed", "tar", "util-linux"),
+    *("gcc", "libc6-dev", "make"),
+    *("fio", "git", "inotify-tools", "mariadb-server", "nodejs", "sqlite3", "sshfs"),
+    *("python3", "python3-pip", "python3-watchdog"),
 )
 # Wanted by maintainer scripts, or by a part that is never loaded here (the compiler of postgres' JIT is 120 MB).
-SKIP: Final = frozenset({"libllvm19", "libz3-4", "locales", "libc-l10n", "libperl5.40", "perl-modules-5.40", "systemd"})
+SKIP: Final = frozenset({
+    *("libllvm19", "libz3-4", "locales", "libc-l10n", "libperl5.40", "perl-modules-5.40", "systemd"),
+    *("galera-4", "libdbi-perl", "mariadb-client", "perl", "perl-base"),
+})  # fmt: skip
+# From the npm registry: as the well-known images of Node have it, in /usr/local.
+NPM: Final = ("npm@10.9.9", "nodemon@3.1.14")
+# Archives of their own, each with one image: they are large, and loaded only where they are needed.
+APART: Final = frozenset({"mariadb", "node", "workshop"})
 
 
 @dataclass(frozen=True)
 class Image:
-    """Globs of what is taken from the packages, whose libraries come by themselves; own files; folders with their modes.
+    """Globs of what is taken from the packages, less those of `leave`; their libraries come by themselves. Own files; folders
+    with their modes.
 
     programs: C sources beside this file, each linked statically to /bin/NAME. config: as the image has it.
     """
 
     take: tuple[str, ...] = ()
+    leave: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     folders: dict[str, int] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
@@ -75,14 +82,95 @@ fi
 exec postgres -c "listen_addresses=*" -c unix_socket_directories=/tmp "$@"
 """
 
+# As the well-known images do: the folder is given to the server's user, a new database is made when there is none.
+_MARIADB = """\
+#!/bin/sh
+set -eu
+mkdir -p /data /run/mysqld
+chown -R mysql:mysql /data /run/mysqld
+chmod 700 /data
+if [ ! -d /data/mysql ]; then
+    cd /usr/share/mariadb
+    { printf 'CREATE DATABASE mysql;\\nUSE mysql;\\n'; cat mariadb_system_tables.sql mariadb_performance_tables.sql \\
+        mariadb_system_tables_data.sql; } | mariadbd --no-defaults --bootstrap --user=mysql --datadir=/data
+fi
+exec mariadbd --no-defaults --user=mysql --datadir=/data --socket=/run/mysqld/mysqld.sock --skip-networking "$@"
+"""
+
+_COREUTILS = (
+    *(
+        "basename",
+        "cat",
+        "chmod",
+        "chown",
+        "cp",
+        "cut",
+        "date",
+        "dd",
+        "df",
+        "dirname",
+        "du",
+        "echo",
+        "env",
+        "expr",
+        "head",
+        "id",
+    ),
+    *("install", "ln", "ls", "mkdir", "mkfifo", "mknod", "mktemp", "mv", "od", "pwd", "readlink", "realpath", "rm", "rmdir"),
+    *("sha256sum", "shred", "sleep", "sort", "stat", "sync", "tail", "tee", "test", "touch", "tr", "truncate", "uniq", "wc"),
+)
+_GITCONFIG = "[user]\n\tname = Nobody\n\temail = n@example.org\n[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n"
+_TOOLS = ("bash", "cmp", "diff", "find", "flock", "grep", "sed", "tar", "xargs")
+# The compiler, without its other languages, link-time optimization and sanitizers.
+_GCC = (
+    *("usr/bin/gcc*", "usr/bin/*-gcc-1?", "usr/bin/*-as", "usr/bin/as", "usr/bin/ld", "usr/bin/ld.bfd", "usr/bin/*-ld"),
+    *("usr/bin/*-ld.bfd", "usr/bin/ar", "usr/bin/*-ar", "usr/bin/make", "usr/libexec/gcc/*/cc1", "usr/libexec/gcc/*/collect2"),
+    "usr/libexec/gcc/*/liblto_plugin.so",
+    *("usr/lib/gcc/*/crt*.o", "usr/lib/gcc/*/libgcc.a", "usr/lib/gcc/*/libgcc_s.so", "usr/lib/gcc/*/libgcc_eh.a"),
+    *("usr/lib/gcc/*/include/std*.h", "usr/lib/gcc/*/include/limits.h", "usr/lib/gcc/*/include/syslimits.h"),
+    *("usr/lib/*/crt*.o", "usr/lib/*/Scrt1.o", "usr/lib/*/libc.so", "usr/lib/*/libc_nonshared.a", "usr/lib/*/libm.so"),
+    *("usr/lib/*/libm.so.6", "usr/lib/*/libmvec.so.1", "usr/include/*.h", "usr/include/asm-generic/*", "usr/include/linux/*.h"),
+    *("usr/include/*/asm/*", "usr/include/*/bits/*", "usr/include/*/gnu/*", "usr/include/*/sys/*", "usr/include/*/a.out.h"),
+)  # fmt: skip
+_PYTHON = ("usr/bin/python3*", "usr/bin/pip3", "usr/lib/python3*")
+_NO_PYTHON = ("*/sitecustomize.py", "*/ensurepip/*", "*/idlelib/*", "*/pydoc_data/*", "*-config*", "*/turtledemo/*", "*/*.exe")
+_GIT = ("usr/bin/git", "usr/bin/git-*-pack", "usr/lib/git-core/git", "usr/lib/git-core/git-sh-setup", "usr/share/git-core/*")
+
 IMAGES: Final = {
     "base": Image(config={"Cmd": ["sh"]}),
     "echo": Image(programs=("udp-echo",), config={"Cmd": ["/bin/udp-echo"], "ExposedPorts": {"7/udp": {}}}),
+    "mariadb": Image(
+        take=("usr/sbin/mariadbd", "usr/bin/mariadb", "usr/share/mariadb/*tables*.sql", "usr/share/mariadb/english/*"),
+        files={
+            "usr/bin/entry": _MARIADB,
+            "etc/passwd": _PASSWD + "mysql:x:999:999::/:/bin/false\n",
+            "etc/group": _GROUP + "mysql:x:999:\n",
+        },
+        config={"Entrypoint": ["/usr/bin/entry"], "Volumes": {"/data": {}}},
+    ),
     "nginx": Image(
         take=("usr/sbin/nginx", "etc/nginx/mime.types", "usr/share/nginx/html/*"),
         files={"etc/nginx/nginx.conf": _NGINX},
         folders={"var/lib/nginx": 0o755, "var/log/nginx": 0o755},
         config={"Cmd": ["nginx"], "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGQUIT"},
+    ),
+    "node": Image(
+        take=(
+            "usr/bin/node",
+            "usr/share/nodejs/*",
+            "usr/local/bin/*",
+            "usr/local/lib/node_modules/*",
+            *(f"usr/bin/{name}" for name in ("bash", "env")),
+        ),
+        leave=("*/npm/docs/*", "*/npm/man/*", "*.md", "*/corepack/*", "*/nodejs/@types/*", "*/undici-types"),
+        config={
+            "Env": [
+                "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "NODE_PATH=/usr/local/lib/node_modules/nodemon/node_modules",
+                "HOME=/root",
+            ],
+            "Cmd": ["node"],
+        },
     ),
     "postgres": Image(
         take=(
@@ -123,6 +211,16 @@ IMAGES: Final = {
     "redis": Image(
         take=("usr/bin/redis-server", "usr/bin/redis-check-rdb", "usr/bin/redis-cli"),
         config={"Cmd": ["redis-server", "--save", "", "--protected-mode", "no"], "ExposedPorts": {"6379/tcp": {}}},
+    ),
+    "workshop": Image(
+        take=(
+            *(f"usr/bin/{name}" for name in (*_COREUTILS, *_TOOLS)),
+            *(*_GCC, *_PYTHON, *_GIT),
+            *("usr/bin/fio", "usr/bin/inotifywait", "usr/bin/sqlite3", "usr/bin/sshfs"),
+        ),
+        leave=_NO_PYTHON,
+        files={"usr/bin/cc": '#!/bin/sh\nexec gcc "$@"\n', "root/.gitconfig": _GITCONFIG},
+        config={"Cmd": ["bash"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]},
     ),
 }
 REGISTRY: Final = Image(take=("usr/bin/docker-registry",))
