@@ -158,6 +158,8 @@ def _layer(tree: Path, names: Iterable[str], image: Image) -> bytes:
             layer.addfile(member)
         for name in sorted(names):
             layer.add(tree / name, name, recursive=False, filter=_as_root)
+        for name, target in image.links.items():
+            _link(layer, name, target)
         for name, text in image.files.items():
             _add(layer, name, text.encode(), 0o755 if text.startswith("#!") else 0o644)
         for name in image.programs:

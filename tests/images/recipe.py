@@ -28,8 +28,8 @@ APART: Final = frozenset({"mariadb", "node", "workshop"})
 
 @dataclass(frozen=True)
 class Image:
-    """Globs of what is taken from the packages, less those of `leave`; their libraries come by themselves. Own files; folders
-    with their modes.
+    """Globs of what is taken from the packages, less those of `leave`; their libraries come by themselves. Own files and links;
+    folders with their modes.
 
     programs: C sources beside this file, each linked statically to /bin/NAME. config: as the image has it.
     """
@@ -37,6 +37,7 @@ class Image:
     take: tuple[str, ...] = ()
     leave: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
     folders: dict[str, int] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
@@ -220,6 +221,8 @@ IMAGES: Final = {
         ),
         leave=_NO_PYTHON,
         files={"usr/bin/cc": '#!/bin/sh\nexec gcc "$@"\n', "root/.gitconfig": _GITCONFIG},
+        # Debian's pip looks there, and the package that has it makes it by a script.
+        links={"etc/ssl/certs/ca-certificates.crt": "/usr/lib/python3/dist-packages/pip/_vendor/certifi/cacert.pem"},
         config={"Cmd": ["bash"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]},
     ),
 }
