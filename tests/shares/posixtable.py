@@ -730,7 +730,6 @@ def _(at: str) -> None:
     write(f"{at}/secret", b"no")
     os.chmod(f"{at}/secret", 0o600)
     os.chmod(at, 0o755)
-    os.chdir("/")
     pid = os.fork()
     if pid == 0:
         os._exit(_as_another(at))
@@ -741,17 +740,18 @@ def _(at: str) -> None:
 
 def _as_another(at: str) -> int:
     try:
+        os.chdir(at)  # folders above it may be closed to others
         os.setgroups([])
         os.setgid(1234)
         os.setuid(1234)
-        write(f"{at}/own/f", b"mine")
+        write("own/f", b"mine")
         for code, path, flags in ((3, "secret", os.O_RDONLY), (4, "new", os.O_WRONLY | os.O_CREAT)):
             try:
-                os.open(f"{at}/{path}", flags)
+                os.open(path, flags)
                 return code
             except PermissionError:
                 pass
-        return 0 if os.stat(f"{at}/own/f").st_uid == 1234 else 5
+        return 0 if os.stat("own/f").st_uid == 1234 else 5
     except OSError:
         return 1
 

@@ -21,8 +21,8 @@ LIMITS = {
     "device node": "EPERM",
     "fifo": "EPERM",
     "unix socket": "EPERM",
-    "O_TMPFILE": "EOPNOTSUPP",
-    "extended attributes": "EOPNOTSUPP",
+    "O_TMPFILE": "ENOTSUP",
+    "extended attributes": "ENOTSUP",
     "RENAME_EXCHANGE": "EINVAL",
 }
 SEEDS = range(20 if SOAK else 2)
