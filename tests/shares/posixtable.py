@@ -733,9 +733,10 @@ def _(at: str) -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(_as_another(at))
-    reason = {1: "it could not write in its own folder", 3: "it read what is 0600", 4: "it wrote where it may not"}
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code == 0, reason.get(code, "its file is not its own")
+    if code in (3, 4):
+        raise Lacking("it may more")
+    assert code == 0, "it could not write in its own folder" if code == 1 else "its file is not its own"
 
 
 def _as_another(at: str) -> int:
@@ -920,7 +921,11 @@ def _(at: str) -> None:
 
 
 class Skipped(Exception):
-    pass
+    """This computer, container or user cannot try it."""
+
+
+class Lacking(Exception):
+    """It is not there, and no call failed."""
 
 
 def judge(name: str, at: str) -> tuple[str, str]:
@@ -929,6 +934,8 @@ def judge(name: str, at: str) -> tuple[str, str]:
         return "supported", CASES[name](at) or ""
     except Skipped as reason:
         return "skipped", str(reason)
+    except Lacking as reason:
+        return "not supported", str(reason)
     except AssertionError as wrong:
         return "WRONG", str(wrong)[:300]
     except OSError as error:
