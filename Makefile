@@ -17,7 +17,7 @@ help:
 	@echo "make vm               the machines only; ARGS='-k name' for some of them"
 	@echo "make soak             machines and image builds with large counts; hours"
 	@echo "make lint             ruff, mypy, shellcheck, codespell"
-	@echo "make bench            times of starts, commands, the engine's socket and ports, beside ssh; table, JSON and plot in build/"
+	@echo "make bench            times of starts, commands, the engine's socket, ports and shares, beside ssh; table, JSON and plot in build/"
 
 setup:
 	@.ci/setup

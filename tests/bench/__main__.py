@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench import engine, ports, start
+from tests.bench import engine, ports, shares, start
 from tests.bench.results import Results
 
 BUILD: Final = Path(__file__).parent.parent.parent / "build"
@@ -19,6 +19,7 @@ PARTS: Final[dict[str, Callable[[Results, int, int], None]]] = {
     "start": start.measure,
     "engine": engine.measure,
     "ports": ports.measure,
+    "shares": shares.measure,
 }
 
 

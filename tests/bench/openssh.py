@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -47,3 +48,6 @@ class Master:
         return subprocess.run(
             [*self._argv, "root@127.0.0.1", *words], check=True, capture_output=True, stdin=subprocess.DEVNULL
         )
+
+    def popen(self, *words: str, stdin: socket.socket, stdout: socket.socket) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self._argv, "root@127.0.0.1", *words], stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL)
