@@ -130,12 +130,17 @@ _GCC = (
     *("usr/lib/gcc/*/crt*.o", "usr/lib/gcc/*/libgcc.a", "usr/lib/gcc/*/libgcc_s.so", "usr/lib/gcc/*/libgcc_eh.a"),
     *("usr/lib/gcc/*/include/std*.h", "usr/lib/gcc/*/include/limits.h", "usr/lib/gcc/*/include/syslimits.h"),
     *("usr/lib/*/crt*.o", "usr/lib/*/Scrt1.o", "usr/lib/*/libc.so", "usr/lib/*/libc_nonshared.a", "usr/lib/*/libm.so"),
-    *("usr/lib/*/libm.so.6", "usr/lib/*/libmvec.so.1", "usr/include/*.h", "usr/include/asm-generic/*", "usr/include/linux/*.h"),
+    *("usr/lib/*/libm.so.6", "usr/lib/*/libmvec.so.1", "usr/include/*.h"),
     *("usr/include/*/asm/*", "usr/include/*/bits/*", "usr/include/*/gnu/*", "usr/include/*/sys/*", "usr/include/*/a.out.h"),
 )  # fmt: skip
 _PYTHON = ("usr/bin/python3*", "usr/bin/pip3", "usr/lib/python3*")
 _NO_PYTHON = ("*/sitecustomize.py", "*/ensurepip/*", "*/idlelib/*", "*/pydoc_data/*", "*-config*", "*/turtledemo/*", "*/*.exe")
-_GIT = ("usr/bin/git", "usr/bin/git-*-pack", "usr/lib/git-core/git", "usr/lib/git-core/git-sh-setup", "usr/share/git-core/*")
+_GIT = ("usr/bin/git", "usr/bin/git-*-pack", "usr/lib/git-core/git-sh-setup", "usr/share/git-core/*")
+# Headers of the kernel that no header of the C library reads.
+_NO_HEADERS = tuple(
+    f"usr/include/{name}/*" for name in ("drm", "linux/*", "misc", "mtd", "rdma", "scsi", "sound", "video", "xen")
+)
+
 
 IMAGES: Final = {
     "base": Image(config={"Cmd": ["sh"]}),
@@ -219,7 +224,7 @@ IMAGES: Final = {
             *(*_GCC, *_PYTHON, *_GIT),
             *("usr/bin/fio", "usr/bin/inotifywait", "usr/bin/sqlite3", "usr/bin/sshfs"),
         ),
-        leave=_NO_PYTHON,
+        leave=(*_NO_PYTHON, *_NO_HEADERS),
         files={"usr/bin/cc": '#!/bin/sh\nexec gcc "$@"\n', "root/.gitconfig": _GITCONFIG},
         # Debian's pip looks there, and the package that has it makes it by a script.
         links={"etc/ssl/certs/ca-certificates.crt": "/usr/lib/python3/dist-packages/pip/_vendor/certifi/cacert.pem"},
