@@ -11,7 +11,6 @@ import socket
 import statistics
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -175,6 +174,7 @@ def measure(results: Results, rounds: int, _calls: int) -> None:
         base = driver.path / "base"
         fill(share)
         fill(base)
+        work.make("huge", share / "huge")
         work.make("npm", driver.path)
         master = stack.enter_context(Master(driver))
         [port] = free_ports(1)
@@ -210,6 +210,4 @@ def everything(
             shutil.rmtree(left)
     rows(results, places, rounds, "git status", "repo", most=3)
     under_load(results, client, places, port)
-    work.make("huge", share / "huge")
-    time.sleep(2)  # what the watcher of the share makes of the files that came is not what is measured
     walked(results, driver, places)

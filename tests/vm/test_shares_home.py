@@ -63,7 +63,7 @@ def test_the_home_is_there_at_its_own_path(house: House, workshop: Container) ->
     assert workshop("cat", "/code/main.py") == "print('hello')\n"
     assert house.ssh(f"cat {code}/main.py") == "print('hello')\n"
     done = house.wherry(
-        "run", "--rm", "-v", f"{code}:{code}", "-w", str(code), "wherry.test/workshop", "python3", "main.py", cwd=code
+        "docker", "run", "--rm", "-v", f"{code}:{code}", "-w", str(code), "wherry.test/workshop", "python3", "main.py", cwd=code
     )
     assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr.decode()
 
