@@ -42,6 +42,7 @@ class Plan:
     socket: str = ""
     share: str = ""
     handles: int = 10_000
+    every: int = 1  # of the malformed packets only each so manieth: the keeper takes its time to dial again
 
 
 class Game:
@@ -49,7 +50,7 @@ class Game:
 
     def __init__(self, dial: Dial, plan: Plan) -> None:
         self.plan, self._dial, self._speaker = plan, dial, None
-        self.tried = self.refused = self.ended = 0
+        self.tried = self.refused = self.ended = self.damaged = 0
         self.leaks: list[str] = []
         self.broken: list[str] = []  # what must not succeed and did
 
@@ -375,6 +376,9 @@ def _garbled(chance: random.Random) -> bytes:
 
 def _damage(game: Game, data: bytes) -> None:
     """Bytes as they are. The server may answer or end the connection; a word after it shows that it does not wait for ever."""
+    game.damaged += 1
+    if game.damaged % game.plan.every:
+        return
     game.tried += 1
     try:
         game.on.raw(data)

@@ -43,7 +43,7 @@ class Scene:
         (folder / f"named-{self.marker}").write_text("x")
         (folder / "victim").write_text("x")
 
-    def plan(self, *, handles: int = 10_000, **more: str) -> dict[str, object]:
+    def plan(self, *, handles: int = 10_000, every: int = 1, **more: str) -> dict[str, object]:
         """What attack.py takes."""
         return {
             "marker": self.marker,
@@ -54,6 +54,7 @@ class Scene:
             "special": ["/fifo", "/socket"],
             "swapped": "/swapped",
             "handles": handles,
+            "every": every,
             **more,
         }
 
