@@ -13,6 +13,7 @@ import paramiko
 import psutil
 import pytest
 
+from launcher import sharing
 from launcher.config import MachineConfig, Shares
 from launcher.errors import WherryError
 from launcher.keeper import engine
@@ -98,6 +99,7 @@ class Keeper:
         self.directory.write_config(config)
         self.config = config
         self.health = Health()
+        self.notes: list[str] = []
         self.state = State(status="running", ssh_port=guest.port)
         self.link = Link(guest.connect)
         self.events = Events()
@@ -105,6 +107,10 @@ class Keeper:
 
     def connection(self) -> Connection:
         return self.link.get()
+
+    def note(self, text: str, *, warning: bool = False) -> None:
+        assert warning
+        self.notes.append(text)
 
     def configure(self, *folders: str) -> None:
         self.directory.write_config(self.config.changed(shares=Shares(home=False, folders=folders)))
@@ -403,6 +409,20 @@ def test_a_machine_that_is_held_keeps_its_connection(place: Place) -> None:
     keeper.state = State(status="running", ssh_port=place.guest.port)
     keeper.shares.look_at_pause()
     assert keeper.shares._child._orders["held"] == {"held": False}
+
+
+def test_what_was_remembered_of_owners_and_is_damaged_is_a_note(place: Place) -> None:
+    keeper = place.keeper()
+    (name,) = [found.id for found in sharing.shares_of(keeper.config)]
+    folder = keeper.directory.owners_dir
+    folder.mkdir()
+    (folder / f"{name}.sqlite3").write_bytes(b"no database" * 1000)
+    keeper.shares.begin()
+    mount = place.mount(keeper)
+    keeper.link.get()
+    assert mount.client().listdir("/") == ["hello"]
+    until(lambda: len(keeper.notes) == 1)
+    assert keeper.notes[0].startswith(f"{place.data}: ") and "begun anew" in keeper.notes[0]
 
 
 def test_quiet_until_the_machine_is_there_again(place: Place) -> None:

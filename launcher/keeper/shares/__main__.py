@@ -56,12 +56,13 @@ class Process:
 
     def __init__(self, output: int) -> None:
         self._output = output
+        self._telling = threading.Lock()
         self._place = Place()
         self._way = Way()
         self._held = False
         self._link = Link(lambda: self._place.connect(_CONNECT_SECONDS), self._place.connect, excused=lambda: self._held)
         self._link.subscribe(self._way.up)
-        self._assembly = Assembly()
+        self._assembly = Assembly(lambda note: self._tell({"note": note}))
         self._stations = Stations(self._way, self._assembly.assemble, self._report)
         self._over = threading.Event()
         threading.Thread(target=self._look, name="pulse", daemon=True).start()
@@ -100,10 +101,13 @@ class Process:
             self._link.look()
 
     def _report(self, told: dict[str, Told]) -> None:
-        message = line({"shares": {name: one._asdict() for name, one in told.items()}})
-        with contextlib.suppress(OSError):  # the keeper is gone, and so will we be
-            while message:
-                message = message[os.write(self._output, message) :]
+        self._tell({"shares": {name: one._asdict() for name, one in told.items()}})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        left = line(message)
+        with self._telling, contextlib.suppress(OSError):  # the keeper is gone, and so will we be
+            while left:
+                left = left[os.write(self._output, left) :]
 
 
 def _log_to(path: Path) -> None:

@@ -28,7 +28,9 @@ log = logging.getLogger("wherry.shares")
 class Assembly:
     """Makes shares, and has one watcher for all of them. Safe to use from many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_note: Callable[[str], None]) -> None:
+        """`on_note` hears what the user should know."""
+        self.on_note = on_note
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         self._remembers: int | None = None  # a lock, which goes with this process
@@ -101,6 +103,7 @@ class Assembled:
         except BaseException:
             self._owners.close()
             raise
+        self._tell_notes()
 
     def serve(self, stream: ChannelStream, /) -> None:
         # One watch for each session: the guest has forgotten what it was shown before.
@@ -112,13 +115,17 @@ class Assembled:
         finally:
             self._assembly.end(self._share)
             self._assembly.forget(self._share)
-            for note in self._owners.notes():
-                log.warning("%s: %s", self._share.id, note)
+            self._tell_notes()
 
     def change(self, share: Wanted, orders: Orders, /) -> None:
         self._shown = _policy(share, orders)
         self._events = orders.events
         self._tree.replace(_policy(share, orders))
+
+    def _tell_notes(self) -> None:
+        for note in self._owners.notes():
+            log.warning("%s: %s", self._share.id, note)
+            self._assembly.on_note(f"{self._share.path}: {note}")
 
     def _hides(self, path: bytes) -> bool:
         return self._shown.hides(self._share.path.rstrip("/") + os.fsdecode(path))

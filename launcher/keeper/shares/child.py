@@ -24,12 +24,20 @@ _ENDS_WITHIN: Final = 5.0
 class Child:
     """Begins with the first order. Each kind of order is remembered, and told to the next process as well.
 
-    `heard` gets every report, and an empty one when the process has died; `clock` counts seconds.
+    `heard` gets every report, and an empty one when the process has died; `on_note` what the user should know; `clock` counts
+    seconds.
     """
 
-    def __init__(self, log_file: Path, heard: Callable[[dict[str, Told]], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        log_file: Path,
+        heard: Callable[[dict[str, Told]], None],
+        on_note: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._log_file = log_file
         self._heard = heard
+        self._on_note = on_note
         self._clock = clock
         self._changed = threading.Condition()  # for all below
         self._orders: dict[str, dict[str, Any]] = {}
@@ -139,6 +147,9 @@ class Child:
     def _hear(self, told: bytes) -> None:
         try:
             message = json.loads(told)
+            if "note" in message:
+                self._on_note(str(message["note"]))
+                return
             heard = {name: Told(**values) for name, values in message["shares"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             log.warning("the shares' process says %.200r", told)

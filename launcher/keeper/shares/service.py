@@ -41,6 +41,7 @@ class Keeper(Protocol):
     @property
     def state(self) -> State: ...
     def connection(self) -> Connection: ...
+    def note(self, text: str, *, warning: bool = False) -> None: ...
 
 
 class ShareService:
@@ -48,7 +49,7 @@ class ShareService:
 
     def __init__(self, keeper: Keeper, events: Events) -> None:
         self._keeper = keeper
-        self._child = Child(keeper.directory.shares_log, self._heard, time.monotonic)
+        self._child = Child(keeper.directory.shares_log, self._heard, self._note, time.monotonic)
         self._begun = False  # a keeper that only ends a machine takes nothing from its containers
         self._held = False
         self._adjusting = threading.Lock()  # one at a time: it asks first what there is
@@ -195,6 +196,9 @@ class ShareService:
     def _set_trouble(self, why: str) -> None:
         with self._changed:
             self._trouble = why
+
+    def _note(self, text: str) -> None:
+        self._keeper.note(text, warning=True)
 
     def _heard(self, told: dict[str, Told]) -> None:
         with self._changed:
