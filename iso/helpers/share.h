@@ -273,6 +273,8 @@ void release_all(struct held_list *list);
 void fuse_link_up(void);
 void fuse_link_lost(void);
 void fuse_link_given_up(void);
+/* Keeps a request that uses a path while a folder gets another one. */
+int hold_for_folder(const struct fuse_in_header *in);
 void folder_rename_begins(void);
 void folder_rename_ends(void);
 
@@ -339,9 +341,10 @@ struct handle {
     struct handle *next; /* of the node */
     unsigned refs;
     unsigned epoch;
-    size_t size;
+    size_t size; /* 0: the server has not been asked, since the kernel has the pages */
     char bytes[LONGEST_HANDLE];
     unsigned flags; /* as opened */
+    int opening; /* one that the server has not been asked for yet is, now */
     unsigned unacked_count;
     int error; /* of a write that was answered before it was done */
     int written;
@@ -363,6 +366,7 @@ struct opened {
 /* 0, or the error; what does not parse is marked bad. */
 int read_opened(struct op *op, struct answer *answer, struct opened *opened);
 struct handle *handle_new(struct node *node, struct text bytes, unsigned flags);
+void open_waiting(struct node *node, const struct fuse_in_header *in);
 int data_good(const struct handle *handle);
 void keep_data(struct handle *handle, const struct opened *opened);
 void close_at_server(struct text bytes);

@@ -46,7 +46,7 @@ static int handle_writes(const struct handle *handle)
 struct handle *any_handle(struct node *node)
 {
     for (struct handle *handle = node->handles; handle != NULL; handle = handle->next)
-        if (!handle_lost(handle))
+        if (!handle_lost(handle) && handle->size > 0)
             return handle;
     return NULL;
 }
@@ -84,7 +84,7 @@ void handle_unref(struct handle *handle)
     while (*at != handle)
         at = &(*at)->next;
     *at = handle->next;
-    if (!handle_lost(handle))
+    if (!handle_lost(handle) && handle->size > 0)
         close_at_server(text_of_handle(handle));
     drop_data(handle);
     node_unref(handle->node);
@@ -251,6 +251,92 @@ static void opened(struct op *op, struct answer *answer)
     op_free(op);
 }
 
+/* ---- opening what the kernel has: a watched file whose pages are good is opened at the server when one is missing ---- */
+
+static int open_later(struct node *node, const struct fuse_in_header *in)
+{
+    if (!node->pages_known || node->attr.size > WHOLE_FILE || good_for(&node->attr) <= GOOD_MS || !attr_same_content(&node->pages, &node->attr))
+        return 0;
+    struct handle *handle = handle_new(node, (struct text){"", 0}, O_RDONLY);
+    if (handle == NULL)
+        return 0;
+    struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)handle, .open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH};
+    if (answer_data(in, &out, sizeof out) != 0)
+        handle_unref(handle);
+    return 1;
+}
+
+static void opened_now(struct op *op, struct answer *answer)
+{
+    struct opened told = {0};
+    struct handle *handle = op->handle;
+    struct node *node = op->node;
+    int error = read_opened(op, answer, &told);
+    handle->opening = 0;
+    if (error == 0) {
+        handle->size = told.handle.size;
+        memcpy(handle->bytes, told.handle.data, told.handle.size);
+        /* Changed meanwhile, and the event is on its way: what the kernel has of it goes. */
+        if (!attr_same_content(&node->pages, &told.attr)) {
+            node->pages_known = 0;
+            notice_inode(node, AND_PAGES);
+        } else if (attr_take(node, &told.attr, op) && node->version <= op->version)
+            keep_data(handle, &told);
+    } else
+        handle->error = error == -ENOENT ? -ESTALE : error;
+    release_all(&node->ahead_held);
+    op_free(op);
+}
+
+/* 0, or the error. */
+static int ask_open_now(struct handle *handle, const struct fuse_in_header *in)
+{
+    char room[LONGEST_PATH];
+    int error;
+    struct text path = node_last_path(handle->node, room, &error);
+    if (error != 0)
+        return error;
+    struct op *op = calloc(1, sizeof *op);
+    struct out *out = op != NULL ? link_ask_extended("open@wherry") : NULL;
+    if (out == NULL) {
+        free(op);
+        return -EIO;
+    }
+    op->in = *in;
+    op->node = handle->node;
+    node_ref(op->node);
+    op->handle = handle;
+    handle->refs++;
+    handle->opening = 1;
+    op->version = changes;
+    put_text(out, path);
+    put_u32(out, PF_READ);
+    put_no_attr(out);
+    put_u32(out, WHOLE_FILE);
+    link_send(op, opened_now, URGENT);
+    return 0;
+}
+
+/* The request is kept until the handle is one of the server's. */
+static void open_now(struct handle *handle, const struct fuse_in_header *in)
+{
+    if (hold_for_folder(in))
+        return;
+    int error = handle->opening ? 0 : ask_open_now(handle, in);
+    if (error != 0)
+        (void)answer_error(in, error);
+    else
+        hold(&handle->node->ahead_held, in);
+}
+
+/* Before its name goes: who has it open reads on. */
+void open_waiting(struct node *node, const struct fuse_in_header *in)
+{
+    for (struct handle *handle = node->handles; handle != NULL; handle = handle->next)
+        if (handle->size == 0 && !handle->opening && !handle_lost(handle))
+            (void)ask_open_now(handle, in);
+}
+
 void on_open(const struct fuse_in_header *in, const void *body, size_t size)
 {
     const struct fuse_open_in *wanted = body;
@@ -259,6 +345,8 @@ void on_open(const struct fuse_in_header *in, const void *body, size_t size)
     if (wait_for_writes(node, in))
         return;
     if ((wanted->flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY) {
+        if (open_later(node, in))
+            return;
         int answered_now = ahead_open(node, in);
         ahead_opened(node);
         if (answered_now)
@@ -414,6 +502,13 @@ void on_read(const struct fuse_in_header *in, const void *body, size_t size)
     }
     if (answer_from_data(in, handle, wanted->offset, wanted->size) || wait_for_writes(handle->node, in))
         return;
+    if (handle->size == 0) {
+        if (handle->error != 0)
+            (void)answer_error(in, handle->error);
+        else
+            open_now(handle, in);
+        return;
+    }
     struct op *op = op_new(in, handle->node);
     if (op == NULL)
         return;
@@ -612,6 +707,10 @@ void on_fsync(const struct fuse_in_header *in, const void *body, size_t size)
     if (wait_for_writes(handle->node, in))
         return;
     int error = take_error(handle);
+    if (error == 0 && handle->size == 0) {
+        (void)answer_error(in, 0); /* nothing was ever written by it */
+        return;
+    }
     if (error != 0 || handle_lost(handle)) {
         (void)answer_error(in, error != 0 ? error : -EIO);
         return;

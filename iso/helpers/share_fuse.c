@@ -14,6 +14,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* The last version of which anything is used: what expires names. */
+#define SPOKEN_MINOR 38
 #define MOST_IN_ROUND 128
 #define MESSAGE_ROOM (LONGEST_DATA + 8192u)
 #define READ_AHEAD (2u << 20)
@@ -247,6 +249,13 @@ void folder_rename_ends(void)
         release_all(&for_folder);
 }
 
+int hold_for_folder(const struct fuse_in_header *in)
+{
+    if (folders_renamed > 0)
+        hold(&for_folder, in);
+    return folders_renamed > 0;
+}
+
 static int is_held(struct held_list *list, uint64_t unique)
 {
     for (struct held **at = &list->first; *at != NULL; at = &(*at)->next) {
@@ -289,7 +298,7 @@ static void on_init(const struct fuse_in_header *in, const void *body, size_t si
     may_expire = (flags & FUSE_HAS_EXPIRE_ONLY) != 0;
     struct fuse_init_out out = {
         .major = FUSE_KERNEL_VERSION,
-        .minor = FUSE_KERNEL_MINOR_VERSION,
+        .minor = SPOKEN_MINOR,
         .max_readahead = READ_AHEAD,
         .flags = (uint32_t)flags,
         .flags2 = (uint32_t)(flags >> 32),
@@ -449,9 +458,9 @@ void fuse_on_requests(void)
         }
         if (errno == EINTR || errno == ENOENT) /* ENOENT: it was taken back meanwhile */
             continue;
-        if (errno == EAGAIN)
-            return;
-        exit(0); /* ENODEV: it was unmounted */
+        if (errno == ENODEV) /* it was unmounted */
+            exit(0);
+        return;
     }
 }
 

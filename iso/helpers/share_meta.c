@@ -537,18 +537,20 @@ static void removed(struct op *op, struct answer *answer)
     op_fail(op, answer->error);
 }
 
-static void drop_ahead_of(struct node *parent, struct text name)
+static void before_change(const struct fuse_in_header *in, struct node *parent, struct text name)
 {
     struct name *known = name_find(parent, name);
-    if (known != NULL)
-        ahead_drop(known->node);
+    if (known == NULL)
+        return;
+    ahead_drop(known->node);
+    open_waiting(known->node, in);
 }
 
 void on_unlink(const struct fuse_in_header *in, const void *body, size_t size)
 {
     struct text name;
     if (name_at(body, size, 0, &name) == 0)
-        drop_ahead_of(node_of(in->nodeid), name);
+        before_change(in, node_of(in->nodeid), name);
     ask_path(op_named(in, body, size, 0), SFTP_REMOVE, NULL, removed);
 }
 
@@ -587,8 +589,8 @@ static void rename_named(const struct fuse_in_header *in, const void *body, size
         return;
     }
     struct name *known = name_find(node_of(in->nodeid), name);
-    drop_ahead_of(node_of(in->nodeid), name);
-    drop_ahead_of(node_of(parent), new_name);
+    before_change(in, node_of(in->nodeid), name);
+    before_change(in, node_of(parent), new_name);
     struct op *op = op_new(in, node_of(in->nodeid));
     if (op == NULL)
         return;

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from launcher.sftp.session import Session
+from launcher.sftp.stat import Stat
 from launcher.sftp.watched import Watched
 from tests.sftptree import PlainTree
 
@@ -33,6 +34,16 @@ NAMES = {
 def needs_fuse() -> None:
     if not Path("/dev/fuse").exists() or os.geteuid() != 0:
         pytest.skip("needs root and /dev/fuse")
+
+
+class Everything:
+    """Says that all folders are watched; who uses it has to push each change that the guest has not made."""
+
+    def folder(self, path: bytes) -> bool:
+        return True
+
+    def made(self, path: bytes, stat: Stat | None) -> None:
+        pass
 
 
 class Counted:

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from launcher.sftp.events import ATTRIBUTES, CREATED, DELETED, LOST, MODIFIED, RENAMED, Event
-from launcher.sftp.stat import Stat
 
-from .sharemount import CHECKED, Mount, mounted, wait_for
+from .sharemount import CHECKED, Everything, Mount, mounted, wait_for
 
 IN = {
     "MODIFY": 0x2,
@@ -31,16 +30,6 @@ IN = {
 }
 IS_FOLDER = 0x40000000
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Everything:
-    """Says that all folders are watched; who uses it has to push each change."""
-
-    def folder(self, path: bytes) -> bool:
-        return True
-
-    def made(self, path: bytes, stat: Stat | None) -> None:
-        pass
 
 
 class Inotify:
@@ -285,3 +274,29 @@ def look(place: Path, names: list[str], stopped: threading.Event) -> None:
 def contents(place: Path) -> dict[str, str]:
     found = [Path(folder, name) for folder, _, files in os.walk(place) for name in files]
     return {str(path.relative_to(place)): path.read_text() for path in found}
+
+
+def test_what_the_kernel_has_is_opened_without_a_question(share: Mount) -> None:
+    file = share.path / "f"
+    (share.host / "f").write_text("content")
+    os.utime(share.host / "f", (5, 5))
+    wait_for(lambda: time.time() - (share.host / "f").stat().st_ctime > 3)
+    assert file.read_text() == "content"
+    assert share.server is not None
+    before = share.server.stream.asked["open"]
+    assert file.read_text() == "content" and share.server.stream.asked["open"] == before
+    # Whoever has it open in this way keeps it, also when its name goes and the kernel drops the pages.
+    with file.open() as one, file.open() as two:
+        assert share.server.stream.asked["open"] == before
+        os.rename(file, share.path / "g")
+        (share.path / "h").write_text("another")
+        os.rename(share.path / "h", share.path / "g")
+        for end in (one, two):
+            os.posix_fadvise(end.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert end.read() == "content"
+    assert (share.path / "g").read_text() == "another"
+    wait_for(lambda: time.time() - (share.host / "g").stat().st_ctime > 3)
+    assert [(share.path / "g").read_text() for _ in range(2)] == ["another"] * 2
+    (share.host / "g").write_text("changed")
+    push(share, Event(MODIFIED, False, b"/g"))
+    wait_for(lambda: (share.path / "g").read_text() == "changed", 10)

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .sharemount import Mount, mounted, share
-
-__all__ = ["share"]
+from .sharemount import CHECKED, Everything, Mount, mounted
 
 
 class Pair:
@@ -187,9 +185,12 @@ def run(mount: Mount, plain: Path, seed: int, steps: int) -> None:
     assert tree(mount.host) == tree(plain)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_random_operations_under_the_checks(share: Mount, tmp_path: Path, seed: int) -> None:
-    run(share, tmp_path / "plain", seed, 1500)
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+def test_random_operations_under_the_checks(tmp_path: Path, seed: int, watched: bool) -> None:
+    with mounted(tmp_path, *CHECKED, serve=False) as mount:
+        mount.serve(Everything() if watched else None)
+        run(mount, tmp_path / "plain", seed, 1500)
 
 
 def test_random_operations_as_built(tmp_path: Path) -> None:
