@@ -21,6 +21,7 @@ struct entry {
 struct page {
     struct page *next;
     uint64_t first; /* index of its first entry */
+    long long asked;
     uint64_t version; /* changes that it can have seen */
     struct entry *entries;
     uint32_t count;
@@ -260,32 +261,59 @@ static void ask_page(struct listing *listing, const struct fuse_in_header *in)
     link_send(op, listed, URGENT);
 }
 
-/* ---- looking at all of a folder again, for one who looks at many names of it ---- */
+/* ---- looking at all of a folder, for one who looks at many names of it (git status, make) ---- */
 
 #define LOOKS_BEFORE 4u
 #define NAMES_FOR_A_LOOK 64u
+#define LOOKS_FOR_A_PAGE 16u /* beyond the first one */
+/* Nodes that the kernel has not asked for yet. */
+#define MOST_CACHED 8192
 
-static void take_again(struct node *folder, const struct page *page)
+static struct node *cached[MOST_CACHED];
+static size_t cached_at;
+
+static void cache_node(struct node *node)
 {
+    struct node **place = &cached[cached_at++ % MOST_CACHED];
+    struct node *before = *place;
+    *place = node;
+    node_ref(node);
+    if (before != NULL)
+        node_unref(before);
+}
+
+/* 0: it may have been changed by the guest meanwhile. */
+static int take_entry(struct node *folder, const struct page *page, const struct entry *entry)
+{
+    struct name *known = name_find(folder, entry->name);
+    if (known != NULL && (known->node->version > page->version || known->node->acked > page->version || known->node->unacked_count > 0))
+        return 0;
+    struct node *node = node_named(folder, entry->name, &entry->attr);
+    if (node == NULL)
+        return 0;
+    node->owner_at = entry->attr.at;
+    if (node->lookups == 0)
+        cache_node(node);
+    if ((known = name_find(folder, entry->name)) != NULL)
+        known->seen_at = entry->attr.at;
+    return 1;
+}
+
+static void take_again(struct node *folder, const struct page *page, int last)
+{
+    uint32_t taken = 0;
     if (folder->version > page->version)
         return;
-    for (uint32_t i = 0; i < page->count; i++) {
-        const struct entry *entry = &page->entries[i];
-        struct name *known = name_find(folder, entry->name);
-        if (known == NULL || known->node->version > page->version || known->node->acked > page->version ||
-            known->node->unacked_count > 0)
-            continue;
-        struct node *node = node_named(folder, entry->name, &entry->attr);
-        if (node != NULL)
-            node->owner_at = entry->attr.at;
-        if ((known = name_find(folder, entry->name)) != NULL)
-            known->seen_at = entry->attr.at;
-    }
+    for (uint32_t i = 0; i < page->count; i++)
+        taken += take_entry(folder, page, &page->entries[i]) != 0;
+    /* All of it in one page: other names are not there. */
+    if (last && page->first == 0 && taken == page->count)
+        folder->complete_until = page->asked + GOOD_MS;
 }
 
 static void looked_again(struct op *op, struct answer *answer);
 
-static int ask_again(struct node *folder, struct text handle)
+static int ask_again(struct node *folder, struct text handle, unsigned pages, unsigned looks)
 {
     char room[LONGEST_PATH];
     int error = 0;
@@ -301,6 +329,9 @@ static int ask_again(struct node *folder, struct text handle)
     op->node = folder;
     node_ref(folder);
     op->version = changes;
+    op->offset = pages;
+    op->flags = looks;
+    op->size = (uint32_t)now_ms();
     folder->looking_again = 1;
     put_text(out, path);
     put_text(out, handle);
@@ -323,9 +354,15 @@ static void looked_again(struct op *op, struct answer *answer)
         page->version = op->version;
         if (!read_entries(&answer->body, page, answer->stale) || answer->body.bad)
             handle.size = page->count = 0;
-        take_again(folder, page);
-        if (handle.size > 0 && page->count > 0)
-            (void)ask_again(folder, handle);
+        else {
+            page->first = op->offset;
+            page->asked = now_ms() - (uint32_t)((uint32_t)now_ms() - op->size);
+            take_again(folder, page, handle.size == 0);
+        }
+        if (handle.size > 0 && page->count > 0 && op->offset < op->flags / LOOKS_FOR_A_PAGE)
+            (void)ask_again(folder, handle, (unsigned)op->offset + 1, op->flags);
+        else
+            close_handle(link_epoch, handle);
     }
     if (page != NULL)
         page_free(page);
@@ -344,11 +381,11 @@ int look_again(struct node *folder, const struct fuse_in_header *in)
         folder->looks_since = now;
         folder->looks = 0;
     }
-    if (++folder->looks < LOOKS_BEFORE || folder->child_count > folder->looks * NAMES_FOR_A_LOOK || folder->child_count < LOOKS_BEFORE)
+    if (++folder->looks < LOOKS_BEFORE || folder->child_count > (size_t)folder->looks * NAMES_FOR_A_LOOK)
+        return 0;
+    if (!ask_again(folder, (struct text){"", 0}, 0, folder->looks))
         return 0;
     folder->looks = 0;
-    if (!ask_again(folder, (struct text){"", 0}))
-        return 0;
     hold(&folder->again_held, in);
     return 1;
 }

@@ -146,12 +146,12 @@ void on_lookup(const struct fuse_in_header *in, const void *body, size_t size)
             (void)answer_node(in, known->node, parent, bytes, NULL);
             return;
         }
-        if (known != NULL && look_again(parent, in))
-            return;
         if (known == NULL && parent->complete_until > now_ms()) {
             (void)answer_error(in, -ENOENT);
             return;
         }
+        if (look_again(parent, in))
+            return;
     }
     struct op *op = op_named(in, body, size, 0);
     if (op == NULL || path_for(op, op->node, op_name(op), room, &path) != 0)

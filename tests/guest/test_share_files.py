@@ -307,3 +307,22 @@ def test_a_long_read_ahead(share: Mount) -> None:
     found = os.stat(share.path)
     bdi = Path(f"/sys/class/bdi/{os.major(found.st_dev)}:{os.minor(found.st_dev)}/read_ahead_kb")
     assert int(bdi.read_text()) == 2048
+
+
+def test_many_looks_at_a_folder_are_few_questions(share: Mount) -> None:
+    for number in range(300):
+        (share.host / str(number)).write_text("x" * number)
+    assert share.server is not None
+    asked = share.server.stream.asked
+    for _ in range(2):
+        before = asked.total()
+        assert [(share.path / str(number)).stat().st_size for number in range(300)] == list(range(300))
+        assert not (share.path / "none").exists()
+        assert asked.total() - before < 100
+        (share.host / "7").write_text("")
+        (share.host / "8").unlink()
+        time.sleep(1)
+        assert (share.path / "7").stat().st_size == 0 and not (share.path / "8").exists()
+        (share.host / "7").write_text("x" * 7)
+        (share.host / "8").write_text("x" * 8)
+        time.sleep(1)
