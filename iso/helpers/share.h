@@ -188,6 +188,7 @@ struct answer {
     int eof;
     int is_status;
     int stale; /* events have come since it was asked: nothing in it is watched */
+    long long asked; /* as of when it is true, in ms */
     struct in body;
 };
 

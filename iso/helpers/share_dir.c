@@ -136,8 +136,9 @@ static int name_allowed(struct text name)
 }
 
 /* Fills the page with what was told; 0 when there is no memory. */
-static int read_entries(struct in *in, struct page *page, int stale)
+static int read_entries(struct answer *answer, struct page *page)
 {
+    struct in *in = &answer->body;
     size_t room = (size_t)(in->end - in->at);
     if (page->count > room / 100) /* less than what an entry takes */
         in->bad = 1;
@@ -152,12 +153,13 @@ static int read_entries(struct in *in, struct page *page, int stale)
         struct entry *entry = &page->entries[i];
         struct text name = get_text(in, LONGEST_NAME);
         get_attr(in, &entry->attr);
+        entry->attr.at = answer->asked;
         if (!name_allowed(name))
             in->bad = 1;
         memcpy(at, name.data, name.size);
         entry->name = (struct text){at, name.size};
         at += name.size;
-        if (stale)
+        if (answer->stale)
             entry->attr.watched = 0;
     }
     return 1;
@@ -194,7 +196,7 @@ static int take_page(struct listing *listing, struct answer *answer, uint64_t ve
     page->count = get_u32(&answer->body);
     page->first = listing->end;
     page->version = version;
-    int done = read_entries(&answer->body, page, answer->stale);
+    int done = read_entries(answer, page);
     if (!answer->body.bad) {
         listing->size = handle.size;
         memcpy(listing->handle, handle.data, handle.size);
@@ -331,7 +333,6 @@ static int ask_again(struct node *folder, struct text handle, unsigned pages, un
     op->version = changes;
     op->offset = pages;
     op->flags = looks;
-    op->size = (uint32_t)now_ms();
     folder->looking_again = 1;
     put_text(out, path);
     put_text(out, handle);
@@ -352,11 +353,11 @@ static void looked_again(struct op *op, struct answer *answer)
         handle = get_text(&answer->body, LONGEST_HANDLE);
         page->count = get_u32(&answer->body);
         page->version = op->version;
-        if (!read_entries(&answer->body, page, answer->stale) || answer->body.bad)
+        if (!read_entries(answer, page) || answer->body.bad)
             handle.size = page->count = 0;
         else {
             page->first = op->offset;
-            page->asked = now_ms() - (uint32_t)((uint32_t)now_ms() - op->size);
+            page->asked = answer->asked;
             take_again(folder, page, handle.size == 0);
         }
         if (handle.size > 0 && page->count > 0 && op->offset < op->flags / LOOKS_FOR_A_PAGE)

@@ -175,6 +175,7 @@ int read_opened(struct op *op, struct answer *answer, struct opened *opened)
     }
     opened->handle = get_text(&answer->body, LONGEST_HANDLE);
     get_attr(&answer->body, &opened->attr);
+    opened->attr.at = answer->asked;
     opened->whole = get_byte(&answer->body) != 0;
     opened->data = get_text(&answer->body, WHOLE_FILE);
     op->stale |= answer->stale;
@@ -190,7 +191,7 @@ void keep_data(struct handle *handle, const struct opened *opened)
         return;
     memcpy(handle->data, opened->data.data, opened->data.size);
     handle->data_size = opened->data.size;
-    handle->data_at = now_ms();
+    handle->data_at = opened->attr.at;
     handle->attr = opened->attr;
     handle->data_version = handle->node->version;
     kept += handle->data_size;

@@ -23,6 +23,7 @@
 #define FIRST_WAIT_MS 60000
 #define LATER_WAIT_MS 8000
 #define LAZY_MS 40
+#define LEAST_GOOD_MS 200
 #define MOST_ASKED 65536u
 #define READ_ROOM (1u << 20)
 
@@ -33,6 +34,7 @@ struct asked {
     uint32_t id;
     uint32_t next_free;
     unsigned events_seen;
+    long long at;
     int quiet;
 };
 
@@ -183,6 +185,7 @@ void link_send(struct op *op, answered *then, unsigned how)
     asked->op = op;
     asked->quiet = (how & QUIET) != 0;
     asked->events_seen = link_events_seen;
+    asked->at = now_ms();
     link_asked++;
     if (!asked->quiet && owed++ == 0)
         heard = now_ms();
@@ -257,6 +260,13 @@ static int read_version(struct in *in)
     return 0;
 }
 
+/* An answer is from when it was asked for; but what took long must not be too old at once to be used at all. */
+static long long true_since(long long asked)
+{
+    long long oldest = now_ms() - GOOD_MS + LEAST_GOOD_MS;
+    return asked > oldest ? asked : oldest;
+}
+
 static int read_packet(const unsigned char *data, size_t size)
 {
     struct answer answer = {.body = {data, data + size, 0}};
@@ -274,6 +284,7 @@ static int read_packet(const unsigned char *data, size_t size)
         return -1;
     struct asked *asked = &table[place], done = *asked;
     answer.stale = done.events_seen != link_events_seen;
+    answer.asked = true_since(done.at);
     asked->then = NULL;
     asked->id += MOST_ASKED;
     asked->next_free = first_free;

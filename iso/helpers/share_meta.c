@@ -48,6 +48,7 @@ void attr_of(struct answer *answer, struct attr *attr)
         WRONG(answer); /* OK is no answer to this */
     else
         get_attr(&answer->body, attr);
+    attr->at = answer->asked;
     if (answer->stale)
         attr->watched = 0;
 }

@@ -201,5 +201,4 @@ void get_attr(struct in *in, struct attr *attr)
     }
     if (!found || !kind_known(attr->mode) || attr->mode > 0177777 || attr->size > INT64_MAX)
         in->bad = 1;
-    attr->at = now_ms();
 }
