@@ -1,5 +1,5 @@
-"""A machine with a home of its own: what is private stays so whatever root in the guest says, a kill of the keeper is no end for
-a container, and databases run on folders of the home through all restarts."""
+"""A machine with a home of its own: what is private stays so whatever root in the guest says, a kill of the keeper is no end
+for a container, and databases run on folders of the home through all restarts."""
 
 from __future__ import annotations
 
