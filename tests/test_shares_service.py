@@ -311,6 +311,25 @@ def test_shares_come_change_and_go_while_it_runs(place: Place, tmp_path: Path) -
     until(lambda: keeper.health.to_json()["parts"]["shares"] == {"state": "ok", "detail": "1"})
 
 
+def test_rules_that_cannot_be_had_end_what_is_served_without_them(place: Place, tmp_path: Path) -> None:
+    """A folder that is gone cannot be looked at for its private places; its open descriptor could still be written by."""
+    keeper, mount = started(place)
+    client = mount.client()
+    place.data.rename(tmp_path / "moved")
+    keeper.configure(f"{place.data}:ro")
+    keeper.shares.reload()
+    with pytest.raises(GONE):
+        client.open("/made", "w")
+        client.listdir("/")
+    assert not (tmp_path / "moved" / "made").exists()
+    until(lambda: keeper.state_of(place.data) == "failed")
+    (tmp_path / "moved").rename(place.data)
+    client = mount.client()
+    with pytest.raises(OSError):
+        client.open("/made", "w")
+    assert client.listdir("/") == ["hello"]
+
+
 def test_the_first_share_may_come_later(place: Place) -> None:
     keeper = Keeper(place.guest, config())
     place.keepers.append(keeper)

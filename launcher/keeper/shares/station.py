@@ -52,6 +52,7 @@ class Station:
         self._served: Served | None = None
         self._channel: Channel | None = None
         self._over = False
+        self._stale = False  # what is served has other rules than it should
         self._told = Told("waiting")
         self._thread = threading.Thread(target=self._run, name=f"share-{share.id}", daemon=True)
         self._thread.start()
@@ -66,11 +67,20 @@ class Station:
             return self._told
 
     def change(self, share: Wanted, orders: Orders) -> None:
-        """The same folder with other rules; a session goes on. Raises OSError."""
+        """The same folder with other rules; a session goes on. One that cannot have them ends. From one thread at a time."""
         with self._lock:
             self._share, self._orders = share, orders
-            if self._served is not None:
-                self._served.change(share, orders)
+            served = self._served
+        if served is None:
+            return
+        try:
+            served.change(share, orders)  # not under the lock: a file system may take its time
+        except OSError as error:
+            log.warning("%s: %s", share.id, error)
+            with self._lock:
+                self._stale, channel = True, self._channel
+            if channel is not None:
+                close(channel)
 
     def close(self, seconds: float) -> None:
         """It is served no more; what is under way gets so long to end."""
@@ -127,17 +137,33 @@ class Station:
     def _ready(self) -> Served | None:
         """None when this computer refuses it, which is told."""
         with self._lock:
-            if self._served is None:
-                try:
-                    self._served = self._assemble(self._share, self._orders)
-                except OSError as error:
-                    why = error.strerror or str(error)
-                else:
-                    return self._served
-            else:
-                return self._served
-        self._say("failed", f"{self._share.path}: {why}")
-        return None
+            served, stale = self._served, self._stale
+            share, orders = self._share, self._orders
+            if stale:
+                self._served, self._stale = None, False
+        if served is not None and not stale:
+            return served
+        if served is not None:
+            served.close()
+        try:
+            return self._assembled(share, orders)
+        except OSError as error:
+            self._say("failed", f"{share.path}: {error.strerror or error}")
+            return None
+
+    def _assembled(self, share: Wanted, orders: Orders) -> Served:
+        served = self._assemble(share, orders)
+        try:
+            while True:
+                with self._lock:
+                    if orders is self._orders:
+                        self._served = served
+                        return served
+                    share, orders = self._share, self._orders
+                served.change(share, orders)
+        except BaseException:
+            served.close()
+            raise
 
     def _say(self, state: State, detail: str = "") -> None:
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from typing import Final
 from launcher.keeper.shares.orders import Orders, Told
 from launcher.keeper.shares.station import Assemble, Station
 from launcher.keeper.shares.way import Way
-
-log = logging.getLogger("wherry.shares")
 
 _ENDS_WITHIN: Final = 2.0
 
@@ -43,10 +40,7 @@ class Stations:
                 if station is None:
                     self._stations[name] = Station(share, orders, self._way, self._assemble, self._tell)
                     continue
-                try:
-                    station.change(share, orders)
-                except OSError as error:  # its folder is gone: the next session says so
-                    log.warning("%s: %s", name, error)
+                station.change(share, orders)
         self._tell()
 
     def close(self) -> None:
