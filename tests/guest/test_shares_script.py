@@ -112,6 +112,16 @@ def test_those_of_the_seed_are_mounted_before_the_service_is_ready(machine: Mach
     assert sorted(machine.shares("list").stdout.splitlines()) == sorted(machine.read("seed/shares"))
 
 
+def test_a_path_is_no_pattern(machine: Machine, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    machine.serve(f"x\trw\t{tmp_path}/*\t{tmp_path}/?\n")
+    assert machine.read("started") == [f"x\trw\t{tmp_path}/*\t{tmp_path}/?"]
+    assert machine.shares("leave").returncode == 0
+    assert machine.read("unmounted")[-2:] == [f"-l {tmp_path}/*", f"-l {tmp_path}/?"]
+    assert machine.shares("list").stdout == f"x\trw\t{tmp_path}/*\t{tmp_path}/?\n"
+
+
 def test_one_that_cannot_be_keeps_nothing_back_and_is_said(machine: Machine) -> None:
     machine.serve("home\trw\t/home/me\na\trw\t/bad\nb\trw\t/usr/lib\nc\twx\t/srv\n")
     assert machine.mounted() == {"home"}
