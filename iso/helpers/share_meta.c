@@ -147,7 +147,7 @@ void on_lookup(const struct fuse_in_header *in, const void *body, size_t size)
             (void)answer_node(in, known->node, parent, bytes, NULL);
             return;
         }
-        if (known == NULL && parent->complete_until > now_ms()) {
+        if (known == NULL && bytes.size <= LONGEST_NAME && parent->complete_until > now_ms()) {
             (void)answer_error(in, -ENOENT);
             return;
         }
