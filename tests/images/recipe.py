@@ -227,7 +227,10 @@ IMAGES: Final = {
         leave=(*_NO_PYTHON, *_NO_HEADERS),
         files={"usr/bin/cc": '#!/bin/sh\nexec gcc "$@"\n', "root/.gitconfig": _GITCONFIG},
         # Debian's pip looks there, and the package that has it makes it by a script.
-        links={"etc/ssl/certs/ca-certificates.crt": "/usr/lib/python3/dist-packages/pip/_vendor/certifi/cacert.pem"},
+        links={
+            "etc/ssl/certs/ca-certificates.crt": "/usr/lib/python3/dist-packages/pip/_vendor/certifi/cacert.pem",
+            "usr/bin/sh": "bash",  # busybox's takes its own tar and find before those of the packages
+        },
         config={"Cmd": ["bash"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]},
     ),
 }

@@ -170,7 +170,7 @@ def test_a_c_build_with_make(workshop: Container, folder: Path) -> None:
 
 def test_a_script_runs_as_it_is(workshop: Container, folder: Path) -> None:
     (folder / "script.sh").write_text('#!/bin/sh\necho "by $0 $1"\n')
-    assert workshop.run("./script.sh", cwd="/code").returncode == 126
+    assert workshop.run("sh", "-c", "./script.sh", cwd="/code").returncode == 126
     (folder / "script.sh").chmod(0o755)
     assert workshop("./script.sh", "me", cwd="/code") == "by ./script.sh me\n"
 
@@ -218,17 +218,19 @@ def test_tar_keeps_what_it_packed(workshop: Container, folder: Path) -> None:
     assert (again / "hard").stat().st_ino == (again / "d2" / "f2").stat().st_ino
 
 
-def test_files_of_any_user_belong_to_me(client: Client, workshop: Container, folder: Path) -> None:
+def test_files_of_any_user_belong_to_me_and_owners_are_remembered(client: Client, workshop: Container, folder: Path) -> None:
     (folder / "open").mkdir()
     (folder / "open").chmod(0o777)
     workshop("sh", "-c", "echo data >/code/open/file; chmod 640 /code/open/file", options=("-u", "1234:5678"))
-    assert workshop("stat", "-c", "%u %g %a", "/code/open/file") == "1234 5678 640\n"
     found = (folder / "open" / "file").stat()
     assert (found.st_uid, found.st_gid) == (os.getuid(), os.getgid())
-    workshop("chown", "-R", "999:999", "/code/open")
-    assert (folder / "open" / "file").stat().st_uid == os.getuid()
+    workshop("chown", "-R", "999:998", "/code/open")
+    # What comes later has the owner of its folder, whoever makes it.
+    workshop("sh", "-c", "umask 077; echo more >/code/open/later", options=("-u", "999:998"))
+    assert {path.stat().st_uid for path in (folder / "open").iterdir()} == {os.getuid()}
     client("restart", "-t", "1", workshop.id)
-    assert workshop("stat", "-c", "%u %g %a", "/code/open/file", "/code/open") == "999 999 640\n999 999 777\n"
+    words = ("stat", "-c", "%u %g %a", "/code/open", "/code/open/file", "/code/open/later")
+    assert workshop(*words) == "999 998 777\n999 998 640\n999 998 600\n"
 
 
 def test_the_folder_that_is_gone_is_an_error(machine: Driver, client: Client, tmp_path: Path) -> None:
