@@ -64,6 +64,9 @@ int attr_take(struct node *node, const struct attr *attr, const struct op *op)
             return 0;
         node_becomes(node, attr);
     }
+    /* Answers come in any order: of two the later question counts. */
+    if (node->attr.at > attr->at && node->version <= op->version)
+        return 1;
     node->attr = *attr;
     node->owner_at = attr->at;
     if (node->version > op->version)

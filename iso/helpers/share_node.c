@@ -295,7 +295,8 @@ struct node *node_named(struct node *parent, struct text bytes, const struct att
 {
     struct name *name = name_find(parent, bytes);
     if (name != NULL && same_file(&name->node->attr, attr)) {
-        name->node->attr = *attr;
+        if (name->node->attr.at <= attr->at) /* else a later question has been answered already */
+            name->node->attr = *attr;
         return name->node;
     }
     struct node *node = by_content(attr);
