@@ -208,6 +208,8 @@ struct out *link_ask_extended(const char *name);
 /* ANSWERED is called once, later. LAZY: it may wait for others. Answers to a QUIET one are not waited for by the clock. */
 enum { URGENT = 0, LAZY = 1, QUIET = 2 };
 void link_send(struct op *op, answered *then, unsigned how);
+/* Somebody waits for what is lazy. */
+void link_hurry(void);
 /* At the end of a round. */
 void link_flush(void);
 void link_on_door(void);

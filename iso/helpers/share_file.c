@@ -122,6 +122,7 @@ int wait_for_writes(struct node *node, const struct fuse_in_header *in)
 {
     if (node->unacked_count == 0)
         return 0;
+    link_hurry();
     hold(&node->held, in);
     return 1;
 }
@@ -570,7 +571,7 @@ static void send_write(struct op *op, const void *data)
         struct fuse_write_out done = {.size = op->size};
         (void)answer_data(&op->in, &done, sizeof done);
     }
-    link_send(op, wrote, URGENT);
+    link_send(op, wrote, op->flags ? URGENT : LAZY); /* with what follows, mostly a change of times or the next write */
 }
 
 static void opened_for_pages(struct op *op, struct answer *answer)

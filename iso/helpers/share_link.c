@@ -23,6 +23,7 @@
 #define FIRST_WAIT_MS 60000
 #define LATER_WAIT_MS 8000
 #define LAZY_MS 40
+#define MOST_LAZY (64u << 10)
 #define LEAST_GOOD_MS 200
 #define MOST_ASKED 65536u
 #define READ_ROOM (1u << 20)
@@ -195,11 +196,16 @@ void link_send(struct op *op, answered *then, unsigned how)
         lazy_since = now_ms();
 }
 
+void link_hurry(void)
+{
+    is_urgent |= going.size > going_at;
+}
+
 void link_flush(void)
 {
     if (line < 0 || going.size == going_at)
         return;
-    if (!is_urgent && lazy_since != 0 && now_ms() - lazy_since < LAZY_MS)
+    if (!is_urgent && lazy_since != 0 && going.size - going_at < MOST_LAZY && now_ms() - lazy_since < LAZY_MS)
         return;
     is_urgent = 0;
     lazy_since = 0;
