@@ -63,7 +63,7 @@ format: setup
 
 bench: iso
 	$(PYTHON) -m pip install -q -e '.[bench]'
-	$(PYTHON) -m tests.bench $(ARGS)
+	PYTHONPATH=iso $(PYTHON) -m tests.bench $(ARGS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

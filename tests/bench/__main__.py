@@ -1,4 +1,4 @@
-"""`python -m tests.bench [PART...] [--rounds N]`: all parts unless some are named; figures go to build/, JSON and a plot.
+"""`PYTHONPATH=iso python -m tests.bench [PART...] [--rounds N]`: all parts unless some are named; figures go to build/, JSON and a plot.
 
 Exit code 1: a goal was missed.
 """
