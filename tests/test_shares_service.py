@@ -22,11 +22,13 @@ from launcher.keeper.health import Health
 from launcher.keeper.link import Link
 from launcher.keeper.shares import bound, mounts
 from launcher.keeper.shares.service import ShareService
+from launcher.sftp.events import LOST
 from launcher.sharing import Share
 from launcher.ssh.transport import Connection
 from launcher.state import State
 from tests import guestserver
 from tests.guestserver import Guest
+from tests.sftpclient import EXTENDED, RawClient, s
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs unix sockets")
 PATIENCE = 60.0
@@ -73,11 +75,14 @@ class Mount:
 
     def client(self) -> paramiko.SFTPClient:
         """Of the next connection."""
+        return paramiko.SFTPClient(self.accept())  # type: ignore[arg-type]
+
+    def accept(self) -> Stream:
         accepted, _ = self._listening.accept()
         stream = Stream(fileno=accepted.detach())
         stream.settimeout(PATIENCE)
         self.streams.append(stream)
-        return paramiko.SFTPClient(stream)  # type: ignore[arg-type]
+        return stream
 
     def drop(self) -> None:
         for stream in self.streams:
@@ -309,6 +314,19 @@ def test_shares_come_change_and_go_while_it_runs(place: Place, tmp_path: Path) -
     with pytest.raises(GONE):
         client.listdir("/")
     until(lambda: keeper.health.to_json()["parts"]["shares"] == {"state": "ok", "detail": "1"})
+
+
+def test_other_rules_are_told_to_the_guest_which_may_believe_what_it_was_shown(place: Place) -> None:
+    keeper = place.keeper()
+    keeper.shares.begin()
+    mount = place.mount(keeper)
+    keeper.link.get()
+    client = RawClient(mount.accept())
+    client.init()
+    asked = client.send(EXTENDED, s(b"events@wherry"))
+    keeper.configure(f"{place.data}:ro")
+    keeper.shares.reload()
+    assert client.events(client.wait(asked)) == [(LOST, 1, b"/", b"")]
 
 
 def test_rules_that_cannot_be_had_end_what_is_served_without_them(place: Place, tmp_path: Path) -> None:

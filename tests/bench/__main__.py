@@ -1,4 +1,4 @@
-"""`PYTHONPATH=iso python -m tests.bench [PART...] [--rounds N]`: all parts unless some are named; figures go to build/, JSON and a plot.
+"""`python -m tests.bench [PART...] [--rounds N]`, with PYTHONPATH=iso: all parts unless some are named; results in build/.
 
 Exit code 1: a goal was missed.
 """

@@ -8,19 +8,17 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 from launcher import host
 from launcher.keeper.shares.orders import Orders, Wanted
 from launcher.keeper.shares.stream import ChannelStream
 from launcher.keeper.shares.watch import Watcher
-from launcher.sftp.events import Event
+from launcher.keeper.shares.watch_share import Share
+from launcher.sftp.anytree import any_tree
+from launcher.sftp.events import EVERYTHING, Event
 from launcher.sftp.owners import Owners
 from launcher.sftp.policy import Policy
-from launcher.sftp.served import Tree as AnyTree
 from launcher.sftp.session import Session
-from launcher.sftp.tree import Tree
-from launcher.sftp.watched import Watched
 
 log = logging.getLogger("wherry.shares")
 
@@ -59,13 +57,18 @@ class Assembly:
         if self._watcher is not None:
             self._watcher.bound(paths)
 
-    def watch(self, share: Wanted, hides: Callable[[bytes], bool]) -> Watched | None:
+    def watch(self, share: Wanted, hides: Callable[[bytes], bool]) -> Share | None:
         """The share's changes go to the session that is on from now on; nothing of what is hidden."""
         return self._watcher.share(share.id, Path(share.path), hides) if self._watcher is not None else None
 
-    def forget(self, share: Wanted) -> None:
-        if self._watcher is not None:
-            self._watcher.forget(share.id)
+    def forget(self, share: Wanted, watched: Share | None) -> None:
+        """No more of what `watch` gave."""
+        if self._watcher is not None and watched is not None:
+            self._watcher.forget(share.id, watched)
+
+    def all_is_new(self, share: Wanted) -> None:
+        """What the guest was shown of it may not be so any more."""
+        self._on_events(share.id, [EVERYTHING])
 
     def begin(self, share: Wanted, session: Session) -> None:
         with self._lock:
@@ -99,7 +102,7 @@ class Assembled:
         self._shown = _policy(share, orders)
         self._owners = Owners(Path(orders.folder) / f"{share.id}.sqlite3", device)
         try:
-            self._tree = Tree(root, _policy(share, orders), self._owners)
+            self._tree = any_tree(root, _policy(share, orders), self._owners)
         except BaseException:
             self._owners.close()
             raise
@@ -108,19 +111,21 @@ class Assembled:
     def serve(self, stream: ChannelStream, /) -> None:
         # One watch for each session: the guest has forgotten what it was shown before.
         watched = self._assembly.watch(self._share, self._hides) if self._events else None
-        session = Session(stream, cast(AnyTree, self._tree), watched=watched)
+        session = Session(stream, self._tree, watched=watched)
         self._assembly.begin(self._share, session)
         try:
             session.serve()
         finally:
             self._assembly.end(self._share)
-            self._assembly.forget(self._share)
+            self._assembly.forget(self._share, watched)
             self._tell_notes()
 
     def change(self, share: Wanted, orders: Orders, /) -> None:
         self._shown = _policy(share, orders)
         self._events = orders.events
         self._tree.replace(_policy(share, orders))
+        # A place that was hidden may be believed not to be there, until somebody says otherwise.
+        self._assembly.all_is_new(share)
 
     def _tell_notes(self) -> None:
         for note in self._owners.notes():
