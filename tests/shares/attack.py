@@ -297,16 +297,18 @@ def special_files(game: Game) -> None:
 def open_handles(game: Game) -> None:
     """As many as asked for; where the server has enough it says so, and goes on when they are closed."""
     game.on.put(b"/many", b"x")
-    held = []
-    for _ in range(game.plan.handles):
-        handle = game.attempt(Speaker.open, b"/many")
-        if isinstance(handle, bytes):
-            held.append(handle)
-        if game.ended:
-            game.broken.append("the connection ended over open handles")
-            return
-    for handle in held:
-        game.attempt(Speaker.close, handle)
+    held, asked = list[bytes](), string(b"/many") + struct.pack(">I", R) + bytes(4)
+    for _ in range(0, game.plan.handles, 500):  # in bursts: each on its own would wait for the way there and back
+        game.tried += 500
+        for _ in [game.on.later(raw.OPEN, asked) for _ in range(500)]:
+            kind, body = game.on.receive("open handles")
+            if kind == raw.HANDLE:
+                held.append(body[8:])
+            else:
+                game.refused += 1
+    for at in range(0, len(held), 500):
+        for _ in [game.on.later(raw.CLOSE, string(handle)) for handle in held[at : at + 500]]:
+            game.on.receive("closing handles")
     folders = [game.attempt(Speaker.ask, raw.OPENDIR, string(b"/")) for _ in range(2000)]
     del folders
     game.drop()  # not closed: that is for the server
