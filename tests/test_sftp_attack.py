@@ -534,6 +534,24 @@ def test_many_threads_at_once(ground: Ground) -> None:
     assert not failed, failed
 
 
+def test_what_is_hidden_is_known_while_links_on_the_way_are_swapped(ground: Ground) -> None:
+    """realpath itself fails where a link is a folder a moment later."""
+    (ground.root / "hidden" / "sub").mkdir(parents=True)
+    (ground.root / "way").mkdir()
+    policy = Policy(ground.root, hidden=["hidden"])
+
+    def step() -> None:
+        (ground.root / "way").rename(ground.root / "away")
+        (ground.root / "way").symlink_to("away")
+        (ground.root / "way").unlink()
+        (ground.root / "away").rename(ground.root / "way")
+
+    with swapping(step):
+        for _ in range(5000):
+            assert not policy.hides(f"{ground.root}/way/x")
+            assert policy.hides(f"{ground.root}/hidden/sub")
+
+
 def test_descriptors_run_out(ground: Ground) -> None:
     """An error to the guest, and nothing else: all are there again when it has closed its files."""
     import resource

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -14,6 +15,7 @@ from launcher.sftp.identities import Identities
 from launcher.sftp.names import Comparer, Folded, comparer, slashed
 from launcher.sftp.rules import GUARDED, HIDDEN, OPEN, READ_ONLY, Node, Rules
 
+_LINK_LOOKS: Final = 8
 LOOK_SECONDS: Final = 1.0  # how long a place that the host has just made or renamed is known by its name alone
 _REFUSALS: Final = {GUARDED: errno.EACCES, READ_ONLY: errno.EROFS, HIDDEN: errno.ENOENT}
 
@@ -102,8 +104,7 @@ class Policy:
     def _hidden_at(self, path: str) -> bytes | None:
         """As it was asked for, and as it is: each link may lead into a hidden place, and out of one."""
         raw = os.fsencode(path)
-        real = os.path.realpath(raw)
-        for whole in (real, raw):
+        for whole in (_real(raw), raw):
             below = self._below(whole)
             if below is not None:
                 found = self._hidden_below(below)
@@ -134,6 +135,14 @@ class Policy:
 def refusal(rule: int) -> int:
     """The errno of a change in a place with that rule, which is not OPEN."""
     return _REFUSALS[rule]
+
+
+def _real(path: bytes) -> bytes:
+    """Without links. realpath fails where a link becomes something else between its two looks: then it is looked at anew."""
+    for _ in range(_LINK_LOOKS):
+        with contextlib.suppress(OSError):
+            return os.path.realpath(path)
+    return path
 
 
 def _compared(root: bytes) -> Comparer:
