@@ -96,7 +96,7 @@ def test_a_burst_of_clients_in_the_guest(machine: Driver) -> None:
 
 
 def test_a_keeper_that_is_replaced_is_met_again(machine: Driver) -> None:
-    [keeper] = [process for process in machine.processes() if "launcher.keeper" in " ".join(process.cmdline())]
+    [keeper] = [process for process in machine.processes() if "launcher.keeper" in process.cmdline()]
     keeper.kill()
     keeper.wait(30)
     with ThreadPoolExecutor(3) as pool:

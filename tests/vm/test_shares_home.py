@@ -221,7 +221,7 @@ DATABASES: dict[str, tuple[list[str], Callable[[Client, str, str], str], str]] =
 }
 
 
-@pytest.mark.parametrize("kind", DATABASES)
+@pytest.mark.parametrize("kind", [*DATABASES] if SOAK else ["postgres"])
 def test_a_database_on_a_folder_of_the_home(
     kind: str, house: House, client: Client, record_property: Callable[[str, object], None]
 ) -> None:
