@@ -130,6 +130,11 @@ def test_the_machines_own_places_have_no_command(place: Place) -> None:
     assert "mkdir -p /tmp/none-of-that-name/x && wherry share add /tmp/none-of-that-name/x" in made
 
 
+def test_a_place_of_the_machine_that_is_not_here_has_no_command(place: Place) -> None:
+    words = place.refusal("/run/none-of-that-name")
+    assert "the machine has its own /run/none-of-that-name" in words and "share add" not in words
+
+
 def test_what_is_only_here_under_tmp_is_refused_with_the_command(place: Place) -> None:
     assert place.base.is_relative_to("/tmp")
     assert f"wherry share add {place.base}        (no restart needed)" in place.refusal(place.base)

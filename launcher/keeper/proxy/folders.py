@@ -18,6 +18,7 @@ from launcher.errors import Refused, WherryError
 from launcher.keeper.proxy.refusal import Refusal
 from launcher.sharing import Share
 
+_INSTEAD: Final = "Use a folder of your home, a named volume, or docker cp."
 _EMPTY: Final = "the container would see an empty folder"
 _KINDS: Final = {stat.S_IFSOCK: "a socket", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
@@ -106,15 +107,25 @@ class Folders:
             sharing.check(above)
             command = self._sharing(above)
         except WherryError:
-            command = f"mkdir -p {_word(real)} && {self._command} share add {_word(real)}"
+            command = self._making(real)
         return f"{said} {led}is not there, and not shared with the machine: {_EMPTY}.\n        {command}"
+
+    def _making(self, folder: str) -> str:
+        """The command that makes it and shares it, or why there is none."""
+        try:
+            sharing.check(folder)
+        except Refused as error:  # the machine's own
+            return f"{error.message} {_INSTEAD}"
+        except WherryError:
+            pass  # it is not there yet
+        return f"mkdir -p {_word(folder)} && {self._command} share add {_word(folder)}"
 
     def _sharing(self, folder: str) -> str:
         """The command that shares it, or why there is none."""
         try:
             sharing.check(folder)
         except WherryError as error:
-            return f"{error.message} Use a folder of your home, a named volume, or docker cp."
+            return f"{error.message} {_INSTEAD}"
         return f"{self._command} share add {_word(folder)}        (no restart needed)"
 
 
