@@ -1,4 +1,4 @@
-"""Done-when 1: standard testers on a share, from a container: fsx, fio with verify, and a table of POSIX cases."""
+"""Standard testers on a share, from a container: fsx, fio with verify, and a table of POSIX cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Done-when 1: what people run in a folder of theirs, run on a share from a container; the result is looked at here."""
+"""What people run in a folder of theirs, run on a share from a container; the result is looked at here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Done-when 2: what is saved on this computer reaches the watchers in containers; what each of them saw, as a table."""
+"""What is saved on this computer reaches the watchers in containers; what each of them saw, as a table."""
 
 from __future__ import annotations
 
