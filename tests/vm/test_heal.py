@@ -337,8 +337,9 @@ def peers(machine: Driver) -> set[int]:
 
 
 def keepers(machine: Driver) -> int:
-    """The port of the keeper's own connection: what it runs is told of it. The server of the shares has another one."""
-    return int(machine.ssh("echo $SSH_CONNECTION").split()[1])
+    """The port of the keeper's own connection: sshd tells it to what runs a command. The server of the shares has another."""
+    lines = machine.ssh(r"tr '\0' '\n' </proc/$PPID/environ").splitlines()
+    return int(next(line for line in lines if line.startswith("SSH_CONNECTION=")).split()[1])
 
 
 def of_sshd(machine: Driver) -> Counter[str]:
