@@ -23,7 +23,7 @@ pytestmark = pytest.mark.vm
 HELLO = "wherry.internal/hello"
 LOST = 60 if SOAK else 18  # seconds of packet loss: it is noticed after 16 at the latest
 STOPPED = 60 if SOAK else 5  # seconds of SIGSTOP for the keeper
-SILENCES = 20 if SOAK else 2
+SILENCES = 20 if SOAK else 1
 COLUMNS = ("socket", "exec", "port", "container", "clock", "under way")
 HEAD = f"{'back after, in seconds':<24}" + "".join(f"{name:<11}" for name in COLUMNS)
 
