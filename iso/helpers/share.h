@@ -104,6 +104,8 @@ struct name {
     struct name *sibling, *sibling_before; /* of the same folder, told earlier and later */
     long long told_ms; /* how long the kernel may believe it, as last told; more than GOOD_MS: a watched one */
     long long seen_at; /* in a list, when it was last */
+    long long named_at; /* when the server last said what it stands for */
+    long long doubted_at; /* when an event last said otherwise; 0: none has */
     size_t size;
     char bytes[];
 };
@@ -124,6 +126,7 @@ struct node {
     struct node *chain; /* of the same hash of ino */
     struct attr attr; /* as last told */
     uint64_t version; /* of its last change by the guest */
+    uint64_t became; /* changes when it last became another file */
     uint64_t acked; /* changes when the last write was acknowledged */
     long long owner_at; /* when mode and owner were told, 0: they are being changed */
     long long complete_until; /* of a folder: all its names are known till then */
@@ -131,6 +134,9 @@ struct node {
     struct handle *handles;
     size_t unacked, unacked_count; /* writes that have been answered or sent, and not acknowledged */
     struct held_list held; /* until they are */
+    uint64_t shown_size; /* as the kernel was last told, as is the time of the last change */
+    int64_t shown_mtime;
+    uint32_t shown_mtime_ns;
     int told_watched; /* the kernel believes its attributes for long */
     struct handle *ahead; /* opened before anybody asked, with its content */
     int ahead_asked;
@@ -157,6 +163,8 @@ struct node *node_named(struct node *parent, struct text name, const struct attr
 /* One more name of a node that is known. */
 int node_add_name(struct node *node, struct node *parent, struct text name);
 void name_remove(struct node *parent, struct text name);
+/* An event has come, and nothing was asked since of what stands for it. */
+int name_doubted(const struct name *name);
 void name_move(struct node *parent, struct text name, struct node *new_parent, struct text new_name);
 /* The path of it, or of NAME in it, in a buffer of LONGEST_PATH; its size, or a negative error: it has no name, or too long a one. */
 struct text node_path(struct node *node, struct text name, char *buffer, int *error);
@@ -167,6 +175,8 @@ void node_becomes(struct node *node, const struct attr *attr);
 void attr_spoil(struct node *node);
 int attr_same_content(const struct attr *one, const struct attr *other);
 void each_node(void (*visit)(struct node *node));
+/* Other nodes with the same number: a file that has lost its name in the guest, and was found by that again. */
+void each_twin(const struct node *node, void (*visit)(struct node *node));
 void each_name(void (*visit)(struct name *name));
 /* Of a path that the kernel may know; NULL when it does not. */
 struct node *node_at(struct text path);
@@ -262,7 +272,7 @@ void answer_entry(struct op *op, const struct attr *attr);
 /* Tells the kernel of a node, and of what was opened, if anything. */
 int answer_node(const struct fuse_in_header *in, struct node *node, struct node *parent, struct text name, const struct fuse_open_out *open);
 void fill_entry(struct fuse_entry_out *out, struct node *node, struct node *parent, struct text name);
-void fill_attr(struct fuse_attr *out, const struct attr *attr);
+void fill_attr(struct fuse_attr *out, struct node *node);
 uint64_t set_validity(long long milliseconds, uint32_t *nanoseconds);
 long long good_for(const struct attr *attr);
 
@@ -288,6 +298,8 @@ void notice_start(int root_fd);
 void notice_entry(const struct node *parent, struct text name);
 enum { ONLY_ATTRIBUTES = -1, AND_PAGES = 0 };
 void notice_inode(const struct node *node, int offset);
+/* Attributes alone, before this returns: it waits for nobody. */
+void tell_attributes_gone(const struct node *node);
 /* A name that is known not to be there, for long. */
 void notice_absent(const struct node *parent, struct text name);
 /* All that the kernel believes for long is asked again. */
@@ -344,6 +356,7 @@ struct handle {
     struct handle *next; /* of the node */
     unsigned refs;
     unsigned epoch;
+    long long opened_at;
     size_t size; /* 0: the server has not been asked, since the kernel has the pages */
     char bytes[LONGEST_HANDLE];
     unsigned flags; /* as opened */
@@ -389,7 +402,7 @@ int ahead_clock(void);
 struct handle *any_handle(struct node *node);
 void handle_unref(struct handle *handle);
 int handle_lost(const struct handle *handle);
-/* What was told of the node's present file; 0 when it is another file by now. */
+/* What was told of the node's present file; 0 when it is another file by now. What is older than the node's file is left. */
 int attr_take(struct node *node, const struct attr *attr, const struct op *op);
 int name_at(const void *body, size_t size, size_t offset, struct text *name);
 void attr_of(struct answer *answer, struct attr *attr);

@@ -56,6 +56,7 @@ static void doubt_name(const struct place *place)
     notice_entry(place->parent, place->name);
     if (name != NULL) {
         name->told_ms = 0;
+        name->doubted_at = now_ms();
         doubt_attributes(name->node, AND_PAGES);
     }
     doubt_attributes(place->parent, AND_PAGES);

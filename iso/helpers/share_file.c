@@ -102,6 +102,7 @@ struct handle *handle_new(struct node *node, struct text bytes, unsigned flags)
     node_ref(node);
     handle->refs = 1;
     handle->epoch = link_epoch;
+    handle->opened_at = now_ms();
     handle->flags = flags;
     handle->size = bytes.size;
     memcpy(handle->bytes, bytes.data, bytes.size);
@@ -215,14 +216,46 @@ static int pages_good(struct node *node, const struct attr *attr, uint32_t flags
     return good;
 }
 
+/* An answer to OPEN has no attributes: what is read would be cut to the size that the kernel knows. */
+static void show_anew(struct node *node, const struct attr *attr)
+{
+    if (node->lookups > 0 && (node->shown_size != attr->size || node->shown_mtime != attr->mtime || node->shown_mtime_ns != attr->mtime_ns))
+        tell_attributes_gone(node);
+}
+
 struct fuse_open_out open_out(struct handle *handle, const struct attr *attr)
 {
     struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)handle};
+    show_anew(handle->node, attr);
     if (pages_good(handle->node, attr, handle->flags))
         out.open_flags |= FOPEN_KEEP_CACHE;
     if (!handle_writes(handle))
         out.open_flags |= FOPEN_NOFLUSH; /* nothing to be told at its close */
     return out;
+}
+
+/*
+ * The name was looked up, and is another file's by now: of two that opened it at once the second reads what the first does. It gets
+ * its handle, since two files must not share the kernel's pages of one. NULL: nobody reads it, or they began long ago.
+ */
+static struct handle *open_already(const struct op *op)
+{
+    if ((op->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY)
+        return NULL;
+    for (struct handle *handle = op->node->handles; handle != NULL; handle = handle->next)
+        if (!handle_lost(handle) && handle->size > 0 && handle != op->node->ahead && handle->error == 0 && !handle_writes(handle) &&
+            now_ms() - handle->opened_at <= GOOD_MS)
+            return handle;
+    return NULL;
+}
+
+static void answer_shared(struct op *op, struct handle *handle)
+{
+    struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)handle, .open_flags = FOPEN_NOFLUSH};
+    handle->refs++;
+    if (answer_data(&op->in, &out, sizeof out) != 0)
+        handle_unref(handle);
+    op_free(op);
 }
 
 static void opened(struct op *op, struct answer *answer)
@@ -233,12 +266,23 @@ static void opened(struct op *op, struct answer *answer)
         op_fail(op, error == -ENOENT ? -ESTALE : error); /* the kernel looks the name up again */
         return;
     }
+    struct handle *handle = told.attr.ino != op->node->attr.ino ? open_already(op) : NULL;
+    if (handle != NULL) {
+        close_at_server(told.handle);
+        answer_shared(op, handle);
+        return;
+    }
     if (!attr_take(op->node, &told.attr, op)) {
         close_at_server(told.handle);
         op_fail(op, -ESTALE);
         return;
     }
-    struct handle *handle = handle_new(op->node, told.handle, op->flags);
+    if (op->node->attr.ino != told.attr.ino) { /* it has become a later one meanwhile, which is asked for now */
+        close_at_server(told.handle);
+        ask_open(op, (struct text){"", 0}, op->flags, 0, 0, opened);
+        return;
+    }
+    handle = handle_new(op->node, told.handle, op->flags);
     if (handle == NULL) {
         op_fail(op, -ENOMEM);
         return;
@@ -523,6 +567,15 @@ void on_read(const struct fuse_in_header *in, const void *body, size_t size)
 
 /* ---- writing ---- */
 
+/* What was told of it before the write is true no more, and the server takes the write for one that is known here. */
+static void doubt_twin(struct node *node)
+{
+    if (node->told_watched)
+        notice_inode(node, AND_PAGES);
+    node->told_watched = node->pages_known = 0;
+    attr_spoil(node);
+}
+
 static void wrote(struct op *op, struct answer *answer)
 {
     struct node *node = op->node;
@@ -535,6 +588,7 @@ static void wrote(struct op *op, struct answer *answer)
     all_unacked -= op->size;
     node->unacked_count--;
     op->handle->unacked_count--;
+    each_twin(node, doubt_twin);
     node->acked = ++changes; /* a list that was asked for before may have seen it, or not */
     if (op->flags) {
         struct fuse_write_out out = {.size = op->size};

@@ -83,8 +83,12 @@ long long good_for(const struct attr *attr)
     return left > 0 ? left : 0;
 }
 
-void fill_attr(struct fuse_attr *out, const struct attr *attr)
+void fill_attr(struct fuse_attr *out, struct node *node)
 {
+    const struct attr *attr = &node->attr;
+    node->shown_size = attr->size;
+    node->shown_mtime = attr->mtime;
+    node->shown_mtime_ns = attr->mtime_ns;
     *out = (struct fuse_attr){
         .ino = attr->ino,
         .size = attr->size,
@@ -109,7 +113,7 @@ void answer_attr(const struct fuse_in_header *in, struct node *node)
     long long good = good_for(&node->attr);
     node->told_watched = good > GOOD_MS;
     out.attr_valid = set_validity(good, &out.attr_valid_nsec);
-    fill_attr(&out.attr, &node->attr);
+    fill_attr(&out.attr, node);
     (void)answer_data(in, &out, sizeof out);
 }
 
@@ -123,7 +127,7 @@ void fill_entry(struct fuse_entry_out *out, struct node *node, struct node *pare
     out->nodeid = id_of(node);
     out->attr_valid = set_validity(good, &out->attr_valid_nsec);
     out->entry_valid = set_validity(name != NULL ? named : 0, &out->entry_valid_nsec);
-    fill_attr(&out->attr, &node->attr);
+    fill_attr(&out->attr, node);
     node->told_watched = good > GOOD_MS;
     if (name != NULL)
         name->told_ms = named;

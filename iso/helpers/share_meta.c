@@ -2,6 +2,7 @@
 #include "share.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,16 +54,40 @@ void attr_of(struct answer *answer, struct attr *attr)
         attr->watched = 0;
 }
 
+/* Open to be written, or at all. What was opened ahead of the kernel does not count. */
+static int in_use(struct node *node, int any)
+{
+    ahead_drop(node);
+    for (const struct handle *handle = node->handles; handle != NULL; handle = handle->next)
+        if (!handle_lost(handle) && (any || (handle->flags & O_ACCMODE) != O_RDONLY))
+            return 1;
+    return node->unacked_count > 0;
+}
+
+/*
+ * A file that was replaced, and of which nothing is open, is what has its name now. To be opened so is one that has lost its name and
+ * is only read: a container may have that file alone bound, and the kernel nothing to look up again.
+ */
+static int may_become(struct node *node, const struct attr *attr, const struct op *op)
+{
+    if (node->names == NULL)
+        return node->was != NULL && !in_use(node, op->in.opcode != FUSE_OPEN);
+    return S_ISREG(attr->mode) && node->names->next == NULL && !in_use(node, 1);
+}
+
 int attr_take(struct node *node, const struct attr *attr, const struct op *op)
 {
     /* The kernel gives up for ever what is of another kind at once. The root may become another folder. */
     if (((node->attr.mode ^ attr->mode) & S_IFMT) != 0)
         return 0;
-    /* A file alone that a container has bound, and that was replaced: it is what has its name now. */
     if (node != &root && node->attr.ino != attr->ino) {
-        if (node->names != NULL || node->was == NULL)
+        if (node->became > op->version)
+            return 1; /* this is older */
+        if (!may_become(node, attr, op))
             return 0;
         node_becomes(node, attr);
+        if (node->lookups > 0)
+            tell_attributes_gone(node);
     }
     /* Answers come in any order: of two the later question counts. */
     if (node->attr.at > attr->at && node->version <= op->version)
@@ -179,9 +204,26 @@ static void answer_nameless(const struct fuse_in_header *in, struct node *node)
     node->attr.nlink = before.nlink;
 }
 
+static void got_attr(struct op *op, struct answer *answer);
+
+/* The name is another file's by now, or nobody's: who has the file open asks by that. 0: nobody has. */
+static int ask_by_handle(struct op *op)
+{
+    const struct handle *handle = op->flags ? NULL : any_handle(op->node);
+    struct out *out = handle != NULL ? link_ask(SFTP_FSTAT) : NULL;
+    if (out == NULL)
+        return 0;
+    op->flags = 1;
+    put_text(out, (struct text){handle->bytes, handle->size});
+    link_send(op, got_attr, URGENT);
+    return 1;
+}
+
 static void got_attr(struct op *op, struct answer *answer)
 {
     struct attr attr;
+    if (answer->error == -ENOENT && ask_by_handle(op))
+        return;
     if (answer->error == -ENOENT && op->node->names == NULL) {
         answer_nameless(&op->in, op->node);
         op_free(op);
@@ -195,6 +237,8 @@ static void got_attr(struct op *op, struct answer *answer)
     }
     if (attr_take(op->node, &attr, op))
         answer_attr(&op->in, op->node);
+    else if (ask_by_handle(op))
+        return;
     else
         (void)answer_error(&op->in, -ESTALE); /* the kernel looks the name up again */
     op_free(op);
@@ -208,6 +252,7 @@ static int ask_attr(struct op *op, answered *then)
     struct handle *handle = any_handle(op->node);
     struct out *out = NULL;
     if (op->node->names == NULL && op->node != &root && handle != NULL) {
+        op->flags = 1;
         if ((out = link_ask(SFTP_FSTAT)) != NULL)
             put_text(out, (struct text){handle->bytes, handle->size});
     } else {

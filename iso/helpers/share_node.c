@@ -191,6 +191,8 @@ int node_add_name(struct node *node, struct node *parent, struct text bytes)
     name->parent = parent;
     name->told_ms = 0;
     name->seen_at = 0;
+    name->named_at = 0;
+    name->doubted_at = 0;
     name->size = bytes.size;
     memcpy(name->bytes, bytes.data, bytes.size);
     struct name **at = name_place(parent, bytes);
@@ -228,6 +230,11 @@ void name_remove(struct node *parent, struct text bytes)
     node_ref(node);
     name_drop(name);
     node_unref(node);
+}
+
+int name_doubted(const struct name *name)
+{
+    return name->doubted_at != 0 && name->named_at <= name->doubted_at;
 }
 
 void name_move(struct node *parent, struct text bytes, struct node *new_parent, struct text new_bytes)
@@ -297,6 +304,8 @@ struct node *node_named(struct node *parent, struct text bytes, const struct att
     if (name != NULL && same_file(&name->node->attr, attr)) {
         if (name->node->attr.at <= attr->at) /* else a later question has been answered already */
             name->node->attr = *attr;
+        if (name->named_at < attr->at)
+            name->named_at = attr->at;
         return name->node;
     }
     struct node *node = by_content(attr);
@@ -356,6 +365,7 @@ void node_becomes(struct node *node, const struct attr *attr)
     *at = node->chain;
     node->attr = *attr;
     node->pages_known = 0;
+    node->became = ++changes;
     at = &inodes[mix(attr->ino) % inode_buckets];
     node->chain = *at;
     *at = node;
@@ -373,6 +383,13 @@ void each_node(void (*visit)(struct node *node))
     for (size_t i = 0; i < inode_buckets; i++)
         for (struct node *node = inodes[i]; node != NULL; node = node->chain)
             visit(node);
+}
+
+void each_twin(const struct node *node, void (*visit)(struct node *node))
+{
+    for (struct node *other = inodes[mix(node->attr.ino) % inode_buckets]; other != NULL; other = other->chain)
+        if (other != node && other->attr.ino == node->attr.ino)
+            visit(other);
 }
 
 void each_name(void (*visit)(struct name *name))

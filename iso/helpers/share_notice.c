@@ -165,6 +165,19 @@ int notice_is_own(uint32_t pid, const struct replay **replay)
     return own;
 }
 
+/*
+ * Attributes alone may be forgotten by the thread that gives answers: the kernel marks them (fuse_reverse_inval_inode of
+ * fs/fuse/inode.c), and waits for pages only when it is to drop some.
+ */
+void tell_attributes_gone(const struct node *node)
+{
+    struct fuse_out_header head = {.error = FUSE_NOTIFY_INVAL_INODE};
+    struct fuse_notify_inval_inode_out inode = {.ino = id_of(node), .off = ONLY_ATTRIBUTES};
+    struct iovec parts[2] = {{&head, sizeof head}, {&inode, sizeof inode}};
+    head.len = sizeof head + sizeof inode;
+    (void)!writev(fuse_fd, parts, 2); /* ENOENT: it knows nothing of it */
+}
+
 /* ---- in the thread ---- */
 
 static void tell(const struct notice *notice)

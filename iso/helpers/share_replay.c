@@ -152,7 +152,7 @@ static int is_second(const struct replay *replay, const struct node *parent, str
 static void answer_for_now(const struct fuse_in_header *in, struct node *node)
 {
     struct fuse_entry_out out = {.nodeid = id_of(node)};
-    fill_attr(&out.attr, &node->attr);
+    fill_attr(&out.attr, node);
     if (answer_data(in, &out, sizeof out) != 0)
         node_forget(node, 1);
 }
@@ -192,6 +192,22 @@ static void answer_made(const struct replay *replay, const struct fuse_in_header
         (void)answer_error(in, -EPERM);
 }
 
+/*
+ * The event may be older than what the name stands for by now, or be no news at all: then it is not to go, neither here nor for the
+ * kernel. Writes that are under way belong to it too, and who looks at it has to wait for them.
+ */
+static int must_stay(const struct name *name)
+{
+    return name != NULL && (!name_doubted(name) || name->node->unacked_count > 0);
+}
+
+/* A name that a replay takes away may be there all the same: it is asked for, whatever list is known. */
+static void not_complete(struct node *folder)
+{
+    folder->complete_until = 0;
+    folder->dropped++;
+}
+
 static void answer_removed(const struct replay *replay, const struct fuse_in_header *in, struct text name)
 {
     struct node *parent = node_of(in->nodeid);
@@ -199,8 +215,29 @@ static void answer_removed(const struct replay *replay, const struct fuse_in_hea
         (void)answer_error(in, -EPERM);
         return;
     }
+    if (must_stay(name_find(parent, name))) {
+        (void)answer_error(in, -EBUSY);
+        return;
+    }
+    not_complete(parent);
     name_remove(parent, name);
     (void)answer_error(in, 0);
+}
+
+/* What has the new name by now keeps it, though the kernel does not know it by that until it asks, at the next use. */
+static void move(struct node *parent, struct text name, struct node *parent2, struct text name2)
+{
+    struct name *known = name_find(parent, name), *there = name_find(parent2, name2);
+    long long doubted_at = known != NULL ? known->doubted_at : 0;
+    if (must_stay(there))
+        name_remove(parent, name);
+    else if (known == NULL)
+        name_remove(parent2, name2); /* a ghost took its place */
+    else {
+        name_move(parent, name, parent2, name2);
+        if ((known = name_find(parent2, name2)) != NULL)
+            known->doubted_at = doubted_at; /* nobody has asked */
+    }
 }
 
 static void answer_renamed(const struct replay *replay, const struct fuse_in_header *in, const void *body, size_t size)
@@ -218,17 +255,20 @@ static void answer_renamed(const struct replay *replay, const struct fuse_in_hea
         (void)answer_error(in, -EPERM);
         return;
     }
-    if (name_find(parent, name) != NULL)
-        name_move(parent, name, parent2, name2);
-    else
-        name_remove(parent2, name2); /* a ghost took its place */
+    if (must_stay(name_find(parent, name))) {
+        (void)answer_error(in, -EBUSY);
+        return;
+    }
+    not_complete(parent);
+    not_complete(parent2);
+    move(parent, name, parent2, name2);
     (void)answer_error(in, 0);
 }
 
 static void answer_attributes(const struct fuse_in_header *in)
 {
     struct fuse_attr_out out = {0};
-    fill_attr(&out.attr, &node_of(in->nodeid)->attr);
+    fill_attr(&out.attr, node_of(in->nodeid));
     (void)answer_data(in, &out, sizeof out);
 }
 

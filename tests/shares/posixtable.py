@@ -321,16 +321,18 @@ def _(at: str) -> None:
     one, two = b"1" * 50_000, b"2" * 60_000
     write(f"{at}/f", one)
     code = (
-        "import os, sys\nat = sys.argv[1]\n"
-        "for n in range(200):\n"
-        "    open(at + '/t', 'wb').write((b'1' * 50_000, b'2' * 60_000)[n % 2]); os.rename(at + '/t', at + '/f')"
+        "import os, sys\nat = sys.argv[1]\ntry:\n    for n in range(200):\n"
+        "        open(at + '/t', 'wb').write((b'1' * 50_000, b'2' * 60_000)[n % 2]); os.rename(at + '/t', at + '/f')\n"
+        "except OSError as error: sys.exit(print(n, repr(error)))"
     )
     writer = child(code, at)
     with writer:
         while writer.poll() is None:
             found = read(f"{at}/f")
             assert found in (one, two), f"{len(found)} bytes were seen"
-    same(writer.returncode, 0, "exit code")
+        assert writer.stdout is not None
+        told = writer.stdout.read()
+    same((writer.returncode, told), (0, b""), "exit code, error:")
 
 
 @case("RENAME_NOREPLACE")
