@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from launcher.keeper.shares.watch_items import ATTRIB, CLOSED, CREATED, DELETED, HALF, LOST, MODIFIED
-from launcher.keeper.shares.watch_window import LONGEST, LONGEST_WRITTEN, YOUNG, Window
+from launcher.keeper.shares.watch_window import LONGEST, LONGEST_USED, YOUNG, Window
 from launcher.sftp import events
 from launcher.sftp.events import Event
 from launcher.sftp.stat import Stat
@@ -76,7 +76,52 @@ def test_a_file_that_the_guest_writes_waits_behind_others_for_a_second() -> None
         disk.window.note(b"/log", MODIFIED, now)
         now += 0.02
     assert found == [Event(events.MODIFIED, False, b"/log")]
-    assert now >= 1.0 + LONGEST_WRITTEN
+    assert now >= 1.0 + LONGEST_USED
+
+
+def replace(disk: Disk, now: float, *, told: bool = True) -> None:
+    """The guest makes /new and renames it to /file; `told`: that `made` has come of it all, else only of what was before the
+    rename."""
+    disk.window.note(b"/new", CREATED, now)
+    disk.window.made(b"/new", disk.write(b"/new", int(now * 1000), ino=int(now * 1000)), now)
+    disk.window.note(b"/new", DELETED | HALF, now, cookie=1)
+    disk.window.note(b"/file", CREATED | HALF, now, cookie=1)
+    disk.names[b"/file"] = disk.names.pop(b"/new")
+    if told:
+        disk.window.made(b"/new", None, now)
+        disk.window.made(b"/file", disk.names[b"/file"], now)
+
+
+def test_a_file_that_the_guest_replaces_again_and_again_is_not_told_back_to_it() -> None:
+    disk = Disk()
+    now = 1.0
+    while now < 1.5:
+        replace(disk, now)
+        disk.write(b"/new", 1, ino=9)  # the next one, of which nothing has come
+        assert disk.settle(now + 0.09) == []
+        now += 0.09
+    replace(disk, now, told=False)
+    assert disk.settle(now + 0.05) == []
+    disk.window.made(b"/new", None, now + 0.06)
+    disk.window.made(b"/file", disk.names[b"/file"], now + 0.06)
+    assert disk.settle(now + 0.07) == []
+    assert len(disk.window) == 0
+
+
+def test_what_the_host_does_to_a_file_that_the_guest_replaces_is_told_in_order() -> None:
+    disk = Disk()
+    replace(disk, 1.0)
+    disk.window.note(b"/file", DELETED, 1.05)
+    disk.names.clear()
+    disk.window.note(b"/file", CREATED, 1.06)
+    disk.write(b"/file", 7, ino=8)
+    disk.window.note(b"/other", DELETED, 1.0)
+    assert disk.settle(1.09) == [Event(events.DELETED, False, b"/other")]
+    assert disk.settle(1.2) == [
+        Event(events.CREATED, False, b"/file"),
+        Event(events.DELETED, False, b"/file"),
+        Event(events.CREATED, False, b"/file"),
+    ]
 
 
 def test_two_writes_that_are_told_the_other_way_round() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.sftp import requests
 from launcher.sftp.events import ATTRIBUTES, CREATED, DELETED, MODIFIED, RENAMED, Event
+from launcher.sftp.positions import read_at
 
 from .sharemount import CHECKED, Everything, Mount, mounted, wait_for
 from .test_share_events import push, watching
@@ -49,15 +49,14 @@ def share(tmp_path: Path) -> Iterator[Mount]:
 def replays_held(share: Mount, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is pushed meanwhile is replayed at the end: the thread that does it waits for a page of a file that is read."""
     asked, go = threading.Event(), threading.Event()
-    real = requests.read_at
-
     def held(*words: int) -> bytes:
         asked.set()
         assert go.wait(60)
-        return real(*words)
+        found: bytes = read_at(*words)
+        return found
 
     (share.host / "large").write_bytes(b"x" * 300_000)
-    monkeypatch.setattr(requests, "read_at", held)
+    monkeypatch.setattr("launcher.sftp.requests.read_at", held)
     reader = threading.Thread(target=(share.path / "large").read_bytes)
     reader.start()
     try:

@@ -323,7 +323,7 @@ def _(at: str) -> None:
     code = (
         "import os, sys\nat = sys.argv[1]\ntry:\n    for n in range(200):\n"
         "        open(at + '/t', 'wb').write((b'1' * 50_000, b'2' * 60_000)[n % 2]); os.rename(at + '/t', at + '/f')\n"
-        "except OSError as error: sys.exit(print(n, repr(error)))"
+        "except OSError as error: print(n, repr(error)); sys.exit(1)"
     )
     writer = child(code, at)
     with writer:

@@ -46,7 +46,6 @@ def container(machine: Driver, folder: Path) -> Iterator[Container]:
         yield made
 
 
-@pytest.mark.xfail(reason="under emulation a file that is replaced again and again was once told as stale", strict=False)
 def test_posix_table(container: Container, folder: Path, record_property: Callable[[str, object], None]) -> None:
     (folder / "cases").mkdir()
     done = container.run("python3", "/code/tools/posixtable.py", "--json", "/code/cases", timeout=1800)

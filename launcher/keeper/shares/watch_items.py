@@ -41,6 +41,9 @@ class Item:
         if bits & (CREATED | DELETED):
             self.is_there = bool(bits & CREATED)
 
+    def paths(self) -> tuple[bytes, ...]:
+        return (self.path, self.path2) if self.path2 else (self.path,)
+
     def names(self) -> list[Event]:
         """That it has come, has gone, or is another now. One that came and went may have been seen meanwhile: it is gone."""
         if not self.is_there:

@@ -2,7 +2,7 @@
 
 An echo is known by its result: `made` says how a name was left by the guest, and when that is how it is now, whatever was
 heard of the name is the guest's. The call comes a little after what is heard: so something young waits for it, but not for
-long. A change of somebody else that leaves the same inode, size, mtime and ctime as the guest has just made passes as its own;
+long; and what the guest changes again and again, a file that is written or replaced, waits for a moment at which the last has come. A change of somebody else that leaves the same inode, size, mtime and ctime as the guest has just made passes as its own;
 kernels before 6.13 have one ctime for a whole tick (4 ms mostly).
 """
 
@@ -21,8 +21,8 @@ from launcher.sftp.stat import Stat
 
 YOUNG: Final = 0.03  # seconds in which `made` may still come
 LONGEST: Final = 0.15  # seconds that anything waits, if it is written all the time
-WRITING: Final = 0.1  # seconds after a write of the guest in which the next one is expected
-LONGEST_WRITTEN: Final = 1.0  # as LONGEST, of a file that the guest writes: as old as an answer may be that is not watched
+USING: Final = 0.1  # seconds after a change by the guest in which the next one is expected
+LONGEST_USED: Final = 1.0  # as LONGEST, of a file that the guest changes: as old as an answer may be that is not watched
 _FORGET: Final = 2.0  # seconds after which nothing is heard any more of what was made
 _MADE: Final = 20_000  # what was made and is not looked at yet
 _SENT: Final = 4_096  # names
@@ -133,10 +133,12 @@ class Window:
         done: list[Item] = []
         rest: list[Item] = []
         marks: dict[bytes, Mark] = {}
+        held: set[bytes] = set()
         for number, item in enumerate(self._items):
             found = self._judge(item, marks)
-            if found and self._is_written(item, now):
+            if found and (self._is_used(item, now) or item.path in held or item.path2 in held):
                 rest.append(item)
+                held.update(item.paths())
             elif found and item.last > now - YOUNG and item.first > now - LONGEST:
                 rest += self._items[number:]
                 break
@@ -152,8 +154,8 @@ class Window:
 
     def _forget(self, done: list[Item], rest: list[Item], heard_until: float) -> None:
         """What was made is the explanation of what was heard until now, and of nothing later."""
-        waiting = {path for item in rest for path in (item.path, item.path2)}
-        for path in {path for item in done for path in (item.path, item.path2)} - waiting:
+        waiting = {path for item in rest for path in item.paths()}
+        for path in {path for item in done for path in item.paths()} - waiting:
             gone = self._gone.pop(path, 0)
             if (made := self._made.get(path)) is None:
                 continue
@@ -163,13 +165,12 @@ class Window:
             else:
                 self._made[path] = made._replace(gone=max(made.gone - gone, 0))
 
-    def _is_written(self, item: Item, now: float) -> bool:
-        """Whether the guest is writing it just now: what it did last is not told yet. It may be told after others then."""
-        made = self._made.get(item.path)
-        return (
-            made is not None and made.at > now - WRITING and item.first > now - LONGEST_WRITTEN
-            and not item.bits & ~(MODIFIED | CLOSED) and self._open.get(item.path) is item
-        )  # fmt: skip
+    def _is_used(self, item: Item, now: float) -> bool:
+        """Whether the guest is changing that file just now: how it left it last is not told yet, and was it a moment ago. It may
+        be told after others then."""
+        if item.is_dir or item.bits & LOST or item.first <= now - LONGEST_USED:
+            return False
+        return any((made := self._made.get(path)) is not None and made.at > now - USING for path in item.paths())
 
     def _judge(self, item: Item, marks: dict[bytes, Mark]) -> list[Event]:
         if item.bits & LOST:
