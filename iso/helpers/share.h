@@ -356,7 +356,6 @@ struct handle {
     struct handle *next; /* of the node */
     unsigned refs;
     unsigned epoch;
-    long long opened_at;
     size_t size; /* 0: the server has not been asked, since the kernel has the pages */
     char bytes[LONGEST_HANDLE];
     unsigned flags; /* as opened */

@@ -102,7 +102,6 @@ struct handle *handle_new(struct node *node, struct text bytes, unsigned flags)
     node_ref(node);
     handle->refs = 1;
     handle->epoch = link_epoch;
-    handle->opened_at = now_ms();
     handle->flags = flags;
     handle->size = bytes.size;
     memcpy(handle->bytes, bytes.data, bytes.size);
@@ -235,16 +234,15 @@ struct fuse_open_out open_out(struct handle *handle, const struct attr *attr)
 }
 
 /*
- * The name was looked up, and is another file's by now: of two that opened it at once the second reads what the first does. It gets
- * its handle, since two files must not share the kernel's pages of one. NULL: nobody reads it, or they began long ago.
+ * The name was looked up, and is another file's by now. Who reads it finds what is open already, as it was: two files must not share
+ * the kernel's pages of one. NULL: nobody has it open to be read.
  */
 static struct handle *open_already(const struct op *op)
 {
     if ((op->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY)
         return NULL;
     for (struct handle *handle = op->node->handles; handle != NULL; handle = handle->next)
-        if (!handle_lost(handle) && handle->size > 0 && handle != op->node->ahead && handle->error == 0 && !handle_writes(handle) &&
-            now_ms() - handle->opened_at <= GOOD_MS)
+        if (!handle_lost(handle) && handle->size > 0 && handle != op->node->ahead && handle->error == 0 && !handle_writes(handle))
             return handle;
     return NULL;
 }
