@@ -49,6 +49,7 @@ def share(tmp_path: Path) -> Iterator[Mount]:
 def replays_held(share: Mount, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is pushed meanwhile is replayed at the end: the thread that does it waits for a page of a file that is read."""
     asked, go = threading.Event(), threading.Event()
+
     def held(*words: int) -> bytes:
         asked.set()
         assert go.wait(60)

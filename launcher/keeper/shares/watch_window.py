@@ -2,8 +2,9 @@
 
 An echo is known by its result: `made` says how a name was left by the guest, and when that is how it is now, whatever was
 heard of the name is the guest's. The call comes a little after what is heard: so something young waits for it, but not for
-long; and what the guest changes again and again, a file that is written or replaced, waits for a moment at which the last has come. A change of somebody else that leaves the same inode, size, mtime and ctime as the guest has just made passes as its own;
-kernels before 6.13 have one ctime for a whole tick (4 ms mostly).
+long; and what the guest changes again and again, a file that is written or replaced, waits for a moment at which the last
+call has come. A change of somebody else that leaves the same inode, size, mtime and ctime as the guest has just made passes
+as its own; kernels before 6.13 have one ctime for a whole tick (4 ms mostly).
 """
 
 from __future__ import annotations
@@ -166,8 +167,8 @@ class Window:
                 self._made[path] = made._replace(gone=max(made.gone - gone, 0))
 
     def _is_used(self, item: Item, now: float) -> bool:
-        """Whether the guest is changing that file just now: how it left it last is not told yet, and was it a moment ago. It may
-        be told after others then."""
+        """Whether the guest is changing that file just now: of its last change nothing may have been told yet, as a moment
+        ago. Others may be told before it then."""
         if item.is_dir or item.bits & LOST or item.first <= now - LONGEST_USED:
             return False
         return any((made := self._made.get(path)) is not None and made.at > now - USING for path in item.paths())
