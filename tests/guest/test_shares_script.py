@@ -27,6 +27,14 @@ listening.listen()
 signal.pause()
 """
 UMOUNT = '#!/bin/sh\nprintf "%s\\n" "$*" >>"$WHERRY_RUN/unmounted"\nexit 1\n'
+NOTHING = "#!/bin/sh\n"
+MOUNT = """#!/bin/sh
+for place; do :; done
+case $*:$place in
+    *virtiofs*:*bad*) echo "mount: no such device" >&2; exit 255 ;;
+esac
+printf '%s\\n' "$*" >>"$WHERRY_RUN/mounts"
+"""
 PATIENCE = 60.0
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists() or shutil.which("sh") is None, reason="needs Linux and a shell")
@@ -45,7 +53,7 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.service: subprocess.Popen[bytes] | None = None
-        for name, text in (("bin/share", SHARE), ("bin/umount", UMOUNT), ("bin/modprobe", "#!/bin/sh\n")):
+        for name, text in (("bin/share", SHARE), ("bin/umount", UMOUNT), ("bin/mount", MOUNT), ("bin/modprobe", NOTHING)):
             program = folder / name
             program.parent.mkdir(exist_ok=True)
             program.write_text(text)
@@ -174,6 +182,29 @@ def test_another_service_finds_what_runs(machine: Machine) -> None:
     machine.serve("home\trw\t/home/me\n")
     assert machine.shares("add", "data", "rw", "/srv").returncode == 0
     assert machine.read("started") == ["home\trw\t/home/me", "data\trw\t/srv"]
+
+
+def test_one_over_virtiofs_is_mounted_by_its_tag_and_has_no_process(machine: Machine, tmp_path: Path) -> None:
+    place, other = tmp_path / "m" / "it's me", tmp_path / "m" / "me too"
+    machine.serve(f"data-1\tvirtiofs-rw\t{place}\t{other}\nonly\tvirtiofs-ro\t{tmp_path}/m/only\n")
+    assert sorted(machine.read("mounts")) == sorted([
+        f"-t virtiofs -o nosuid,nodev data-1 {place}", f"-o bind {place} {other}",
+        f"-t virtiofs -o nosuid,nodev,ro only {tmp_path}/m/only",
+    ])  # fmt: skip
+    assert machine.read("started") == [] and place.is_dir() and other.is_dir()
+    assert sorted(machine.shares("list").stdout.splitlines()) == sorted(machine.read("seed/shares"))
+    # What rings for another one mounts it no second time.
+    assert machine.shares("add", "data", "rw", "/srv").returncode == 0
+    assert len(machine.read("mounts")) == 3
+    assert machine.shares("leave").returncode == 0
+    assert {f"-l {place}", f"-l {other}", f"-l {tmp_path}/m/only"} <= set(machine.read("unmounted"))
+    assert not list((machine.folder / "share" / "attached").iterdir())
+
+
+def test_one_over_virtiofs_without_its_device_is_said(machine: Machine, tmp_path: Path) -> None:
+    machine.serve(f"a\tvirtiofs-rw\t{tmp_path}/bad\n")
+    assert machine.shares("list").stdout == "a\tfailed\n"
+    assert "wherry-note share a: mount: no such device" in machine.read("console")
 
 
 def test_without_a_seed_the_engine_waits_for_nothing(machine: Machine) -> None:
