@@ -47,6 +47,7 @@ KEYS: Final = (
     Key("shares.folders", "paths", "none", "More folders of this computer: PATH or PATH:ro, with commas.", restart=False),
     Key("shares.hidden", "paths", "none", "Changes to the private places: PATH is one more, -PATH is none.", restart=False),
     Key("shares.events", "switch", "true", "Tell containers of changes made on this computer: true, false.", restart=False),
+    Key("shares.virtiofs", "switch", "false", "Linux: serve folders without private places by virtiofsd: true, false."),
     Key("engine.KEY", "table", "see config show", "A key of dockerd's daemon.json; not hosts, data-root, containerd."),
     Key("arch", "fixed", "this computer's", "Architecture.", changed_by="Make another machine: wherry init NAME --arch ARCH"),
     Key("disk", "fixed", "100G", "What the disk may grow to.", changed_by="Make another machine: wherry init NAME --disk SIZE"),

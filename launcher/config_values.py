@@ -28,6 +28,7 @@ class Shares:
     folders: tuple[str, ...] = ()  # more of them, each PATH or PATH:ro
     hidden: tuple[str, ...] = ()  # changes to the list of private places: PATH is one more, -PATH is none
     events: bool = True  # changes made here are told to what watches them in containers
+    virtiofs: bool = False  # folders with nothing private in them are served by virtiofsd (launcher/virtiofs.py)
 
     def __post_init__(self) -> None:
         for entry in self.folders:

@@ -99,6 +99,11 @@ class MachineDir(NamedTuple):
         return self.path / "shares.log"
 
     @property
+    def virtiofsd_log(self) -> Path:
+        """The words of the virtiofsds of the last start."""
+        return self.path / "virtiofsd.log"
+
+    @property
     def owners_dir(self) -> Path:
         """What is remembered of owners and modes in shared folders, a file for each."""
         return self.path / "owners"
@@ -169,6 +174,10 @@ class MachineDir(NamedTuple):
     @property
     def serial_socket(self) -> Path:
         return self.run_dir / "serial.sock"
+
+    def virtiofs_socket(self, number: int) -> Path:
+        """Where QEMU meets the virtiofsd of one share."""
+        return self.run_dir / f"fs{number}.sock"
 
     def exists(self) -> bool:
         return self.path.is_dir()

@@ -10,7 +10,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -43,10 +43,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SIZED_LOGS: Final = ("local", "json-file")
 
 
-def write(machine: MachineDir, config: MachineConfig, holds: str, action: str = USE) -> tuple[tuple[str, str], ...]:
+def write(
+    machine: MachineDir, config: MachineConfig, holds: str, action: str = USE, virtiofs: Collection[str] = ()
+) -> tuple[tuple[str, str], ...]:
     """Write the files and return (fw_cfg name, path from the machine's folder) of each, in a fixed order.
 
-    `holds` is how much data the disk has now (`disks.Holds`), `action` what the guest is to do with it.
+    `holds` is how much data the disk has now (`disks.Holds`), `action` what the guest is to do with it;
+    `virtiofs` are the ids of the shares that come over it.
 
     Raises WherryError when a key is missing or a value cannot be passed on.
     """
@@ -55,7 +58,7 @@ def write(machine: MachineDir, config: MachineConfig, holds: str, action: str = 
         "authorized_keys": _key(machine.client_key.with_name(machine.client_key.name + ".pub")),
         "ssh_host_ed25519_key": _key(machine.host_key),
         "daemon.json": render_daemon(_default_daemon(), config),
-        "shares": render_shares(sharing.shares_of(config)),
+        "shares": render_shares(sharing.shares_of(config), virtiofs),
         "provision.tar": pack(guestfiles.provisioning(), certificates(config)),
     }
     machine.seed_dir.mkdir(mode=0o700, exist_ok=True)
@@ -100,14 +103,16 @@ def render_env(values: dict[str, str | int]) -> bytes:
     return "".join(lines).encode("utf-8")
 
 
-def render_shares(shares: Iterable[Share]) -> bytes:
-    """What the guest is to mount, one a line, tabs between: id, ro or rw, the path there, other paths there.
+def render_shares(shares: Iterable[Share], virtiofs: Collection[str] = ()) -> bytes:
+    """What the guest is to mount, one a line, tabs between: id, ro or rw, the path there, other paths there. `virtiofs` are
+    the ids of those for which it has a device.
 
     A share that lies in another one is not mounted itself. Raises WherryError for a control character in a path.
     """
     lines = []
     for share in shares:
-        fields = share.id, "ro" if share.read_only else "rw", share.guest, *share.aliases
+        mode = "virtiofs-" * (share.id in virtiofs) + ("ro" if share.read_only else "rw")
+        fields = share.id, mode, share.guest, *share.aliases
         wrong = next((field for field in fields if _CONTROL.search(field)), None)
         if wrong is not None:
             raise WherryError(f"{wrong!r} has a control character in its name, and cannot be shared.", hint="Rename it.")

@@ -29,6 +29,7 @@ class State:
     restarts: dict[str, int] = field(default_factory=dict)  # named cause -> how often a start was repeated for it
     last_error: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what the guest or the start wants the user to know
+    virtiofs: dict[str, list[Any]] = field(default_factory=dict)  # id of a share -> [pid, stamp] of its virtiofsd; 0: not known
     paused: str = ""  # why QEMU holds the guest, as a sentence
     wherry: str = ""  # the version that wrote this; empty before 0.1.0 told it
 
@@ -57,6 +58,9 @@ class State:
                 raise Damaged(f"{key} = {str(value)[:40]!r}.")
         if not all(isinstance(entry, list) and list(map(type, entry)) in _ENTRIES for entry in values.get("timeline", [])):
             raise Damaged("its timeline is none.")
+        served = values.get("virtiofs", {}).values()
+        if not all(isinstance(entry, list) and list(map(type, entry)) == [int, str] for entry in served):
+            raise Damaged("its virtiofs is none.")
         return cls(**values)
 
 

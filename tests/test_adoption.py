@@ -47,7 +47,7 @@ class Left:
             lock = host.current().lock(directory.qemu_lock_file, wait=False)
             assert lock is not None
             stack.callback(os.close, lock)
-            listening = [launch._listener(path, stack) for path in (directory.qmp_socket, directory.serial_socket)]
+            listening = [launch.listener(path, stack) for path in (directory.qmp_socket, directory.serial_socket)]
             channels = [
                 word
                 for name, one in zip(("qmp", "serial"), listening, strict=True)

@@ -482,6 +482,6 @@ def test_shared_folders_are_whole_and_there(
 
 def test_shares_have_their_defaults(wherry: Wherry, file: Path) -> None:
     found = data(wherry("config", "get", "shares", "--json"))["value"]
-    assert found == {"home": True, "folders": [], "hidden": [], "events": True}
+    assert found == {"home": True, "folders": [], "hidden": [], "events": True, "virtiofs": False}
     assert wherry("config", "set", "shares.home", "false").code == 0
     assert file.read_text().endswith("[shares]\nhome = false\n")

@@ -18,6 +18,7 @@ LAYERS = (
     {"console"},
     {"machine"},
     {"keeper"},
+    {"virtiofs"},
     {"readiness", "running", "privacy"},
     {"images", "disks", "seed", "qemu", "ssh", "dockerhome", "sftp"},
     {"control", "sharing"},

@@ -209,7 +209,7 @@ def test_a_stop_that_comes_before_qemu_is_there_is_not_lost(keeper: Supervisor) 
     keeper.request_stop(force=False)
     keeper.watch = Watch(keeper.on_message)  # the start put a new one in the place of the one that was told
     with pytest.raises(Cancelled):
-        starter._boot(keeper, None, None, "tcg", ())  # type: ignore[arg-type]  # it must not come as far as using them
+        starter._boot(keeper, None, None, "tcg", (), None)  # type: ignore[arg-type]  # it must not come as far as using them
     assert keeper.guest is None
 
 

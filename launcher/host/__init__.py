@@ -59,6 +59,9 @@ class HostModule(Protocol):
     def qemu_folders(self) -> list[Path]:
         """Where QEMU is when it is not on PATH."""
 
+    def virtiofsd_folders(self) -> list[Path]:
+        """Where virtiofsd is when it is not on PATH; empty where there is none."""
+
     def qemu_hint(self) -> str:
         """How to install QEMU here."""
 

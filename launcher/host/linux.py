@@ -72,6 +72,7 @@ __all__ = [
     "sync_folder",
     "terminal",
     "user_docker_sockets",
+    "virtiofsd_folders",
     "wait_hangup",
 ]
 
@@ -153,6 +154,11 @@ def libraries(program: Path) -> list[Path]:
 
 def qemu_folders() -> list[Path]:
     return [Path("/usr/bin"), Path("/usr/local/bin"), Path("/usr/libexec"), Path("/home/linuxbrew/.linuxbrew/bin")]
+
+
+def virtiofsd_folders() -> list[Path]:
+    # Its own package's place, QEMU's for its own of up to 7.2, Arch's.
+    return [Path("/usr/libexec"), Path("/usr/lib/qemu"), Path("/usr/lib")]
 
 
 def qemu_hint() -> str:

@@ -126,6 +126,10 @@ def qemu_folders() -> list[Path]:
     return [Path("/opt/homebrew/bin"), Path("/usr/local/bin"), Path("/opt/local/bin"), Path("/run/current-system/sw/bin")]
 
 
+def virtiofsd_folders() -> list[Path]:
+    return []
+
+
 def qemu_hint() -> str:
     return "brew install qemu"
 

@@ -73,6 +73,10 @@ def qemu_folders() -> list[Path]:
     return [*folders, Path(local) / "Programs" / "qemu"] if local else folders
 
 
+def virtiofsd_folders() -> list[Path]:
+    return []
+
+
 def qemu_hint() -> str:
     return "winget install SoftwareFreedomConservancy.QEMU"
 

@@ -151,6 +151,7 @@ def _keep(directory: MachineDir, action: str) -> int:
     pulse.every_second(keeper.link.look)
     pulse.every_few(guard.look)
     pulse.every_few(shares.look_at_pause)
+    pulse.every_few(shares.look_at_virtiofs)
     pulse.start()
     _tell("ready")
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from launcher import __version__, host, identity, release
 from launcher.errors import Damaged, NoProgress, Refused, WherryError
 from launcher.identity import Found
-from launcher.keeper import engine, orphan, stopper
+from launcher.keeper import engine, orphan, stopper, virtiofsd
 from launcher.keeper.launch import Adopted, adopt
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu import qmp
@@ -35,7 +35,7 @@ def take_over(keeper: Supervisor) -> bool:
     """
     state = _left(keeper)
     found = _find(keeper, state)
-    state = state or State(status="running", token=found.token, accel=_accel(found))
+    state = state or State(status="running", token=found.token, accel=_accel(found), virtiofs=virtiofsd.of_command(found.argv))
     keeper.state = replace(
         state, qemu_pid=found.pid, qemu_stamp=found.stamp, keeper_pid=os.getpid(), token=found.token, paused=""
     )  # fmt: skip

@@ -22,7 +22,7 @@ from launcher.identity import Found
 from launcher.images import Iso
 from launcher.keeper.console import Console
 from launcher.keeper.watch import Watch
-from launcher.qemu.command import Boot, UnixListener, arguments
+from launcher.qemu.command import Boot, FileServer, UnixListener, arguments
 from launcher.qemu.probe import Qemu
 from launcher.qemu.process import QemuProcess
 from launcher.qemu.qmp import Qmp
@@ -109,7 +109,7 @@ class Guest:
         self.console.close()
 
 
-def _listener(path: Path, stack: ExitStack) -> socket.socket:
+def listener(path: Path, stack: ExitStack) -> socket.socket:
     """A listening socket that QEMU inherits: it is there before QEMU is, so nobody waits for it to appear."""
     path.unlink(missing_ok=True)
     listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -135,7 +135,7 @@ def _dial(path: Path) -> socket.socket:
 
 def _boot(
     directory: MachineDir, config: MachineConfig, iso: Iso, qemu: Qemu, accel: str, token: str,
-    seed: tuple[tuple[str, str], ...], channels: tuple[int, int],
+    seed: tuple[tuple[str, str], ...], channels: tuple[int, int], file_servers: tuple[FileServer, ...],
 ) -> Boot:  # fmt: skip
     offset, size = iso.root_extent()
     return Boot(
@@ -143,12 +143,14 @@ def _boot(
         kernel=os.fspath(iso.kernel()), initrd=os.fspath(iso.initrd()), iso=os.fspath(iso.path),
         root_offset=offset, root_size=size, data_disk=directory.data_disk.name, seed=seed,
         qmp=UnixListener(channels[0]), serial=UnixListener(channels[1]), version=qemu.version, sandbox=qemu.sandbox,
+        file_servers=file_servers,
     )  # fmt: skip
 
 
 def launch(
     directory: MachineDir, config: MachineConfig, iso: Iso, qemu: Qemu, accel: str, token: str,
     seed: tuple[tuple[str, str], ...], watch: Watch, on_event: Callable[[str, dict[str, Any]], None],
+    file_servers: tuple[FileServer, ...] = (),
 ) -> Guest:  # fmt: skip
     """Start QEMU on one rung of the ladder. Raises LaunchFailed when it ends at once, Refused when one runs already."""
     system = host.current()
@@ -157,10 +159,10 @@ def launch(
     with ExitStack() as stack:
         lock = _qemu_lock(directory)
         stack.callback(os.close, lock)
-        qmp_listener = _listener(directory.qmp_socket, stack)
-        serial_listener = _listener(directory.serial_socket, stack)
+        qmp_listener = listener(directory.qmp_socket, stack)
+        serial_listener = listener(directory.serial_socket, stack)
         fds = (qmp_listener.fileno(), serial_listener.fileno())
-        boot = _boot(directory, config, iso, qemu, accel, token, seed, fds)
+        boot = _boot(directory, config, iso, qemu, accel, token, seed, fds, file_servers)
         serial = _dial(directory.serial_socket)
         monitor = _dial(directory.qmp_socket)
         process = QemuProcess.start(

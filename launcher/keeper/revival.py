@@ -59,6 +59,7 @@ def _clear(keeper: Supervisor) -> None:
     """What the QEMU before left is gone, and another start is told. Raises Cancelled when a stop was asked for meanwhile."""
     assert keeper.guest is not None
     keeper.guest.close()
+    keeper.virtiofsds.end()
     keeper.guest, keeper.watch = None, Watch(keeper.on_message)
     keeper.health.forget()
     keeper.health.report("socket", "ok")

@@ -7,10 +7,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from launcher import disks, errors, images, readiness, seed
+from launcher import disks, errors, files, images, readiness, seed
 from launcher.errors import LaunchFailed, Refused, WherryError
 from launcher.identity import new_token
-from launcher.keeper import access, engine
+from launcher.keeper import access, engine, virtiofsd
 from launcher.keeper.console import tail
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
@@ -20,6 +20,7 @@ from launcher.state import State
 if TYPE_CHECKING:
     from launcher.images import Iso
     from launcher.keeper.supervisor import Supervisor
+    from launcher.keeper.virtiofsd import Plan
     from launcher.qemu.probe import Qemu
     from launcher.store import MachineDir
 
@@ -30,17 +31,26 @@ log = logging.getLogger("wherry.keeper")
 PANIC = "panic-before-first-stage"
 
 
+def clean(directory: MachineDir) -> None:
+    """What killed commands and keepers left of a machine that does not run."""
+    virtiofsd.end_left(directory)
+    for folder in (directory.path, directory.seed_dir):
+        for path in files.sweep(folder):
+            log.info("removed %s, which a killed process left", path)
+
+
 def start(keeper: Supervisor) -> None:
     """Bring the machine up. Raises WherryError, or Cancelled when a stop was asked for."""
     directory, config = keeper.directory, keeper.config
     holds = _examined(directory)
     iso = images.by_sha(config.iso)
     qemu = probe.find(config.arch, config.qemu)
-    files = seed.write(directory, config, holds, keeper.disk_action)
+    plan = keeper.virtiofsds.plan()
+    written = seed.write(directory, config, holds, keeper.disk_action, plan.ids)
     rungs = probe.ladder(config.accel, config.arch, qemu, probe.remembered(qemu, config.arch))
     for number, rung in enumerate(rungs):
         try:
-            _climb(keeper, iso, qemu, rung, files)
+            _climb(keeper, iso, qemu, rung, written, plan)
             break
         except (LaunchFailed, errors.NoProgress) as error:
             # Only a rung that never spoke is bad; a guest that started and then failed would fail on the next one too.
@@ -62,11 +72,11 @@ def _examined(directory: MachineDir) -> disks.Holds:
         raise
 
 
-def _climb(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tuple[str, str], ...]) -> None:
+def _climb(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, written: tuple[tuple[str, str], ...], plan: Plan) -> None:
     """One rung, up to the guest's first stage."""
     for attempt in range(2):
         try:
-            _boot(keeper, iso, qemu, rung, files)
+            _boot(keeper, iso, qemu, rung, written, plan)
             return
         except LaunchFailed:
             if attempt == 1 or keeper.watch.panic is None or keeper.watch.stages:
@@ -81,9 +91,10 @@ def _discard(keeper: Supervisor) -> None:
     if keeper.guest is not None:
         keeper.guest.quit()
         keeper.guest = None
+    keeper.virtiofsds.end()
 
 
-def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tuple[str, str], ...]) -> None:
+def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, written: tuple[tuple[str, str], ...], plan: Plan) -> None:
     if keeper.watch.cancelled:
         raise Cancelled
     keeper.watch = Watch(keeper.on_message)
@@ -92,7 +103,10 @@ def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, files: tuple[tupl
     # The token is on disk before QEMU is there, so that a keeper killed now leaves nothing unknown.
     keeper.update(token=new_token(), accel=rung, timeline=[], qemu_pid=0, qemu_stamp="", ssh_port=0)
     token = keeper.state.token
-    keeper.guest = launch(keeper.directory, keeper.config, iso, qemu, rung, token, files, keeper.watch, keeper.on_qmp_event)
+    servers = keeper.virtiofsds.start(plan)
+    keeper.guest = launch(
+        keeper.directory, keeper.config, iso, qemu, rung, token, written, keeper.watch, keeper.on_qmp_event, servers
+    )  # fmt: skip
     keeper.update(qemu_pid=keeper.guest.process.pid, qemu_stamp=keeper.guest.process.stamp)
     keeper.update(ssh_port=sshport.forward(keeper.guest.qmp))
     _wait(keeper, "kernel")

@@ -22,6 +22,7 @@ from launcher.keeper.health import Health
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
 from launcher.keeper.pause import Pause
+from launcher.keeper.virtiofsd import Virtiofsds
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu.qmp import Qmp
 from launcher.readiness import Line
@@ -57,6 +58,7 @@ class Supervisor:
         self._stop_wanted = threading.Event()
         self._leave_wanted = threading.Event()
         self._state_lock = threading.Lock()
+        self.virtiofsds = Virtiofsds(self)
         self.health = Health()
         self.link = reach.link_to(self)
         self.healer = Healer(self.link, self.health, lambda: self.status == "running" and not self.state.paused)
@@ -178,7 +180,7 @@ class Supervisor:
             self.update(keeper_pid=os.getpid())
             tell_succession(self)
         else:
-            self._clean()
+            starter.clean(self.directory)
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
             starter.start(self)
         self.is_ready()
@@ -191,12 +193,6 @@ class Supervisor:
         self._remember_config()
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)
-
-    def _clean(self) -> None:
-        """What killed commands left in the machine's folder."""
-        for folder in (self.directory.path, self.directory.seed_dir):
-            for path in files.sweep(folder):
-                log.info("removed %s, which a killed process left", path)
 
     def _remember_config(self) -> None:
         """A machine.toml with which the machine became ready is worth keeping, should the file be lost."""
@@ -240,6 +236,7 @@ class Supervisor:
 
     def _ended(self, status: str, error: dict[str, object]) -> None:
         self.link.drop()
+        self.virtiofsds.end()
         for socket in (self.directory.qmp_socket, self.directory.serial_socket):
             with suppress(OSError):
                 socket.unlink(missing_ok=True)

@@ -186,6 +186,7 @@ def _check_engine(wanted: MachineConfig) -> None:
 
 
 def _plan(directory: MachineDir, now: MachineConfig | None, wanted: MachineConfig) -> Plan:
+    from launcher import virtiofs
     from launcher.machine.stop import running
 
     changes = tuple(_changes(now, wanted)) if now else ()
@@ -196,6 +197,8 @@ def _plan(directory: MachineDir, now: MachineConfig | None, wanted: MachineConfi
     runs = running(directory)
     if runs and now is not None:
         sharing.check_change(now.shares, wanted.shares)
+        if now.shares != wanted.shares:
+            virtiofs.check_change(directory, now, wanted)
     return Plan(directory, changes, tuple(_notes(now, wanted, names)), runs)
 
 
@@ -221,18 +224,12 @@ def _notes(now: MachineConfig | None, wanted: MachineConfig, changed: set[str]) 
     if "shares.folders" in changed:
         for folder in set(wanted.shares.folders) - set(now.shares.folders if now else ()):
             sharing.check(sharing.split(folder)[0])
+    if "shares.virtiofs" in changed and wanted.shares.virtiofs:
+        from launcher import virtiofs
+
+        virtiofs.check()
     if "network.ca" in changed and wanted.network.ca:
-        _check_certificates(Path(wanted.network.ca))
-
-
-def _check_certificates(file: Path) -> None:
-    import ssl
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
-    except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadValue("network.ca", f"network.ca = {str(file)!r} is no file of certificates in PEM: {reason}.") from None
+        create.check_certificates(Path(wanted.network.ca))
 
 
 class Draft:

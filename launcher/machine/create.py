@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from launcher import config, host, sharing, store
-from launcher.config import GIB, MIB, MachineConfig, Shares, format_size
+from launcher.config import GIB, MIB, BadValue, MachineConfig, Shares, format_size
 from launcher.errors import Refused, Usage
 from launcher.report import Reporter
 from launcher.store import MachineDir
@@ -175,3 +176,14 @@ def _have_iso(name: str, now: MachineConfig, wanted: IsoSource | None, report: R
     if now.iso not in (wanted.sha256, "" if wanted.sha256 else images.resolve(now.arch, wanted, report).sha256):
         raise Usage(f"machine {name!r} keeps the ISO that it was made with.", hint=f"wherry upgrade --iso … {name}")
     images.resolve(now.arch, wanted, report)
+
+
+def check_certificates(file: Path) -> None:
+    """Raises BadValue for a file that is none of certificates."""
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadValue("network.ca", f"network.ca = {str(file)!r} is no file of certificates in PEM: {reason}.") from None

@@ -30,7 +30,8 @@ class Done:
 
 
 def listing(name: str) -> list[dict[str, Any]]:
-    """One entry for each share: id, path, guest, aliases, read_only, inside, state, detail, hidden (how many private places).
+    """One entry for each share: id, path, guest, aliases, read_only, inside, state, detail, hidden (how many private places),
+    virtiofs (whether virtiofsd serves it), why (it does not, where that is wanted).
 
     Of a machine that does not run what its config says, in the state "stopped". Raises NoSuchMachine, WherryError.
     """
@@ -43,7 +44,7 @@ def listing(name: str) -> list[dict[str, Any]]:
     wanted = directory.read_config()
     found = sharing.shares_of(wanted)
     hidden = privacy.Private(found, privacy.hidden_places(wanted))
-    rest = {"state": "stopped", "detail": ""}
+    rest = {"state": "stopped", "detail": "", "virtiofs": False, "why": ""}
     return [{**share._asdict(), **rest, "aliases": list(share.aliases), "hidden": hidden.count(share)} for share in found]
 
 

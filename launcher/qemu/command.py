@@ -47,6 +47,14 @@ Channel = UnixListener | Stdio
 
 
 @dataclass(frozen=True)
+class FileServer:
+    """A virtiofsd: the tag by which the guest mounts its folder, and its socket."""
+
+    tag: str
+    socket: str
+
+
+@dataclass(frozen=True)
 class Boot:
     """All that was decided for one start of QEMU. Paths are as QEMU sees them, from the machine's directory."""
 
@@ -67,6 +75,7 @@ class Boot:
     qmp: Channel
     serial: Channel
     sandbox: bool = False  # this QEMU has seccomp
+    file_servers: tuple[FileServer, ...] = ()
 
 
 def arguments(boot: Boot) -> list[str]:
@@ -77,6 +86,7 @@ def arguments(boot: Boot) -> list[str]:
         *kernel_args(boot),
         *disk_args(boot),
         *device_args(boot),
+        *file_server_args(boot),
         *seed_args(boot),
         *channel_args(boot),
         *sandbox_args(boot),
@@ -95,7 +105,7 @@ def identity_args(boot: Boot) -> list[str]:
 
 def machine_args(boot: Boot) -> list[str]:
     return [
-        "-machine", machine_type(boot),
+        "-machine", machine_type(boot) + (",memory-backend=shared" if boot.file_servers else ""),
         "-accel", accelerator(boot),
         "-cpu", cpu_model(boot),
         "-smp", str(boot.cpus),
@@ -194,6 +204,17 @@ def device_args(boot: Boot) -> list[str]:
         "-device", "virtio-balloon-pci,free-page-reporting=on",
         *keyboard,
     ]  # fmt: skip
+
+
+def file_server_args(boot: Boot) -> list[str]:
+    """A virtiofsd reads and writes the guest's memory itself (vhost-user), which therefore is a file that both have open."""
+    if not boot.file_servers:
+        return []
+    words = ["-object", f"memory-backend-memfd,id=shared,size={boot.memory // MIB}M,share=on"]
+    for number, server in enumerate(boot.file_servers):
+        words += ["-chardev", f"socket,id=fs{number},path={quoted(server.socket)}"]
+        words += ["-device", f"vhost-user-fs-pci,chardev=fs{number},tag={server.tag}"]
+    return words
 
 
 def seed_args(boot: Boot) -> list[str]:

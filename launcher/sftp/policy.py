@@ -81,6 +81,11 @@ class Policy:
                     self._rules = self._identities.rules()
         return self._rules
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether no place in it has a rule of its own, there or not."""
+        return not self._places
+
     def look_again(self) -> None:
         """The guest has made a folder on the way to a place."""
         self._due = 0.0

@@ -30,8 +30,13 @@ def list_(app: App, name: str | None) -> None:
     from launcher.machine import shares
 
     found = shares.listing(app.name(name))
+    heads = ["FOLDER", "MODE", "IN THE MACHINE", "STATE", "HIDDEN"]
     rows = [[item["path"], _mode(item), _place(item, found), _state(item), str(item["hidden"] or "-")] for item in found]
-    app.console.answer(found, table(["FOLDER", "MODE", "IN THE MACHINE", "STATE", "HIDDEN"], rows))
+    if any(item.get("virtiofs") or item.get("why") for item in found):
+        heads.append("VIRTIOFS")
+        for row, item in zip(rows, found, strict=True):
+            row.append("yes" if item.get("virtiofs") else f"no: {item['why']}" if item.get("why") else "-")
+    app.console.answer(found, table(heads, rows))
 
 
 @share.command()
@@ -81,6 +86,8 @@ def lines_of(found: list[dict[str, Any]]) -> list[str]:
         if item["inside"]:
             continue
         facts = [_mode(item)]
+        if item.get("virtiofs"):
+            facts.append("virtiofs")
         if item["hidden"]:
             facts.append(f"{item['hidden']} private {'folder' if item['hidden'] == 1 else 'folders'} hidden")
         if item["state"] == "failed":

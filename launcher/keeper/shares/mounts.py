@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from launcher import seed
@@ -18,12 +18,13 @@ _NOT_FOUND: Final = 127
 _SECONDS: Final = 90.0
 
 
-def adjust(connection: Connection, shares: Sequence[Share]) -> dict[str, str]:
-    """Mount what is missing, take away what is too much. Why some could not be mounted, by id.
+def adjust(connection: Connection, shares: Sequence[Share], virtiofs: Collection[str] = ()) -> dict[str, str]:
+    """Mount what is missing, take away what is too much. Why some could not be mounted, by id. `virtiofs`: the ids of those
+    that come over it.
 
     Raises WherryError when the guest knows nothing of shares, or does not answer.
     """
-    wanted = {line.split("\t")[0]: line for line in _lines(seed.render_shares(shares))}
+    wanted = {line.split("\t")[0]: line for line in _lines(seed.render_shares(shares, virtiofs))}
     have = {line.split("\t")[0]: line for line in _lines(_call(connection, "list"))}
     for share in have.keys() - wanted.keys():
         log.info("%s is no share any more", share)

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from launcher import privacy, sharing
+from launcher import privacy, sharing, virtiofs
 from launcher.config import MachineConfig
 from launcher.errors import WherryError
+from launcher.keeper import virtiofsd
 from launcher.keeper.events import Events
 from launcher.keeper.health import Health
 from launcher.keeper.link import Link
@@ -27,6 +28,8 @@ from launcher.store import MachineDir
 log = logging.getLogger("wherry.keeper.shares")
 
 _WAKES_WITHIN: Final = 15.0
+_ENDED: Final = Told("failed", "its virtiofsd has ended; wherry restart brings it back")
+_MISSED: Final = 2  # looks: at the machine's own end a virtiofsd may be gone a moment before that is known
 _STARTING: Final = Told("waiting", "its server starts")
 
 
@@ -60,8 +63,11 @@ class ShareService:
         self._told: dict[str, Told] = {}
         self._refused: dict[str, str] = {}  # by the guest
         self._trouble = ""  # with all of them
+        self._over: set[str] = set()  # those over virtiofs
+        self._why: dict[str, str] = {}  # the others are not
+        self._ended: dict[str, int] = {}  # how often a virtiofsd was missed
         self._connect: dict[str, Any] | None = None  # where the guest is, once that is known
-        self._bound = Bound(events, keeper.connection, self.shares, self._tell_bound)
+        self._bound = Bound(events, keeper.connection, self._ours, self._tell_bound)
         keeper.link.subscribe(self._up)
 
     def begin(self) -> None:
@@ -91,6 +97,21 @@ class ShareService:
             self._held = held
             self._child.order("held", {"held": held})
 
+    def look_at_virtiofs(self) -> None:
+        """Every few seconds: whether those who serve over it still run. A machine that is ending has them end first."""
+        state = self._keeper.state
+        if state.status != "running":
+            return
+        for name, (pid, stamp) in state.virtiofs.items():
+            if virtiofsd.lives(pid, stamp):
+                continue
+            with self._changed:
+                self._ended[name] = self._ended.get(name, 0) + 1
+                path = next((share.path for share in self._shares if share.id == name), name)
+            if self._ended[name] == _MISSED:
+                self._note(f"{path}: its virtiofsd has ended; what uses it in the machine waits until: wherry restart")
+                self._report()
+
     def quiet(self) -> None:
         """Serve nothing until the next connection: the machine is about to be suspended."""
         with self._changed:
@@ -100,7 +121,7 @@ class ShareService:
 
     def listing(self, *, count: bool = False) -> list[dict[str, Any]]:
         """Each share: id, path, guest, aliases, read_only, inside, state (waiting, served or failed), detail, hidden (how many
-        private places of it are there, as last counted; `count`: now)."""
+        private places of it are there, as last counted; `count`: now), virtiofs, why it is not where that is wanted."""
         with self._changed:
             if count:
                 self._count()
@@ -121,6 +142,10 @@ class ShareService:
         """What machine.toml names."""
         return self._now()
 
+    def _ours(self) -> list[Share]:
+        """Those that our own server has."""
+        return [share for share in self._now() if share.id not in self._keeper.state.virtiofs]
+
     def failed(self, name: str) -> str:
         """Why the machine does not have a share, by its id; empty when it does, or is about to."""
         with self._changed:
@@ -140,11 +165,15 @@ class ShareService:
     def _apply(self, config: MachineConfig) -> None:
         shares = sharing.shares_of(config)
         hidden = privacy.hidden_places(config)
-        wanted = tuple(Wanted(share.id, share.path, share.read_only, share.inside) for share in shares)
+        over = self._keeper.state.virtiofs
+        ours = [share for share in shares if share.id not in over]
+        wanted = tuple(Wanted(share.id, share.path, share.read_only, share.inside) for share in ours)
         folder = str(self._keeper.directory.owners_dir)
         orders = Orders(wanted, tuple(hidden), tuple(privacy.protected_places()), config.shares.events, folder)
+        why = virtiofs.reasons(config, over) if over or config.shares.virtiofs else {}
         with self._changed:
             had = bool(self._shares)
+            self._over, self._why = set(over), why
             self._shares, self._private = shares, privacy.Private(shares, hidden)
             self._count()
         if had or shares:
@@ -174,6 +203,9 @@ class ShareService:
         }
         with self._changed:
             self._connect = told
+            news = self._over != set(self._keeper.state.virtiofs)
+        if news:  # decided since
+            self._apply(self._keeper.config)
         self._tell_place()
         try:
             self._adjust(connection)
@@ -187,7 +219,7 @@ class ShareService:
     def _adjust(self, connection: Connection) -> dict[str, str]:
         with self._adjusting:
             shares = self._now()
-            refused = mounts.adjust(connection, shares)
+            refused = mounts.adjust(connection, shares, self._keeper.state.virtiofs)
             with self._changed:
                 self._refused, self._trouble = refused, ""
         self._report()
@@ -217,6 +249,8 @@ class ShareService:
     def _state(self, share: Share) -> Told:
         """Called with the lock held."""
         told = self._told.get(share.inside or share.id, _STARTING)
+        if share.id in self._over:
+            told = _ENDED if self._ended.get(share.id, 0) >= _MISSED else Told("served")
         why = self._trouble or self._refused.get(share.id, "")
         return told._replace(state="failed", detail=why) if why else told
 
@@ -226,6 +260,7 @@ class ShareService:
             "id": share.id, "path": share.path, "guest": share.guest, "aliases": list(share.aliases),
             "read_only": share.read_only, "inside": share.inside, "state": told.state, "detail": told.detail,
             "hidden": self._hidden.get(share.id, 0),
+            "virtiofs": share.id in self._over, "why": self._why.get(share.id, ""),
         }  # fmt: skip
 
     def _report(self) -> None:
