@@ -147,7 +147,7 @@ def try_out(program: Program, folder: str, *, read_only: bool) -> None:
         root = " This one, QEMU's own, works for root only." if program.is_qemus and os.geteuid() != 0 else ""
         raise Refused(
             f"{program.path} does not work here.{root}",
-            hint=f"Install the package virtiofsd, where it is not QEMU's own, or: {_OFF}", detail=said or None,
+            hint=f"Install a newer one (a package of its own, virtiofsd), or: {_OFF}", detail=said or None,
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.qemu import command
-from launcher.qemu.command import Boot, Stdio, UnixListener, arguments
+from launcher.qemu.command import Boot, FileServer, Stdio, UnixListener, arguments
 
 BOOT = Boot(
     name="default",
@@ -198,6 +198,25 @@ def test_commas_in_paths_are_doubled_where_qemu_splits_at_them() -> None:
     assert "driver=file,node-name=iso,filename=/a,,b/wherry.iso,read-only=on" in words
     assert any(word.startswith("driver=file,node-name=data-file,filename=d,,ata.qcow2,") for word in words)
     assert "name=opt/wherry/env,file=se,,ed/env" in words
+
+
+@pytest.mark.parametrize(("boot", "kind"), [(BOOT, "q35"), (ARM, "virt,gic-version=host,highmem=on")])
+def test_who_serves_files_has_the_guests_memory(boot: Boot, kind: str) -> None:
+    servers = FileServer("data-1", "/run/w,1/fs0.sock"), FileServer("only", "/run/w,1/fs1.sock")
+    words = arguments(replace(boot, file_servers=servers))
+    assert words[words.index("-machine") + 1] == f"{kind},memory-backend=shared"
+    first = words.index("-object")
+    assert words[first : first + 10] == [
+        "-object", "memory-backend-memfd,id=shared,size=2048M,share=on",
+        "-chardev", "socket,id=fs0,path=/run/w,,1/fs0.sock",
+        "-device", "vhost-user-fs-pci,chardev=fs0,tag=data-1",
+        "-chardev", "socket,id=fs1,path=/run/w,,1/fs1.sock",
+        "-device", "vhost-user-fs-pci,chardev=fs1,tag=only",
+    ]  # fmt: skip
+    without = [word for word in words if word not in words[first : first + 10]]
+    assert [word.removesuffix(",memory-backend=shared") for word in without] == [
+        word for word in arguments(boot) if word not in words[first : first + 10]
+    ]
 
 
 def test_no_secret_is_in_the_command_line() -> None:

@@ -73,6 +73,20 @@ def test_a_machine_that_runs_is_told(wherry: Wherry, user: Path, keeper: FakeKee
     assert [request for request in keeper.requests if request.get("reload")] and folders() == []
 
 
+def test_which_are_over_virtiofs_is_said(wherry: Wherry, user: Path, keeper: FakeKeeper) -> None:
+    from launcher.cli.verbs.share import lines_of
+
+    assert "VIRTIOFS" not in wherry("share", "list").out
+    keeper.shares = {"virtiofs": False, "why": "it holds private places"}
+    heads, line = wherry("share", "list").out.splitlines()
+    assert heads.split()[-1] == "VIRTIOFS" and line.endswith("no: it holds private places")
+    keeper.shares = {"virtiofs": True, "why": ""}
+    assert wherry("share", "list").out.splitlines()[1].split()[-1] == "yes"
+    assert lines_of(data(wherry("share", "list", "--json"))) == [
+        f"shares    {user} (read-write, virtiofs, 9 private folders hidden)"
+    ]
+
+
 def test_a_share_that_fails_is_said_and_stays(wherry: Wherry, user: Path, keeper: FakeKeeper) -> None:
     keeper.shares = {"state": "failed", "detail": "it is on fire"}
     said = wherry("share", "add", "data")

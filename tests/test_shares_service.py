@@ -436,6 +436,48 @@ def test_a_keeper_that_only_ends_a_machine_takes_nothing_from_it(place: Place) -
     assert len(place.lines()) == 1 and ending.shares._child.pid is None
 
 
+def over_virtiofs(place: Place, pid: int = 0, stamp: str = "") -> Keeper:
+    """A machine that has the folder over virtiofs, known only after its start."""
+    keeper = place.keeper()
+    keeper.config = keeper.config.changed(shares=Shares(home=False, folders=(str(place.data),), virtiofs=True))
+    keeper.directory.write_config(keeper.config)
+    keeper.shares.begin()
+    (share,) = keeper.shares.listing()
+    assert (share["virtiofs"], share["state"]) == (False, "waiting")
+    keeper.state = State(status="running", ssh_port=place.guest.port, virtiofs={share["id"]: [pid, stamp]})
+    keeper.link.get()
+    until(lambda: keeper.health.state("shares") == "ok")
+    return keeper
+
+
+def test_one_over_virtiofs_is_not_served_by_us(place: Place, tmp_path: Path) -> None:
+    keeper = over_virtiofs(place)
+    (share,) = keeper.shares.listing()
+    assert (share["virtiofs"], share["why"], share["state"]) == (True, "", "served")
+    until(lambda: place.lines() == [f"{share['id']}\tvirtiofs-rw\t{place.data}"])
+    assert keeper.shares._child._orders["shares"]["shares"] == []
+    # One that comes later is ours, and says why.
+    (tmp_path / "more").mkdir()
+    wanted = Shares(home=False, folders=(str(place.data), str(tmp_path / "more")), virtiofs=True)
+    keeper.directory.write_config(keeper.config.changed(shares=wanted))
+    keeper.shares.reload()
+    place.mount(keeper, tmp_path / "more").client()
+    until(lambda: keeper.state_of(tmp_path / "more") == "served")
+    first, second = keeper.shares.listing()
+    assert (first["virtiofs"], second["virtiofs"], second["why"]) == (True, False, "it was added after the start")
+
+
+def test_a_virtiofsd_that_ends_before_its_machine_is_told_once(place: Place) -> None:
+    keeper = over_virtiofs(place, 1 << 22, "was another")
+    keeper.shares.look_at_virtiofs()
+    assert keeper.notes == [], "the machine may be ending"
+    for _ in range(3):
+        keeper.shares.look_at_virtiofs()
+    assert [note for note in keeper.notes if "its virtiofsd has ended" in note and "wherry restart" in note] == keeper.notes
+    assert len(keeper.notes) == 1 and keeper.state_of(place.data) == "failed"
+    assert keeper.health.state("shares") == "failed"
+
+
 def test_a_machine_that_is_held_keeps_its_connection(place: Place) -> None:
     keeper, mount = started(place)
     client = mount.client()
