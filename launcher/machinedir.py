@@ -252,7 +252,8 @@ class MachineDir(NamedTuple):
 
     def remove_sockets(self) -> None:
         """What a killed keeper left; the caller knows that nobody of this machine lives."""
-        for socket in (self.control_socket, self.engine_socket, self.qmp_socket, self.serial_socket):
+        known = self.control_socket, self.engine_socket, self.qmp_socket, self.serial_socket
+        for socket in (*known, *self.run_dir.glob("fs*.sock")):
             socket.unlink(missing_ok=True)
         try:
             self.run_dir.rmdir()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +25,14 @@ from launcher.errors import MissingOnHost, Refused, WherryError
 from launcher.host import macos
 from launcher.keeper import virtiofsd
 from launcher.keeper.virtiofsd import Plan, Virtiofsds
+from launcher.qemu import command
 from launcher.sharing import shares_of
 from launcher.state import State
 from launcher.store import MachineDir
 from launcher.virtiofs import Program
 from tests.conftest import Said
 from tests.fakes import make_machine
+from tests.test_qemu_command import BOOT
 
 RUST = Program(Path("/usr/libexec/virtiofsd"), is_qemus=False, read_only=True, squashes=True)
 QEMUS = Program(Path("/usr/lib/qemu/virtiofsd"), is_qemus=True, read_only=False, squashes=False)
@@ -204,8 +212,6 @@ class Keeper:
         self.notes: list[str] = []
 
     def update(self, **values: Any) -> None:
-        from dataclasses import replace
-
         self.state = replace(self.state, **values)
         self.directory.write_state(self.state)
 
@@ -263,6 +269,54 @@ def test_they_are_known_at_once_and_end_with_their_machine(keeper: Keeper, user:
     assert os.getsid(pid) != os.getsid(0), "it outlives the keeper's terminal"
     made.end()
     assert not virtiofsd.lives(pid, stamp) and keeper.state.virtiofs == {} and not Path(server.socket).exists()
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64 here")
+def test_a_real_qemu_meets_them_misses_none_and_takes_them_along(keeper: Keeper, user: Path) -> None:
+    real()
+    keeper.config = config(str(user.parent / "data"), str(user.parent / "b"))
+    (user.parent / "b").mkdir()
+    made = Virtiofsds(keeper)
+    servers = made.start(made.plan())
+    boot = replace(BOOT, accel="tcg", memory=256 << 20, file_servers=servers)
+    argv = [*command.machine_args(boot), *command.file_server_args(boot), *command.sandbox_args(boot)]
+    qemu = subprocess.Popen(
+        ["qemu-system-x86_64", "-S", "-nodefaults", "-display", "none", *argv, "-qmp", "stdio"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert qemu.stdin is not None and qemu.stdout is not None
+
+    def ask(execute: str, **arguments: Any) -> dict[str, Any]:
+        assert qemu.stdin is not None and qemu.stdout is not None
+        qemu.stdin.write(json.dumps({"execute": execute, "arguments": arguments}).encode() + b"\n")
+        qemu.stdin.flush()
+        while True:
+            answer: dict[str, Any] = json.loads(qemu.stdout.readline())
+            if "return" in answer or "error" in answer:
+                return answer
+
+    try:
+        assert b"QMP" in qemu.stdout.readline()
+        ask("qmp_capabilities")
+        (first, stamp), second = keeper.state.virtiofs.values()
+        os.kill(first, signal.SIGKILL)
+        until_gone(first, stamp)
+        assert ask("query-status")["return"]["status"] == "prelaunch"
+        assert virtiofsd.lives(*second)
+        ask("quit")
+        qemu.wait(60)
+        until_gone(*second)
+    finally:
+        qemu.kill()
+        qemu.communicate()
+        made.end()
+
+
+def until_gone(pid: int, stamp: str) -> None:
+    deadline = time.monotonic() + 60
+    while virtiofsd.lives(pid, stamp):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @linux

@@ -76,6 +76,7 @@ def _end_gently(keeper: Supervisor, found: Found) -> None:
     """Where nothing can be taken over: the guest powers off, and is started anew."""
     began = time.monotonic()
     gently = orphan.end(Adopted(found), keeper.link.fresh)
+    keeper.virtiofsds.end()
     keeper.state = replace(keeper.first_state(), notes=keeper.state.notes, restarts=keeper.state.restarts)
     if keeper.only_stop:
         return
@@ -190,6 +191,7 @@ def _give_up(keeper: Supervisor) -> None:
     if keeper.guest is not None:
         with suppress(WherryError):
             keeper.guest.quit()
+    keeper.virtiofsds.end()
     keeper.guest, keeper.watch = None, Watch(keeper.on_message)
     keeper.journal.begin()
     keeper.state = replace(keeper.first_state(), notes=keeper.state.notes, restarts=keeper.state.restarts)

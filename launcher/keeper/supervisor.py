@@ -172,6 +172,8 @@ class Supervisor:
 
     def _begin(self) -> None:
         taken_over = self.directory.qemu_runs() and take_over(self)
+        if not taken_over:
+            starter.clean(self.directory)
         if self.only_stop:
             self.request_stop(force=False)
             raise Cancelled
@@ -180,7 +182,6 @@ class Supervisor:
             self.update(keeper_pid=os.getpid())
             tell_succession(self)
         else:
-            starter.clean(self.directory)
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
             starter.start(self)
         self.is_ready()

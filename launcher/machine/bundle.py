@@ -47,7 +47,7 @@ def collect(name: str, checks: list[Check]) -> Files:
         "state.json": lambda: _state(directory),
         "iso.json": lambda: images.by_sha(directory.read_config().iso).manifest,
     }
-    logs = (directory.serial_log, directory.qemu_log, directory.keeper_log, directory.shares_log)
+    logs = (directory.serial_log, directory.qemu_log, directory.keeper_log, directory.shares_log, directory.virtiofsd_log)
     sources: dict[str, Callable[[], bytes]] = {file: partial(_json, value, token) for file, value in values.items()}
     sources |= {log.name: partial(_tail, log, token) for log in logs}
     files = {file: _read(source) for file, source in sources.items()}
