@@ -47,10 +47,14 @@ class Program(NamedTuple):
     squashes: bool  # it can give all that is new to one owner
 
     def argv(self, folder: str, *, read_only: bool, fd: int) -> list[str]:
-        """The whole command that serves a folder to whoever connects first to the listening socket `fd`, and then ends."""
+        """The whole command that serves a folder to whoever connects first to the listening socket `fd`, and then ends.
+
+        Without CAP_MKNOD, which root's would have: a device that the machine makes is one of this computer.
+        """
         if self.is_qemus:
-            return [str(self.path), f"--fd={fd}", "-o", f"source={folder}", "-o", "log_level=warn"]
-        words = [str(self.path), f"--fd={fd}", f"--shared-dir={folder}", "--sandbox=namespace", "--log-level=warn"]
+            return [str(self.path), f"--fd={fd}", "-o", f"source={folder}", "-o", "modcaps=-mknod", "-o", "log_level=warn"]
+        words = [str(self.path), f"--fd={fd}", f"--shared-dir={folder}", "--sandbox=namespace", "--modcaps=-mknod"]
+        words.append("--log-level=warn")
         if self.squashes:
             words += [f"--translate-uid=squash-guest:0:{os.geteuid()}:{_EVERYBODY}"]
             words += [f"--translate-gid=squash-guest:0:{os.getegid()}:{_EVERYBODY}"]

@@ -112,11 +112,12 @@ def test_a_virtiofsd_that_cannot_is_given_none(user: Path) -> None:
 
 def test_the_words_of_both() -> None:
     assert QEMUS.argv("/srv/x", read_only=False, fd=7) == [
-        "/usr/lib/qemu/virtiofsd", "--fd=7", "-o", "source=/srv/x", "-o", "log_level=warn",
+        "/usr/lib/qemu/virtiofsd", "--fd=7", "-o", "source=/srv/x", "-o", "modcaps=-mknod", "-o", "log_level=warn",
     ]  # fmt: skip
     everybody = f"squash-guest:0:{os.geteuid()}:4294967295", f"squash-guest:0:{os.getegid()}:4294967295"
     words = [
-        "/usr/libexec/virtiofsd", "--fd=7", "--shared-dir=/srv/a,b", "--sandbox=namespace", "--log-level=warn",
+        "/usr/libexec/virtiofsd", "--fd=7", "--shared-dir=/srv/a,b", "--sandbox=namespace", "--modcaps=-mknod",
+        "--log-level=warn",
         f"--translate-uid={everybody[0]}", f"--translate-gid={everybody[1]}",
     ]  # fmt: skip
     assert RUST.argv("/srv/a,b", read_only=False, fd=7) == words

@@ -103,6 +103,9 @@ def test_a_share_over_virtiofs(shared: Shared) -> None:
     )
     assert done.returncode != 0 and not (shared.only / "x").exists()
 
+    # Nor is a device made on it, which would be one of this computer.
+    assert shared.wherry("ssh", f"mknod '{shared.data}/disk' b 8 0").returncode != 0 and not (shared.data / "disk").exists()
+
     # What it would take from a machine that runs is refused, what is added is served by us.
     done = shared.wherry("share", "remove", str(shared.data))
     assert done.returncode != 0 and b"wherry stop" in done.stderr
