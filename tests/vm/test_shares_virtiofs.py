@@ -111,8 +111,9 @@ def test_a_share_over_virtiofs(shared: Shared) -> None:
     assert done.returncode != 0 and b"wherry stop" in done.stderr
     (shared.path / "more").mkdir()
     assert shared.wherry("share", "add", str(shared.path / "more")).returncode == 0
-    added = shared.listing()[str(shared.path / "more")]
-    assert (added["virtiofs"], added["why"], added["state"]) == (False, "it was added after the start", "served")
+    more = str(shared.path / "more")
+    shared.wait_until(lambda: shared.listing()[more]["state"] == "served", "it is served")
+    assert (shared.listing()[more]["virtiofs"], shared.listing()[more]["why"]) == (False, "it was added after the start")
 
     # A keeper that dies takes none of it away.
     shared.docker("run", "-d", "--name", "goes-on", "-v", f"{shared.data}:/data", HELLO, "sleep", "100000")
