@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -104,7 +105,9 @@ def test_a_share_over_virtiofs(shared: Shared) -> None:
     assert done.returncode != 0 and not (shared.only / "x").exists()
 
     # Nor is a device made on it, which would be one of this computer.
-    assert shared.wherry("ssh", f"mknod '{shared.data}/disk' b 8 0").returncode != 0 and not (shared.data / "disk").exists()
+    quoted = shlex.quote(str(shared.data))
+    done = shared.wherry("ssh", f"mkfifo {quoted}/pipe && mknod {quoted}/disk b 8 0")
+    assert done.returncode != 0 and (shared.data / "pipe").is_fifo() and not (shared.data / "disk").exists()
 
     # What it would take from a machine that runs is refused, what is added is served by us.
     done = shared.wherry("share", "remove", str(shared.data))
@@ -130,7 +133,7 @@ def test_a_share_over_virtiofs(shared: Shared) -> None:
     shared.wait_until(lambda: shared.listing()[str(shared.data)]["state"] == "failed", "its end is told")
     assert "from me" in shared.docker("run", "--rm", "-v", f"{shared.home}:/me", HELLO, "cat", "/me/hello")
     # Who waits for it waits for ever, which keeps nobody from ending the machine as it should.
-    shared.ssh(f"setsid cat '{shared.data}/made' </dev/null >/dev/null 2>&1 &")
+    shared.ssh(f"setsid cat {quoted}/made </dev/null >/dev/null 2>&1 &")
     assert shared.wherry("stop", timeout=600).returncode == 0
     state = json.loads((shared.path / "home/machines/default/state.json").read_text())
     assert state["virtiofs"] == {} and not [note for note in state["notes"] if "did not power off" in note]
