@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import files, proc
+from launcher import files, host, proc
 from launcher.errors import WherryError
 
 DEFAULT: Final = "default"  # not kept anywhere: what docker uses when no context is chosen
@@ -30,7 +30,7 @@ class DockerHome:
     """The folder; touches nothing until something is written. Files that are no JSON raise WherryError."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+        self.path = path or Path(os.environ.get("DOCKER_CONFIG") or Path(host.current().home(), ".docker"))
 
     @property
     def config_file(self) -> Path:

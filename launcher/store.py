@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from launcher import files, host
-from launcher.errors import Refused, Usage, WherryError
+from launcher.errors import MissingOnHost, Refused, Usage, WherryError
 from launcher.files import write_private
 from launcher.machinedir import LONGEST_SOCKET, MachineDir, check_name
 
@@ -33,7 +34,7 @@ def home() -> Path:
         return Path(moved).absolute()
     import platformdirs
 
-    return Path(platformdirs.user_data_dir("wherry", appauthor=False))
+    return _of_user(platformdirs.user_data_dir)
 
 
 def cache_dir() -> Path:
@@ -42,7 +43,17 @@ def cache_dir() -> Path:
         return home() / "cache"
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("wherry", appauthor=False))
+    return _of_user(platformdirs.user_cache_dir)
+
+
+def _of_user(place: Callable[..., str]) -> Path:
+    """A folder of platformdirs. Raises MissingOnHost for a user without a home: there it raises, older ones leave the ~."""
+    with contextlib.suppress(RuntimeError):
+        found = Path(place("wherry", appauthor=False))
+        if found.is_absolute():
+            return found
+    host.current().home()
+    raise MissingOnHost(f"HOME={os.environ.get('HOME')!r} is no whole path.", hint="Set HOME to a folder of yours.")
 
 
 def machine(name: str) -> MachineDir:

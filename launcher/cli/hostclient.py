@@ -156,7 +156,7 @@ def _ask_version(program: Path, stamp: list[object], note: Path) -> int:
 
 def _has_plugin(name: str, own: Mapping[str, str]) -> bool:
     """Whether docker would find it: its own folder, those of config.json, the system's (docker/cli, cli-plugins/manager)."""
-    home = Path(own.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    home = Path(own.get("DOCKER_CONFIG") or Path(host.current().home(), ".docker"))
     folders = [home / "cli-plugins", *host.current().docker_plugin_folders()]
     try:
         extra = json.loads((home / "config.json").read_text(encoding="utf-8")).get("cliPluginsExtraDirs")
@@ -173,7 +173,7 @@ def environment(address: str, own: Mapping[str, str] = os.environ) -> dict[str, 
 
 def advice(own: Mapping[str, str] = os.environ) -> list[str]:
     """What docker's own settings name and this computer does not have: every pull would fail with less to say."""
-    config = Path(own.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    config = Path(own.get("DOCKER_CONFIG") or Path(host.current().home(), ".docker")) / "config.json"
     try:
         if '"cred' not in config.read_text(encoding="utf-8"):
             return []

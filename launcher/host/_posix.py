@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from launcher.errors import Refused
+from launcher.errors import MissingOnHost, Refused
 from launcher.host import Terminal
 
 PROGRAM_SUFFIX: Final = ""
@@ -90,7 +90,21 @@ def raise_soft_limit(where_none: int) -> None:
 
 
 def home() -> str:
-    return os.path.abspath(Path.home())  # noqa: PTH100  links stay
+    try:
+        return os.path.abspath(Path.home())  # noqa: PTH100  links stay
+    except RuntimeError:
+        nobody = f"user {os.getuid()}, whom this computer has no entry for"
+        raise MissingOnHost(f"there is no home of {nobody}: HOME is not set.", hint="Set HOME to a folder of yours.") from None
+
+
+def user_name() -> str:
+    """The name of who calls, their number when they have none: in a container any number can be a user's."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError: Python 3.13 and later
+        return str(os.getuid())
 
 
 def real_path(path: str) -> str:

@@ -27,6 +27,7 @@ from launcher.host._posix import (
     ssh_agent,
     sync_folder,
     terminal,
+    user_name,
 )
 from launcher.host.inotify import Inotify
 
@@ -98,13 +99,16 @@ def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
     if not os.path.exists("/dev/kvm"):
         return "/dev/kvm is missing", _how_to_get_kvm()
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        import getpass
-
-        group = _group_of("/dev/kvm")
-        if getpass.getuser() in _members(group):
-            return f"/dev/kvm is closed to you: you are in the group {group} since your last login", "log in again"
-        return "/dev/kvm is closed to you", f"sudo usermod -aG {group} $USER, then log in again"
+        return _closed_kvm(_group_of("/dev/kvm"), user_name())
     return None
+
+
+def _closed_kvm(group: str, user: str) -> tuple[str, str]:
+    if user in _members(group):
+        return f"/dev/kvm is closed to you: you are in the group {group} since your last login", "log in again"
+    if user.isdecimal():
+        return f"/dev/kvm is closed to you: user {user}, who has no name here", f"start wherry with the group {group}"
+    return "/dev/kvm is closed to you", f"sudo usermod -aG {group} $USER, then log in again"
 
 
 def _how_to_get_kvm() -> str:
@@ -197,7 +201,7 @@ def other_guest_paths(path: str) -> tuple[str, ...]:  # noqa: ARG001
 def user_docker_sockets() -> list[Path]:
     # The first is Docker Desktop's, the second rootless Docker's; testcontainers and other libraries try both.
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return [Path.home() / ".docker" / "run" / "docker.sock", *([Path(runtime) / "docker.sock"] if runtime else [])]
+    return [Path(home()) / ".docker" / "run" / "docker.sock", *([Path(runtime) / "docker.sock"] if runtime else [])]
 
 
 def process_stamp(pid: int) -> str | None:

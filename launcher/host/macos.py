@@ -161,7 +161,7 @@ def folded(path: str) -> str:
 
 def user_docker_sockets() -> list[Path]:
     # Docker Desktop's; its /var/run/docker.sock is a link to it, and often outlives it.
-    return [Path.home() / ".docker" / "run" / "docker.sock"]
+    return [Path(home()) / ".docker" / "run" / "docker.sock"]
 
 
 def process_stamp(pid: int) -> str | None:

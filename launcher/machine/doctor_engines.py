@@ -33,7 +33,8 @@ _USUAL: Final = Path("/var/run/docker.sock")
 
 def engines() -> Iterator[Check]:
     yield _usual_socket(_USUAL)
-    found = sorted({name for name, patterns in _SOCKETS.items() for pattern in patterns if any(Path.home().glob(pattern))})
+    home = Path(host.current().home())
+    found = sorted({name for name, patterns in _SOCKETS.items() for pattern in patterns if any(home.glob(pattern))})
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime and (Path(runtime) / "podman" / "podman.sock").exists():
         found = sorted({*found, "Podman"})
@@ -88,7 +89,7 @@ def _docker_goes() -> Check:
     """Where plain `docker` goes, in the order in which docker's client decides."""
     if os.environ.get("DOCKER_HOST"):
         return ok("docker", f"without wherry it goes to DOCKER_HOST={os.environ['DOCKER_HOST']}")
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = Path(os.environ.get("DOCKER_CONFIG") or Path(host.current().home(), ".docker"))
     name = os.environ.get("DOCKER_CONTEXT") or ""
     origin = "DOCKER_CONTEXT" if name else f"{folder / 'config.json'}"
     if not name:

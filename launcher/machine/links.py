@@ -159,8 +159,8 @@ def _before(place: Path) -> Path:
 
 def _folder_on_path() -> Path:
     """A folder of PATH that the user can write: their own before that of wherry itself."""
-    wherry = proc.find("wherry")
-    wanted = [Path.home() / ".local" / "bin", Path.home() / "bin", *([wherry.parent] if wherry else [])]
+    wherry, home = proc.find("wherry"), Path(host.current().home())
+    wanted = [home / ".local" / "bin", home / "bin", *([wherry.parent] if wherry else [])]
     usable = set(_path_folders())
     for folder in wanted:
         if folder in usable and os.access(folder, os.W_OK | os.X_OK):
