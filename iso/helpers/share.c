@@ -46,12 +46,12 @@ static void make_folders(char *path, mode_t mode)
     }
 }
 
-/* One of the few that the guest must not lose when memory is short. */
+/* Never ended because memory is short: who has the share bound would see ENOTCONN for good. */
 static void keep_alive(void)
 {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd >= 0) {
-        (void)!write(fd, "-900", 4);
+        (void)!write(fd, "-1000", 5);
         close(fd);
     }
 }

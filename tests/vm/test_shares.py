@@ -123,6 +123,14 @@ def test_a_file_system_that_was_killed_is_mounted_again(shared: Shared) -> None:
     assert shared.inside("cat /code/hello") == "from here\n"
 
 
+def test_no_lack_of_memory_ends_it(shared: Shared, container: str) -> None:
+    """Containers that have it bound would see ENOTCONN for good. They themselves may be ended."""
+    process = "$(cat /run/wherry/share/pids/home)"
+    assert shared.ssh(f"cat /proc/{process}/comm /proc/{process}/oom_score_adj") == "share\n-1000\n"
+    assert shared.ssh("cat /proc/$(cat /run/wherry/share/keepers/home)/oom_score_adj") == "-1000\n"
+    assert shared.docker("exec", container, "cat", "/proc/1/oom_score_adj") == "0\n"
+
+
 def test_a_folder_comes_and_goes_while_the_machine_runs(shared: Shared, container: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("added\n")
     run = ("docker", "run", "--rm", "-v", f"{tmp_path}:/more", HELLO)
