@@ -113,7 +113,7 @@ def _why_not(share: Share, shares: Sequence[Share], places: Sequence[str], progr
     try:
         policy = Policy(Path(share.path), hidden=places)
     except OSError:
-        return "it was not there at the start"
+        return "it is not there"
     if not policy.is_plain:
         return "it holds private places"
     if program is not None and share.read_only and not program.read_only:

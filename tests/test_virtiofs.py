@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,8 @@ from launcher.host import macos
 from launcher.keeper import virtiofsd
 from launcher.keeper.virtiofsd import Plan, Virtiofsds
 from launcher.qemu import command
+from launcher.sftp import ownerfile
+from launcher.sftp.ownerfile import OwnerFile, Row
 from launcher.sharing import shares_of
 from launcher.state import State
 from launcher.store import MachineDir
@@ -82,7 +85,7 @@ def test_a_share_with_places_of_its_own_stays_with_us(user: Path) -> None:
     # One that is not there yet counts, and a folder on the way to one; what the user has taken out of the list does not.
     assert why(config(data, hidden=(f"{data}/later/secret",)))[data] == "it holds private places"
     assert why(config("~/code", "~/.config", home=False)) == {
-        f"{user}/code": "it was not there at the start", f"{user}/.config": "it was not there at the start",
+        f"{user}/code": "it is not there", f"{user}/.config": "it is not there",
     }  # fmt: skip
     (user / "code").mkdir()
     (user / ".config").mkdir()
@@ -168,6 +171,27 @@ def test_config_set_refuses_what_cannot_be(wherry: Any, home: Path, alone: Path)
 
 
 @linux
+def test_a_stopped_machine_tells_what_its_next_start_does(
+    wherry: Callable[..., Said], home: Path, alone: Path, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_machine()
+    beside = str(user.parent / "data")
+    directory.write_config(config(beside))
+
+    def told() -> list[tuple[bool, str]]:
+        found = json.loads(wherry("share", "list", "--json").out)["data"]
+        return [(share["virtiofs"], share["why"]) for share in found]
+
+    missing = (False, f"shares.virtiofs is set, and there is no virtiofsd on this computer (sought in PATH, {alone})")
+    assert told() == [missing, missing]
+    program(alone, "echo --shared-dir")
+    assert told() == [(False, "it holds private places"), (True, "")]
+    assert f"shares    {user} (read-write)" in (said := wherry("status").out) and f"{beside} (read-write, virtiofs)" in said
+    directory.write_config(config(beside, on=False))
+    assert told() == [(False, ""), (False, "")]
+
+
+@linux
 def test_what_a_running_machine_has_cannot_change(user: Path, tmp_path: Path) -> None:
     data = str(user.parent / "data")
     directory = MachineDir("m", tmp_path / "m")
@@ -246,6 +270,29 @@ def test_none_of_it_for_the_home_alone_is_said(keeper: Keeper, alone: Path) -> N
     program(alone, "echo --shared-dir")
     keeper.config = config()
     assert Virtiofsds(keeper).plan().shares == () and "no share can go over virtiofs" in keeper.notes[0]
+
+
+@linux
+def test_remembered_owners_that_are_not_shown_meanwhile_are_told(
+    keeper: Keeper, user: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(alone, "echo --shared-dir")
+    monkeypatch.setattr(virtiofs, "try_out", lambda program, folder, *, read_only: None)
+    (share,) = Virtiofsds(keeper).plan().shares
+    assert keeper.notes == []
+    (folder := keeper.directory.owners_dir).mkdir()
+    (folder / f"{share.id}.sqlite3").write_text("no file of ours")
+    assert Virtiofsds(keeper).plan().shares == (share,) and keeper.notes == []
+    (folder / f"{share.id}.sqlite3").unlink()
+    with contextlib.closing(OwnerFile(folder / f"{share.id}.sqlite3")) as file:
+        for inode in (7, 8):
+            file.put(Row(0, inode, 0, 999, 999, None))
+    assert Virtiofsds(keeper).plan().shares == (share,)
+    assert keeper.notes == [
+        f"{share.path} goes over virtiofs: owners and modes remembered for 2 files in it are not shown meanwhile"
+    ]
+    # They are still there for the day that it is ours again.
+    assert ownerfile.count_in(folder / f"{share.id}.sqlite3") == 2
 
 
 def real() -> Program:

@@ -21,6 +21,7 @@ from launcher.config import MachineConfig
 from launcher.errors import WherryError
 from launcher.keeper.launch import listener
 from launcher.qemu.command import FileServer
+from launcher.sftp import ownerfile
 from launcher.sharing import Share
 from launcher.state import State
 from launcher.store import MachineDir
@@ -72,9 +73,19 @@ class Virtiofsds:
         shares = virtiofs.chosen(self._keeper.config, program)
         for share in shares:
             virtiofs.try_out(program, share.path, read_only=share.read_only)
+            self._tell_owners(share)
         if not shares:
             self._keeper.note("no share can go over virtiofs: wherry share list tells why")
         return Plan(program, tuple(shares))
+
+    def _tell_owners(self, share: Share) -> None:
+        """It knows nothing of what containers have asked for before, which is kept for the day that the share is ours again."""
+        if count := ownerfile.count_in(self._keeper.directory.owners_dir / f"{share.id}.sqlite3"):
+            files = "a file" if count == 1 else f"{count:,} files"
+            self._keeper.note(
+                f"{share.path} goes over virtiofs: owners and modes remembered for {files} in it are not shown meanwhile",
+                warning=True,
+            )
 
     def start(self, plan: Plan) -> tuple[FileServer, ...]:
         """One for each share, listening for its QEMU. What was started is in state.json at once."""

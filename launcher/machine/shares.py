@@ -31,7 +31,7 @@ class Done:
 
 def listing(name: str) -> list[dict[str, Any]]:
     """One entry for each share: id, path, guest, aliases, read_only, inside, state, detail, hidden (how many private places),
-    virtiofs (whether virtiofsd serves it), why (it does not, where that is wanted).
+    virtiofs (whether virtiofsd serves it, or will from the next start on), why (it does not, where that is wanted).
 
     Of a machine that does not run what its config says, in the state "stopped". Raises NoSuchMachine, WherryError.
     """
@@ -44,8 +44,23 @@ def listing(name: str) -> list[dict[str, Any]]:
     wanted = directory.read_config()
     found = sharing.shares_of(wanted)
     hidden = privacy.Private(found, privacy.hidden_places(wanted))
-    rest = {"state": "stopped", "detail": "", "virtiofs": False, "why": ""}
-    return [{**share._asdict(), **rest, "aliases": list(share.aliases), "hidden": hidden.count(share)} for share in found]
+    why = _why_not_virtiofs(wanted) if wanted.shares.virtiofs else None
+    return [
+        {
+            **share._asdict(), "state": "stopped", "detail": "", "aliases": list(share.aliases), "hidden": hidden.count(share),
+            "virtiofs": why is not None and why.get(share.id) == "", "why": why.get(share.id, "") if why else "",
+        } for share in found
+    ]  # fmt: skip
+
+
+def _why_not_virtiofs(wanted: MachineConfig) -> dict[str, str]:
+    """Of each share that is mounted itself, what would keep the next start from serving it over virtiofs; empty: nothing."""
+    from launcher import virtiofs
+
+    try:
+        return {share.id: why for share, why in virtiofs.judged(wanted, virtiofs.find())}
+    except WherryError as error:
+        return {share.id: error.message.rstrip(".") for share in sharing.shares_of(wanted) if not share.inside}
 
 
 def asked(directory: MachineDir) -> list[dict[str, Any]]:

@@ -99,6 +99,18 @@ class OwnerFile:
         self._connection.close()
 
 
+def count_in(path: Path) -> int:
+    """How many owners such a file has, of a share that nobody serves; 0 when there is none, or that cannot be told."""
+    if not path.exists():
+        return 0
+    try:
+        file = OwnerFile(path)
+        with contextlib.closing(file):
+            return sum(1 for _ in file.rows())
+    except (sqlite3.Error, Unusable, OSError, TypeError):
+        return 0
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file is bad, not the disk full or the like."""
     return error.sqlite_errorcode & 0xFF in _DAMAGED

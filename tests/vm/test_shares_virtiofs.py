@@ -132,10 +132,18 @@ def test_a_share_over_virtiofs(shared: Shared) -> None:
     server.send_signal(signal.SIGKILL)
     shared.wait_until(lambda: shared.listing()[str(shared.data)]["state"] == "failed", "its end is told")
     assert "from me" in shared.docker("run", "--rm", "-v", f"{shared.home}:/me", HELLO, "cat", "/me/hello")
-    # Who waits for it waits for ever, which keeps nobody from ending the machine as it should.
+    # Who waits for it waits for ever, in a container too, which keeps nobody from ending the machine as it should.
     shared.ssh(f"setsid cat {quoted}/made </dev/null >/dev/null 2>&1 &")
+    shared.docker("exec", "goes-on", "sh", "-c", "echo kept >/kept")
+    shared.docker("exec", "-d", "goes-on", "cat", "/data/made")
     assert shared.wherry("stop", timeout=600).returncode == 0
     state = json.loads((shared.path / "home/machines/default/state.json").read_text())
     assert state["virtiofs"] == {} and not [note for note in state["notes"] if "did not power off" in note]
     assert not [process for process in servers if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert not list((shared.path / "wherry").rglob("fs*.sock"))
+
+    # Nothing is lost by it, and without virtiofs the container has its folder from us.
+    assert shared.wherry("config", "set", "shares.virtiofs=false").returncode == 0
+    shared.up()
+    shared.docker("start", "goes-on")
+    assert shared.docker("exec", "goes-on", "cat", "/kept", "/data/made") == "kept\nmade\n"
