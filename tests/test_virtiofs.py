@@ -184,11 +184,12 @@ def test_a_stopped_machine_tells_what_its_next_start_does(
 
     missing = (False, f"shares.virtiofs is set, and there is no virtiofsd on this computer (sought in PATH, {alone})")
     assert told() == [missing, missing]
+    assert "failure   virtiofs" in (said := wherry("doctor").out) and "Install the package virtiofsd" in said
     program(alone, "echo --shared-dir")
     assert told() == [(False, "it holds private places"), (True, "")]
     assert f"shares    {user} (read-write)" in (said := wherry("status").out) and f"{beside} (read-write, virtiofs)" in said
     directory.write_config(config(beside, on=False))
-    assert told() == [(False, ""), (False, "")]
+    assert told() == [(False, ""), (False, "")] and "virtiofs" not in wherry("doctor").out
 
 
 @linux

@@ -29,6 +29,7 @@ def doctor(name: str, *, named: bool) -> list[Check]:
     checks += guarded("home", doctor_host.folders)
     checks += guarded("memory", lambda: doctor_host.memory(config, running))
     checks += guarded("qemu", lambda: doctor_host.qemu(config))
+    checks += guarded("virtiofs", lambda: doctor_host.virtiofs(config))
     checks += guarded("iso", lambda: _iso(directory, config))
     checks += guarded("machine", lambda: _machine(directory, found))
     checks += guarded("keys", lambda: _keys(directory))

@@ -45,6 +45,15 @@ def qemu(config: MachineConfig | None) -> Iterator[Check]:
     yield from _accelerator(found, arch, config.accel if config else "auto")
 
 
+def virtiofs(config: MachineConfig | None) -> Iterator[Check]:
+    """The virtiofsd of a machine that wants one, tried out on an empty folder."""
+    if config and config.shares.virtiofs:
+        from launcher import virtiofs
+
+        virtiofs.check()
+        yield ok("virtiofs", f"{virtiofs.find().path} works; which shares it serves: wherry share list")
+
+
 def _accelerator(found: probe.Qemu, arch: str, wanted: str) -> Iterator[Check]:
     why = host.current().no_acceleration(arch)
     rungs = probe.ladder(wanted, arch, found, None)
