@@ -80,12 +80,9 @@ class Virtiofsds:
 
     def _tell_owners(self, share: Share) -> None:
         """It knows nothing of what containers have asked for before, which is kept for the day that the share is ours again."""
-        if count := ownerfile.count_in(self._keeper.directory.owners_dir / f"{share.id}.sqlite3"):
-            files = "a file" if count == 1 else f"{count:,} files"
-            self._keeper.note(
-                f"{share.path} goes over virtiofs: owners and modes remembered for {files} in it are not shown meanwhile",
-                warning=True,
-            )
+        if ownerfile.remembers(self._keeper.directory.owners_dir / f"{share.id}.sqlite3"):
+            meanwhile = "owners and modes remembered for files in it are not shown meanwhile"
+            self._keeper.note(f"{share.path} goes over virtiofs: {meanwhile}", warning=True)
 
     def start(self, plan: Plan) -> tuple[FileServer, ...]:
         """One for each share, listening for its QEMU. What was started is in state.json at once."""

@@ -99,16 +99,17 @@ class OwnerFile:
         self._connection.close()
 
 
-def count_in(path: Path) -> int:
-    """How many owners such a file has, of a share that nobody serves; 0 when there is none, or that cannot be told."""
+def remembers(path: Path) -> bool:
+    """Whether such a file has owners in it. One that a process has open may; one that is not there or is damaged has none."""
     if not path.exists():
-        return 0
+        return False
     try:
-        file = OwnerFile(path)
-        with contextlib.closing(file):
-            return sum(1 for _ in file.rows())
-    except (sqlite3.Error, Unusable, OSError, TypeError):
-        return 0
+        with contextlib.closing(OwnerFile(path)) as file:
+            return next(file.rows(), None) is not None
+    except Unusable as error:
+        return error.taken
+    except (sqlite3.Error, OSError, TypeError):
+        return False
 
 
 def is_damage(error: sqlite3.Error) -> bool:
