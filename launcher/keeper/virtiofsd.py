@@ -112,7 +112,8 @@ class Virtiofsds:
         known = self._keeper.state.virtiofs
         end_all(known)
         for child in self._children:
-            child.poll()
+            with suppress(proc.TimeoutExpired):  # it has ended for all others, and is about to for its parent
+                child.wait(_ENDS_WITHIN)
         self._children = []
         for number in range(len(known)):
             with suppress(OSError):
