@@ -256,6 +256,13 @@ def test_every_verb_has_help(wherry: Wherry) -> None:
     assert wherry("help", "ps").code == 2
 
 
+def test_the_words_of_a_verb_have_help(wherry: Wherry) -> None:
+    assert wherry("help", "share", "add").out == wherry("share", "add", "--help").out != ""
+    assert wherry("help", "run", "alpine").out == wherry("help", "run").out
+    said = wherry("help", "share", "ad")
+    assert (said.code, "share knows no 'ad'" in said.err, "wherry share add" in said.err) == (2, True, True)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_completion_code(shell: str, wherry: Wherry) -> None:
     said = wherry("completion", shell)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from launcher.cli.app import App, Verbs
+from launcher.cli.app import App
 from launcher.cli.options import machine_name, verb
 
 
@@ -53,16 +53,15 @@ def iso_line(iso: dict[str, Any]) -> str:
 
 
 @click.command("help")
-@click.argument("word", required=False, metavar="[VERB]")
+@click.argument("words", nargs=-1, metavar="[VERB [WORD]]")
 @click.pass_context
-def help_(ctx: click.Context, word: str | None) -> None:
+def help_(ctx: click.Context, words: tuple[str, ...]) -> None:
     """Help for a verb, or for all of it."""
-    group = ctx.find_root()
-    assert isinstance(group.command, Verbs)
-    if word is None:
-        click.echo(group.get_help())
-        return
-    name, command, _ = group.command.resolve_command(group, [word])
-    assert command is not None
-    with click.Context(command, info_name=name, parent=group) as inner:
-        click.echo(command.get_help(inner))
+    context = ctx.find_root()
+    rest = list(words)
+    # A verb without words of its own has the help that there is for what follows it: wherry help run IMAGE.
+    while rest and isinstance(context.command, click.Group):
+        name, command, rest = context.command.resolve_command(context, rest)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=context)
+    click.echo(context.get_help())
