@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,6 +24,7 @@ _OWN_WHOLE: Final = (
 )  # fmt: skip
 _OWN: Final = frozenset({"", "/", "/private", "/tmp", "/var", "/var/lib", "/var/folders", "/var/tmp"})  # noqa: S108
 _MEDIA: Final = "/run/media/"  # where desktops of Linux mount what is plugged in
+_FIRST: Final = "A folder must be there before it is shared."
 _NETWORK: Final = re.compile(r"(?:\\\\|//)(?!\?\\[A-Za-z]:)")
 _ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:[\\/]")
 
@@ -137,10 +140,13 @@ def guest_path(path: str) -> str:
 
 
 def split(text: str) -> tuple[str, bool]:
-    """The folder of PATH[:ro|:rw], and whether it is read-only."""
+    """The folder of PATH[:ro|:rw], and whether it is read-only. Raises Usage when there is none before the mode."""
     from launcher.config_values import split_mode
 
-    return split_mode(text)
+    path, read_only = split_mode(text)
+    if not path:  # a script's unset variable, never where we are: that may be the home
+        raise Usage(f"{text!r} names no folder.", hint="Where you are is called .")
+    return path, read_only
 
 
 def whole(path: str, here: str = "") -> str:
@@ -165,8 +171,9 @@ def shown(path: str) -> str:
     return path
 
 
-def check(path: str) -> None:
-    """Raises Usage or Refused for a whole path that cannot be shared, with what to do instead."""
+def check(path: str, shares: Iterable[Share] = ()) -> None:
+    """Raises Usage or Refused for a whole path that cannot be shared, with what to do instead. A file can be only what lies in
+    one of `shares`, where it is hidden or has another mode than the rest."""
     _check_name(path)
     if _NETWORK.match(path):
         raise Usage(f"{path} is a network path, and cannot be shared.", hint="Give it a drive letter: net use Z: " + path)
@@ -177,16 +184,32 @@ def check(path: str) -> None:
             f"{path}{also} cannot be shared: the machine has its own {guest_path(real) or '/'}.",
             hint="Share a folder in it, or copy what is needed: wherry cp",
         )
-    if not Path(path).exists():
-        raise Usage(f"there is no folder {path}.", hint="A folder must be there before it is shared.")
-    if not Path(path).is_dir():
-        raise Usage(f"{path} is no folder.", hint=f"Share its folder: wherry share add {Path(path).parent}")
+    _check_there(path, any(share.path != real and is_within(real, share.path) for share in shares))
     for own in wherrys():
         if is_within(real, own):
             raise Refused(
                 f"{path}{also} is wherry's own: keys and disks of the machines are there.",
                 hint="wherry cp copies single files.",
             )
+
+
+def _check_there(path: str, may_be_file: bool) -> None:
+    try:
+        folder = stat.S_ISDIR(os.stat(path).st_mode)
+        closed = not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK)
+    except PermissionError:
+        folder, closed = False, True
+    except (OSError, ValueError):
+        before, colon, _ = path.rpartition(":")
+        mode = colon and _ABSOLUTE.match(before) and Path(before).exists()
+        hint = "Only :ro or :rw may follow: the machine has it at the same path." if mode else _FIRST
+        raise Usage(f"there is no folder {path}.", hint=hint) from None
+    if closed:
+        raise Usage(f"{path} is closed to you: the machine sees what you see.")
+    if not folder and not may_be_file:
+        import shlex
+
+        raise Usage(f"{path} is no folder.", hint=f"Share its folder: wherry share add {shlex.quote(str(Path(path).parent))}")
 
 
 def _check_name(path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from launcher import privacy, sharing, store
 from launcher.config import Shares
+from launcher.errors import Usage
 from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.refusal import Refusal
 from launcher.machine import create, shares
@@ -148,6 +150,80 @@ def test_what_cannot_be_shared(folder: str, code: int, words: str, wherry: Wherr
     (user.parent / "file").touch()
     said = wherry("share", "add", folder)
     assert (said.code, words in said.err, folders()) == (code, True, [])
+
+
+def test_no_folder_is_never_the_one_where_we_are(wherry: Wherry, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script's unset variable would share the home."""
+    make_machine()
+    monkeypatch.chdir(user)
+    for words in (("add", ""), ("add", ":ro"), ("remove", "")):
+        said = wherry("share", *words)
+        assert (said.code, "names no folder" in said.err, folders()) == (2, True, [])
+    assert wherry("up", "--share", "").code == 2
+
+
+@pytest.mark.parametrize("end", [":/data", ":/data:ro", ":RO", ":ro,z"])
+def test_a_target_as_docker_has_it_is_told_apart_from_a_folder_that_is_not_there(end: str, wherry: Wherry, user: Path) -> None:
+    make_machine()
+    said = wherry("share", "add", f"data{end}")
+    assert (said.code, "Only :ro or :rw may follow" in said.err) == (2, True)
+    assert "must be there before" in wherry("share", "add", f"none{end}").err
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root, or to this system's user"
+)
+def test_a_folder_that_is_closed_to_the_user(wherry: Wherry, user: Path) -> None:
+    make_machine()
+    (user / "shut/in").mkdir(parents=True)
+    (user / "shut").chmod(0)
+    for folder in ("~/shut", "~/shut/in"):
+        said = wherry("share", "add", folder)
+        assert (said.code, f"{user}/{folder[2:]} is closed to you" in said.err) == (2, True)
+
+
+def test_a_private_file_is_shared_by_its_name(wherry: Wherry, user: Path) -> None:
+    make_machine()
+    (user / ".aws").mkdir()
+    for name in (".netrc", ".aws/credentials", "plain"):
+        (user / name).touch()
+        assert wherry("share", "add", f"~/{name}:ro").code == 0
+        assert wherry("share", "add", f"~/{name}:ro").err == f"~/{name} is shared read-only already.\n"
+    assert [(share["path"], share["inside"]) for share in data(wherry("share", "list", "--json"))[1:]] == [
+        (f"{user}/{name}", "home") for name in (".netrc", ".aws/credentials", "plain")
+    ]
+    assert wherry("share", "remove", "~/.netrc").err.startswith("~/.netrc is hidden from the machine again.")
+    assert create._shares(UpOptions(share=("~/.netrc",))).folders == (f"{user}/.netrc",)
+    with pytest.raises(Usage, match="is no folder"):
+        create._shares(UpOptions(share=("~/.netrc",), no_home=True))
+
+
+def test_a_file_beside_the_shares_is_none(wherry: Wherry, user: Path) -> None:
+    make_machine()
+    (user.parent / "data/a b").mkdir()
+    (user.parent / "data/a b/file").touch()
+    said = wherry("share", "add", "data/a b/file")
+    assert (said.code, f"wherry share add '{user.parent}/data/a b'" in said.err) == (2, True)
+
+
+def test_what_is_left_of_a_share_in_a_share(wherry: Wherry, user: Path) -> None:
+    make_machine()
+    (user / "code").mkdir()
+    assert wherry("share", "add", "~/code:ro").code == 0
+    said = wherry("share", "remove", "~/code:ro")
+    assert said.err == "~/code is no share of its own any more: it is in ~, which is shared read-write.\n"
+
+
+def test_a_folder_of_the_home_is_taken_from_the_machine_by_hiding_it(wherry: Wherry, user: Path) -> None:
+    """The home as a whole is more than what was named, and no way to answer a typing error."""
+    make_machine()
+    (user / "a b").mkdir()
+    assert wherry("config", "set", "shares.hidden=~/x").code == 0
+    said = wherry("share", "remove", "~/a b")
+    assert (said.code, "shares.home" in said.err) == (2, False)
+    assert f"wherry config set 'shares.hidden=~/x,{user}/a b'" in said.err
+    said = wherry("share", "remove", "~/typo")
+    assert ("config set" in said.err, "wherry share list" in said.err) == (False, True)
 
 
 def test_no_such_share_and_no_such_machine(wherry: Wherry, user: Path) -> None:

@@ -89,7 +89,11 @@ def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--no-home", is_flag=True, help="Do not share your home."),
         click.option(
-            "--share", multiple=True, type=click.Path(), metavar="PATH[:ro]", help="Share this folder too; may be given again."
+            "--share",
+            multiple=True,
+            type=click.Path(readable=False),
+            metavar="PATH[:ro]",
+            help="Share this folder too; may be given again.",
         ),
         click.option("--publish-address", metavar="A", help="Where ports that name no address are published: 127.0.0.1,::1."),
         click.option("--iso", type=IsoParam(), metavar="FILE|URL#sha256=…", help="Use this ISO; an address needs its hash."),

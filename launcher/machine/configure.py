@@ -223,7 +223,7 @@ def _notes(now: MachineConfig | None, wanted: MachineConfig, changed: set[str]) 
         engine_values.check(wanted.engine)
     if "shares.folders" in changed:
         for folder in set(wanted.shares.folders) - set(now.shares.folders if now else ()):
-            sharing.check(sharing.split(folder)[0])
+            sharing.check(sharing.split(folder)[0], sharing.shares_in(wanted.shares))
     if "shares.virtiofs" in changed and wanted.shares.virtiofs:
         from launcher import virtiofs
 

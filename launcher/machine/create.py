@@ -104,9 +104,10 @@ def _make(name: str, options: UpOptions, report: Reporter) -> None:
 def _shares(options: UpOptions) -> Shares:
     folders = [sharing.split(folder) for folder in options.share]
     entries = tuple(sharing.entry(path, read_only) for path, read_only in folders)
+    wanted = Shares(home=not options.no_home, folders=entries)
     for entry in entries:
-        sharing.check(sharing.split(entry)[0])
-    return Shares(home=not options.no_home, folders=entries)
+        sharing.check(sharing.split(entry)[0], sharing.shares_in(wanted))
+    return wanted
 
 
 def describe(wanted: MachineConfig) -> str:

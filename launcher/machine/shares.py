@@ -75,7 +75,7 @@ def asked(directory: MachineDir) -> list[dict[str, Any]]:
 def add(name: str, path: str, read_only: bool) -> Done:
     """Share a folder, relative to where we are, or change how it is shared. Raises Usage or Refused for one that cannot be."""
     whole = sharing.whole(path, str(Path.cwd()))
-    sharing.check(whole)
+    sharing.check(whole, sharing.shares_of(existing(name).read_config()))
     why, mounted = "", False
 
     def value(now: MachineConfig) -> list[str]:
@@ -127,7 +127,7 @@ def _check_state(directory: MachineDir, path: str) -> None:
 
 
 def remove(name: str, path: str) -> Done:
-    """Take back a share. Raises Usage when it is none that was added."""
+    """Take back a share. Raises Usage when it is none that was added. `why` of what is still in another share says so."""
     whole = sharing.whole(path, str(Path.cwd()))
 
     def value(now: MachineConfig) -> list[str]:
@@ -137,7 +137,23 @@ def remove(name: str, path: str) -> Done:
         return rest
 
     plan = configure.change_value(name, "shares.folders", value, lambda _plan: None)
-    return Done(whole, False, True, plan.running)
+    return Done(whole, False, True, plan.running, _left(plan.directory.read_config(), whole))
+
+
+def _left(now: MachineConfig, path: str) -> str:
+    """What became of a folder that had been shared by itself in another share; empty for one that was in none."""
+    from launcher import host
+
+    shares = sharing.shares_of(now)
+    real = host.current().real_path(path)
+    share = sharing.find(shares, real)
+    if share is None:
+        return ""
+    shown = sharing.shown(path)
+    if privacy.Private(shares, privacy.hidden_places(now)).place(real):
+        return f"{shown} is hidden from the machine again."
+    mode = "read-only" if share.read_only else "read-write"
+    return f"{shown} is no share of its own any more: it is in {sharing.shown(share.path)}, which is shared {mode}."
 
 
 def _no_such(now: MachineConfig, name: str, path: str) -> Usage:
@@ -150,11 +166,22 @@ def _no_such(now: MachineConfig, name: str, path: str) -> Usage:
         return Usage(f"{path} is not shared.", hint=f"{wherry} share list")
     own = sharing.same(share.path, path)
     if share.id == sharing.HOME:
-        what = "is your home" if own else "is in your home"
-        return Usage(f"{path} {what}, which is shared by a setting.", hint=f"{wherry} config set shares.home false")
+        if own:
+            return Usage(f"{path} is your home, which is shared by a setting.", hint=f"{wherry} config set shares.home false")
+        return Usage(f"{path} is in your home, and no share of its own.", hint=_hiding(now, wherry, path))
     if own:
         return Usage(f"{path} is shared with your home.", hint=f"{wherry} config set shares.home false")
     return Usage(f"{path} is in {share.path}, and no share of its own.", hint=f"{wherry} share remove {share.path}")
+
+
+def _hiding(now: MachineConfig, wherry: str, path: str) -> str:
+    """The command that hides it; what is hidden already stays so."""
+    import shlex
+
+    places = [*now.shares.hidden, path]
+    if not Path(path).exists() or "," in "".join(places):
+        return f"{wherry} share list"
+    return f"To hide it from the machine: {wherry} config set {shlex.quote('shares.hidden=' + ','.join(places))}"
 
 
 def change_for_up(name: str, folders: Sequence[str], no_home: bool) -> list[Done]:

@@ -40,7 +40,7 @@ def list_(app: App, name: str | None) -> None:
 
 
 @share.command()
-@click.argument("folder", metavar="PATH[:ro]", type=click.Path())
+@click.argument("folder", metavar="PATH[:ro]", type=click.Path(readable=False))
 @verb
 def add(app: App, folder: str) -> None:
     """Share a folder, or change how it is shared; with :ro it is only read. A private one (~/.aws) is shared by its name."""
@@ -56,7 +56,7 @@ def add(app: App, folder: str) -> None:
 
 
 @share.command()
-@click.argument("folder", metavar="PATH", type=click.Path())
+@click.argument("folder", metavar="PATH", type=click.Path(readable=False))
 @verb
 def remove(app: App, folder: str) -> None:
     """Take back a share. Containers that use it see an empty folder, or errors."""
@@ -64,9 +64,9 @@ def remove(app: App, folder: str) -> None:
     from launcher.machine import shares
 
     chosen = app.name(None)
-    done = shares.remove(chosen, folder)
+    done = shares.remove(chosen, sharing.split(folder)[0])
     app.console.answer(_answer("removed", done), "")
-    app.console.story(f"{sharing.shown(done.path)} is no share of {chosen} any more{_when(done)}.")
+    app.console.story(done.why or f"{sharing.shown(done.path)} is no share of {chosen} any more{_when(done)}.")
 
 
 def share_lines(name: str) -> list[str]:
