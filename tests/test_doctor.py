@@ -230,6 +230,26 @@ def test_keys_that_are_gone_or_open(wherry: Wherry, qemu: Path) -> None:
     assert "id_ed25519 is gone" in checks(wherry)["keys"]["text"]
 
 
+def test_shared_folders(wherry: Wherry, qemu: Path, tmp_path: Path) -> None:
+    whole_machine()
+    (tmp_path / "user/.ssh").mkdir(parents=True)
+    (tmp_path / "a b").mkdir()
+    assert checks(wherry)["shares"]["text"] == f"{tmp_path}/user, 1 private place hidden"
+    assert wherry("share", "add", str(tmp_path / "a b")).code == 0
+    (tmp_path / "a b").rmdir()
+    found = checks(wherry)["shares"]
+    assert (found["status"], found["text"]) == ("warning", f"{tmp_path}/a b is not there any more")
+    assert found["step"] == f"wherry share remove '{tmp_path}/a b'"
+
+
+def test_a_shared_folder_that_the_machine_does_not_have(wherry: Wherry, qemu: Path, tmp_path: Path, keeper: FakeKeeper) -> None:
+    (tmp_path / "user").mkdir()
+    keeper.shares = {"state": "failed", "detail": "it is on fire"}
+    found = checks(wherry)["shares"]
+    assert (found["status"], found["step"]) == ("warning", "wherry logs shares")
+    assert found["text"] == f"the machine does not have {tmp_path}/user: it is on fire"
+
+
 def test_socket_paths_that_are_too_long(wherry: Wherry, qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks(wherry)["sockets"]["status"] == "ok"
     deep = tmp_path / ("x" * 90)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from launcher import __version__, host, images, store
 from launcher.config import MachineConfig
 from launcher.errors import NoSuchMachine, WherryError
-from launcher.machine import doctor_engines, doctor_host, inspect
+from launcher.machine import doctor_engines, doctor_host, inspect, shares
 from launcher.machine.about import judged_iso, release_iso
 from launcher.machine.checks import Check, failure, guarded, ok, warning
 from launcher.store import MachineDir
@@ -33,6 +35,7 @@ def doctor(name: str, *, named: bool) -> list[Check]:
     checks += guarded("iso", lambda: _iso(directory, config))
     checks += guarded("machine", lambda: _machine(directory, found))
     checks += guarded("keys", lambda: _keys(directory))
+    checks += guarded("shares", lambda: _shares(directory, config))
     checks += guarded("sockets", lambda: doctor_host.sockets(directory))
     checks += guarded("engine socket", lambda: doctor_engines.ours(directory, found))
     checks += guarded("clock", lambda: doctor_host.clock(built, directory if running else None))
@@ -117,3 +120,26 @@ def _keys(directory: MachineDir) -> Iterator[Check]:
         yield failure("keys", f"other users can read {paths}, or it is not yours", f"chmod go= {paths}")
     else:
         yield ok("keys", "there, and yours alone")
+
+
+def _shares(directory: MachineDir, config: MachineConfig | None) -> Iterator[Check]:
+    """Each shared folder is there, and the machine has it."""
+    if config is None:
+        return
+    found = shares.listing(directory.name)
+    wherry = "wherry" if directory.name == "default" else f"wherry --machine {directory.name}"
+    bad = 0
+    for share in found:
+        path = share["path"]
+        if not os.path.lexists(path):
+            step = f"mkdir -p {shlex.quote(path)}" if share["id"] == "home" else f"{wherry} share remove {shlex.quote(path)}"
+            yield warning("shares", f"{path} is not there any more", step)
+        elif share["state"] == "failed":
+            yield warning("shares", f"the machine does not have {path}: {share['detail']}", f"{wherry} logs shares")
+        else:
+            continue
+        bad += 1
+    hidden = sum(share["hidden"] for share in found)
+    if not bad:
+        private = f", {hidden} private {'place' if hidden == 1 else 'places'} hidden" if hidden else ""
+        yield ok("shares", f"{', '.join(share['path'] for share in found) or 'no folder of this computer'}{private}")
