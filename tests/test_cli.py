@@ -15,6 +15,7 @@ import pytest
 
 from launcher import __version__, machine, store
 from launcher.cli import registry
+from launcher.config import Shares
 from launcher.errors import (
     ConnectionLost,
     EngineFailed,
@@ -292,6 +293,13 @@ def test_machines_are_completed(shell: str, before: str, home: Path) -> None:
     at = str(len(words) - 1) if shell in ("bash", "zsh") else "ar"
     offered = set(re.findall(r"[a-z]+", completed(shell, joined, at, home)))
     assert {"arm", "armada"} <= offered and "default" not in offered
+
+
+def test_shares_that_can_be_taken_back_are_completed(home: Path) -> None:
+    directory = make_machine()
+    directory.write_config(directory.read_config().changed(shares=Shares(folders=("/srv/code:ro", "/opt/data"))))
+    assert completed("bash", "wherry share remove /s", "3", home).split() == ["plain,/srv/code"]
+    assert completed("bash", "wherry --machine none share remove /s", "5", home).split() == []
 
 
 def test_keys_are_completed(home: Path) -> None:

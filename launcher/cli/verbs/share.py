@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from launcher.machine.shares import Done
 
 
+def _complete_added(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The folders that can be taken back, as they are written down."""
+    import os
+
+    from launcher import sharing, store
+
+    name = ctx.params.get("machine_") or ctx.find_root().params.get("machine") or os.environ.get("WHERRY_MACHINE") or "default"
+    try:
+        folders = [sharing.split(entry)[0] for entry in store.machine(name).read_config().shares.folders]
+    except WherryError:
+        return []
+    return [path for path in folders if path.startswith(incomplete) or sharing.shown(path).startswith(incomplete)]
+
+
 @click.group(cls=Words)
 def share() -> None:
     """Folders of this computer that the machine has, at the same path. What is changed holds at once."""
@@ -56,7 +70,7 @@ def add(app: App, folder: str) -> None:
 
 
 @share.command()
-@click.argument("folder", metavar="PATH", type=click.Path(readable=False))
+@click.argument("folder", metavar="PATH", shell_complete=_complete_added)
 @verb
 def remove(app: App, folder: str) -> None:
     """Take back a share. Containers that use it see an empty folder, or errors."""
