@@ -117,8 +117,9 @@ def test_what_is_not_shared_names_the_command(place: Place, machine: str) -> Non
     ending = f"is not shared with the machine, the container would see an empty folder.{command}"
     assert place.refusal(folder) == f"{folder} {ending}"
     assert place.refusal(folder / "file") == f"{folder}/file {ending}"
-    assert place.refusal(folder / "a/b") == (
-        f"{folder}/a/b is not there, and not shared with the machine: the container would see an empty folder.{command}"
+    making = f"\n        mkdir -p '{folder}/a/b' && {wherry} share add '{folder}/a/b'"
+    assert place.refusal(folder / "a/b") == (  # and nothing that holds more
+        f"{folder}/a/b is not there, and not shared with the machine: the container would see an empty folder.{making}"
     )
 
 

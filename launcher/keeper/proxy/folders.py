@@ -102,13 +102,8 @@ class Folders:
         if os.path.lexists(real):
             folder = real if Path(real).is_dir() else str(Path(real).parent)
             return f"{said} {led}is not shared with the machine, {_EMPTY}.\n        {self._sharing(folder)}"
-        above = _existing(real)
-        try:
-            sharing.check(above)
-            command = self._sharing(above)
-        except WherryError:
-            command = self._making(real)
-        return f"{said} {led}is not there, and not shared with the machine: {_EMPTY}.\n        {command}"
+        # Not what is there above it, which holds more than was asked for: a disk that is not plugged in would share /Volumes.
+        return f"{said} {led}is not there, and not shared with the machine: {_EMPTY}.\n        {self._making(real)}"
 
     def _making(self, folder: str) -> str:
         """The command that makes it and shares it, or why there is none."""
@@ -138,11 +133,6 @@ def _mode(path: str) -> int:
         return stat.S_IFMT(os.stat(path).st_mode)
     except (OSError, ValueError):
         return 0
-
-
-def _existing(path: str) -> str:
-    """The nearest folder above that is there."""
-    return next((str(folder) for folder in Path(path).parents if folder.is_dir()), path)
 
 
 def _word(path: str) -> str:
