@@ -53,12 +53,12 @@ class Private:
         found = policy.name_of(path) if policy is not None else None
         return found or ""
 
-    def count(self, share: Share) -> int:
-        """How many of them there are in a share; none for one that lies in another, which counts them."""
+    def there(self, share: Share) -> list[str]:
+        """Those that exist in a share, in the user's words; none for one that lies in another, which has them."""
         policy = None if share.inside else self._policy(share)
         if policy is None:
-            return 0
-        return sum(os.path.lexists(place) and policy.hides(place) for place in self._hidden)
+            return []
+        return [sharing.shown(place) for place in self._hidden if os.path.lexists(place) and policy.hides(place)]
 
     def _policy(self, share: Share) -> Policy | None:
         """None for a share that is not there now."""

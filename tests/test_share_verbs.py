@@ -318,12 +318,13 @@ def test_a_private_place_is_shared_by_its_name(wherry: Wherry, user: Path) -> No
         (user / name).mkdir()
     assert wherry("config", "set", "shares.hidden", "~/secrets").code == 0
     assert data(wherry("share", "list", "--json"))[0]["hidden"] == 1
+    assert wherry("share", "list").out.endswith("\n\nHidden: ~/secrets\n")
     assert wherry("share", "add", "~/secrets/in").code == 0  # else it would be in the home already
     assert wherry("share", "add", "~/secrets/in").err == "~/secrets/in is shared read-write already.\n"
     assert folders() == [f"{user}/secrets/in"]
     assert wherry("share", "add", "~/secrets:ro").code == 0
     assert wherry("share", "add", "~/.config").err == "~/.config is in ~, which is shared read-write.\n"
-    assert data(wherry("share", "list", "--json"))[0]["hidden"] == 0
+    assert data(wherry("share", "list", "--json"))[0]["hidden"] == 0 and "Hidden" not in wherry("share", "list").out
 
 
 def test_wherrys_own_folders_are_hidden(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,9 @@ class Done:
 
 
 def listing(name: str) -> list[dict[str, Any]]:
-    """One entry for each share: id, path, guest, aliases, read_only, inside, state, detail, hidden (how many private places),
-    virtiofs (whether virtiofsd serves it, or will from the next start on), why (it does not, where that is wanted).
+    """One entry for each share: id, path, guest, aliases, read_only, inside, state, detail, private (the places in it that are
+    hidden), hidden (how many those are), virtiofs (whether virtiofsd serves it, or will from the next start on), why (it does
+    not, where that is wanted).
 
     Of a machine that does not run what its config says, in the state "stopped". Raises NoSuchMachine, WherryError.
     """
@@ -45,11 +46,13 @@ def listing(name: str) -> list[dict[str, Any]]:
     found = sharing.shares_of(wanted)
     hidden = privacy.Private(found, privacy.hidden_places(wanted))
     why = _why_not_virtiofs(wanted) if wanted.shares.virtiofs else None
+    rest = {"state": "stopped", "detail": ""}
+    entries = [{**share._asdict(), **rest, "aliases": list(share.aliases), "private": hidden.there(share)} for share in found]
     return [
         {
-            **share._asdict(), "state": "stopped", "detail": "", "aliases": list(share.aliases), "hidden": hidden.count(share),
-            "virtiofs": why is not None and why.get(share.id) == "", "why": why.get(share.id, "") if why else "",
-        } for share in found
+            **entry, "hidden": len(entry["private"]),
+            "virtiofs": why is not None and why.get(entry["id"]) == "", "why": why.get(entry["id"], "") if why else "",
+        } for entry in entries
     ]  # fmt: skip
 
 

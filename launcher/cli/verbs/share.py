@@ -40,7 +40,7 @@ def share() -> None:
 @verb
 def list_(app: App, name: str | None) -> None:
     """Every share: the folder, whether it can be written, where the machine has it, how it does, and how many private places
-    in it are hidden."""
+    in it are hidden; and which those are."""
     from launcher.machine import shares
 
     found = shares.listing(app.name(name))
@@ -50,7 +50,9 @@ def list_(app: App, name: str | None) -> None:
         heads.append("VIRTIOFS")
         for row, item in zip(rows, found, strict=True):
             row.append("yes" if item.get("virtiofs") else f"no: {item['why']}" if item.get("why") else "-")
-    app.console.answer(found, table(heads, rows))
+    private = ", ".join(place for item in found for place in item.get("private", []))
+    text = table(heads, rows)
+    app.console.answer(found, f"{text}\n\nHidden: {private}" if private else text)
 
 
 @share.command()

@@ -59,7 +59,7 @@ class ShareService:
         self._changed = threading.Condition()  # for all below
         self._shares: list[Share] = []
         self._private = privacy.Private((), ())
-        self._hidden: dict[str, int] = {}  # how many private places are there, when that was last counted
+        self._hidden: dict[str, list[str]] = {}  # the private places that were there when they were last looked for
         self._told: dict[str, Told] = {}
         self._refused: dict[str, str] = {}  # by the guest
         self._trouble = ""  # with all of them
@@ -120,8 +120,9 @@ class ShareService:
         self._child.once({"quiet": True})
 
     def listing(self, *, count: bool = False) -> list[dict[str, Any]]:
-        """Each share: id, path, guest, aliases, read_only, inside, state (waiting, served or failed), detail, hidden (how many
-        private places of it are there, as last counted; `count`: now), virtiofs, why it is not where that is wanted."""
+        """Each share: id, path, guest, aliases, read_only, inside, state (waiting, served or failed), detail, private
+        (the private places of it that are there, as last looked for; `count`: now), hidden (how many those are), virtiofs, why
+        it is not where that is wanted."""
         with self._changed:
             if count:
                 self._count()
@@ -240,7 +241,7 @@ class ShareService:
 
     def _count(self) -> None:
         """Called with the lock held: hundreds of looks, too many for each command's question how the machine is."""
-        self._hidden = {share.id: self._private.count(share) for share in self._shares}
+        self._hidden = {share.id: self._private.there(share) for share in self._shares}
 
     def _missing(self) -> list[str]:
         """Called with the lock held."""
@@ -259,7 +260,7 @@ class ShareService:
         return {
             "id": share.id, "path": share.path, "guest": share.guest, "aliases": list(share.aliases),
             "read_only": share.read_only, "inside": share.inside, "state": told.state, "detail": told.detail,
-            "hidden": self._hidden.get(share.id, 0),
+            "hidden": len(private := self._hidden.get(share.id, [])), "private": private,
             "virtiofs": share.id in self._over, "why": self._why.get(share.id, ""),
         }  # fmt: skip
 
