@@ -12,6 +12,12 @@ from launcher.errors import Usage
 _WHOLE: Final = re.compile(r"~(?:[/\\].*)?|/.*|[A-Za-z]:[/\\].*|\\\\.*", re.DOTALL)
 
 
+_EXAMPLES: Final = {
+    "shares.folders": "for example ~/code, /srv/data or /srv/data:ro",
+    "shares.hidden": "for example ~/secrets, or -~/.kube for one that is not to be hidden",
+}
+
+
 class BadValue(Usage):
     """A key or a value that cannot be; `key` is its dotted name, for the line in the file."""
 
@@ -47,7 +53,7 @@ def split_mode(entry: str) -> tuple[str, bool]:
 
 def _check_path(key: str, entry: str, path: str) -> None:
     if not _WHOLE.fullmatch(path) or any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise BadValue(key, f"{key}: {entry!r} is no whole path.", hint="for example ~/secrets, /srv/data or /srv/data:ro")
+        raise BadValue(key, f"{key}: {entry!r} is no whole path.", hint=_EXAMPLES[key])
 
 
 def check_kind(key: str, value: Any, kind: type) -> None:

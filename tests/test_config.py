@@ -149,6 +149,13 @@ def test_shares_that_cannot_be(values: dict[str, Any], words: str) -> None:
         from_toml_values({**to_toml_values(config()), "shares": values})
 
 
+@pytest.mark.parametrize(("key", "example"), [("folders", ":ro"), ("hidden", "-~/.kube")])
+def test_what_a_path_of_a_key_looks_like(key: str, example: str) -> None:
+    with pytest.raises(Usage) as caught:
+        from_toml_values({**to_toml_values(config()), "shares": {key: ["x"]}})
+    assert example in str(caught.value.hint) and (":ro" in str(caught.value.hint)) == (key == "folders")
+
+
 @pytest.mark.parametrize("text", ["/srv/x:ro, ~/y", '["/srv/x:ro", "~/y"]'])
 def test_folders_in_the_words_of_a_command_line(text: str) -> None:
     assert config_keys.parse("shares.folders", text) == ["/srv/x:ro", "~/y"]
