@@ -160,7 +160,15 @@ def whole(path: str, here: str = "") -> str:
 
 def entry(path: str, read_only: bool) -> str:
     """The folder, relative to where we are, as the config has it."""
-    return whole(path, str(Path.cwd())) + (":ro" if read_only else "")
+    return whole(path, here()) + (":ro" if read_only else "")
+
+
+def here() -> str:
+    """The folder where we are. Raises Usage when it has been removed meanwhile."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        raise Usage("the folder where you are is not there any more.", hint="cd") from None
 
 
 def shown(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,17 @@ def test_no_folder_is_never_the_one_where_we_are(wherry: Wherry, user: Path, mon
         said = wherry("share", *words)
         assert (said.code, "names no folder" in said.err, folders()) == (2, True, [])
     assert wherry("up", "--share", "").code == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be removed")
+def test_where_we_are_is_gone(wherry: Wherry, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_machine()
+    (user / "gone").mkdir()
+    monkeypatch.chdir(user / "gone")
+    (user / "gone").rmdir()
+    for word in ("add", "remove"):
+        said = wherry("share", word, ".")
+        assert (said.code, "the folder where you are is not there any more" in said.err) == (2, True)
 
 
 @pytest.mark.parametrize("end", [":/data", ":/data:ro", ":RO", ":ro,z"])

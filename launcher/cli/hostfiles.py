@@ -97,7 +97,7 @@ def _from_here(option: str, value: str) -> str:
 
 
 def _whole(source: str) -> str:
-    return sharing.guest_path(sharing.whole(source, str(Path.cwd())))
+    return sharing.guest_path(sharing.whole(source, sharing.here()))
 
 
 def _read(option: str, file: str) -> bytes:

@@ -49,7 +49,7 @@ class Shared:
     def place(self, path: str | Path, *, write: bool = False, follow: bool = True) -> str | None:
         """Where the machine has a file or folder of this computer, there or still to be made; None when it has not, or cannot
         `write` there. Without `follow` a link at its end stays one."""
-        whole = sharing.whole(os.fspath(path), str(Path.cwd()))
+        whole = sharing.whole(os.fspath(path), sharing.here())
         real = host.current().real_path(whole)
         if not follow:
             above = Path(whole)
@@ -66,7 +66,7 @@ class Shared:
         if place is None:
             import shlex
 
-            folder = Path(sharing.whole(os.fspath(path), str(Path.cwd())))
+            folder = Path(sharing.whole(os.fspath(path), sharing.here()))
             folder = folder if folder.is_dir() else folder.parent
             wherry = "wherry" if self._machine.name == "default" else f"wherry --machine {self._machine.name}"
             far = " so that it can write there" if write else ""

@@ -77,7 +77,7 @@ def asked(directory: MachineDir) -> list[dict[str, Any]]:
 
 def add(name: str, path: str, read_only: bool) -> Done:
     """Share a folder, relative to where we are, or change how it is shared. Raises Usage or Refused for one that cannot be."""
-    whole = sharing.whole(path, str(Path.cwd()))
+    whole = sharing.whole(path, sharing.here())
     sharing.check(whole, sharing.shares_of(existing(name).read_config()))
     why, mounted = "", False
 
@@ -131,7 +131,7 @@ def _check_state(directory: MachineDir, path: str) -> None:
 
 def remove(name: str, path: str) -> Done:
     """Take back a share. Raises Usage when it is none that was added. `why` of what is still in another share says so."""
-    whole = sharing.whole(path, str(Path.cwd()))
+    whole = sharing.whole(path, sharing.here())
 
     def value(now: MachineConfig) -> list[str]:
         rest = _without(now, whole)
