@@ -221,7 +221,7 @@ def test_no_replay_changes_anything(share: Mount) -> None:
     late: list[Event] = []
     try:
         with watching(share.path, share.path / "d", share.path / "e") as inotify:
-            for number in range(2000):
+            for number in range(10_000):
                 late += change(share.host, names, expected, chance, number)
                 if len(late) > 20 or chance.random() < 0.3:
                     chance.shuffle(late)
