@@ -157,12 +157,17 @@ uint64_t id_of(const struct node *node);
 void node_ref(struct node *node);
 void node_unref(struct node *node);
 void node_forget(struct node *node, uint64_t count);
+struct text text_of_name(const struct name *name);
 struct name *name_find(struct node *parent, struct text name);
 /* The node of what is called NAME now; the one before, if it was another file, loses the name. NULL: no memory. */
 struct node *node_named(struct node *parent, struct text name, const struct attr *attr);
 /* One more name of a node that is known. */
 int node_add_name(struct node *node, struct node *parent, struct text name);
 void name_remove(struct node *parent, struct text name);
+/* Not all names in it are known: others are asked for, whatever list there was. */
+void folder_doubt(struct node *folder);
+/* What it stands for is not known, and it may be there all the same. */
+void name_doubt(struct node *parent, struct text name);
 /* An event has come, and nothing was asked since of what stands for it. */
 int name_doubted(const struct name *name);
 void name_move(struct node *parent, struct text name, struct node *new_parent, struct text new_name);
@@ -363,6 +368,7 @@ struct handle {
     unsigned unacked_count;
     int error; /* of a write that was answered before it was done */
     int written;
+    int other; /* of the file that has the node's last name by now, and not of the node's */
     unsigned char *data; /* the whole file, as it came with its open */
     size_t data_size;
     long long data_at;

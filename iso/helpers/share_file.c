@@ -46,7 +46,7 @@ static int handle_writes(const struct handle *handle)
 struct handle *any_handle(struct node *node)
 {
     for (struct handle *handle = node->handles; handle != NULL; handle = handle->next)
-        if (!handle_lost(handle) && handle->size > 0)
+        if (!handle_lost(handle) && handle->size > 0 && !handle->other)
             return handle;
     return NULL;
 }
@@ -242,7 +242,8 @@ static struct handle *open_already(const struct op *op)
     if ((op->flags & (O_ACCMODE | O_TRUNC)) != O_RDONLY)
         return NULL;
     for (struct handle *handle = op->node->handles; handle != NULL; handle = handle->next)
-        if (!handle_lost(handle) && handle->size > 0 && handle != op->node->ahead && handle->error == 0 && !handle_writes(handle))
+        if (!handle_lost(handle) && handle->size > 0 && !handle->other && handle != op->node->ahead && handle->error == 0 &&
+            !handle_writes(handle))
             return handle;
     return NULL;
 }
@@ -251,6 +252,30 @@ static void answer_shared(struct op *op, struct handle *handle)
 {
     struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)handle, .open_flags = FOPEN_NOFLUSH};
     handle->refs++;
+    if (answer_data(&op->in, &out, sizeof out) != 0)
+        handle_unref(handle);
+    op_free(op);
+}
+
+/*
+ * A file that was replaced while somebody writes it. The kernel looks its name up again and finds the other; but where the file alone
+ * is bound there is no name, and who only wants to read gets the other one past the kernel's pages.
+ */
+static void opened_other(struct op *op, const struct opened *told)
+{
+    struct node *node = op->node;
+    int reads = (op->flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY;
+    struct handle *handle = reads && node->names == NULL ? handle_new(node, told->handle, op->flags) : NULL;
+    if (handle == NULL) {
+        if (!reads || node->names != NULL)
+            close_at_server(told->handle);
+        if (node->names != NULL && node->names->next == NULL && node->version <= op->version)
+            name_doubt(node->names->parent, text_of_name(node->names));
+        op_fail(op, -ESTALE);
+        return;
+    }
+    handle->other = 1;
+    struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)handle, .open_flags = FOPEN_DIRECT_IO | FOPEN_NOFLUSH};
     if (answer_data(&op->in, &out, sizeof out) != 0)
         handle_unref(handle);
     op_free(op);
@@ -271,8 +296,7 @@ static void opened(struct op *op, struct answer *answer)
         return;
     }
     if (!attr_take(op->node, &told.attr, op)) {
-        close_at_server(told.handle);
-        op_fail(op, -ESTALE);
+        opened_other(op, &told);
         return;
     }
     if (op->node->attr.ino != told.attr.ino) { /* it has become a later one meanwhile, which is asked for now */

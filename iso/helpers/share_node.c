@@ -39,7 +39,7 @@ static size_t name_hash(const struct node *parent, struct text name)
     return mix(value);
 }
 
-static struct text text_of_name(const struct name *name)
+struct text text_of_name(const struct name *name)
 {
     return (struct text){name->bytes, name->size};
 }
@@ -230,6 +230,18 @@ void name_remove(struct node *parent, struct text bytes)
     node_ref(node);
     name_drop(name);
     node_unref(node);
+}
+
+void folder_doubt(struct node *folder)
+{
+    folder->complete_until = 0;
+    folder->dropped++;
+}
+
+void name_doubt(struct node *parent, struct text bytes)
+{
+    folder_doubt(parent);
+    name_remove(parent, bytes);
 }
 
 int name_doubted(const struct name *name)

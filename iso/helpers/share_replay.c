@@ -201,13 +201,6 @@ static int must_stay(const struct name *name)
     return name != NULL && (!name_doubted(name) || name->node->unacked_count > 0);
 }
 
-/* A name that a replay takes away may be there all the same: it is asked for, whatever list is known. */
-static void not_complete(struct node *folder)
-{
-    folder->complete_until = 0;
-    folder->dropped++;
-}
-
 static void answer_removed(const struct replay *replay, const struct fuse_in_header *in, struct text name)
 {
     struct node *parent = node_of(in->nodeid);
@@ -219,8 +212,7 @@ static void answer_removed(const struct replay *replay, const struct fuse_in_hea
         (void)answer_error(in, -EBUSY);
         return;
     }
-    not_complete(parent);
-    name_remove(parent, name);
+    name_doubt(parent, name);
     (void)answer_error(in, 0);
 }
 
@@ -259,8 +251,8 @@ static void answer_renamed(const struct replay *replay, const struct fuse_in_hea
         (void)answer_error(in, -EBUSY);
         return;
     }
-    not_complete(parent);
-    not_complete(parent2);
+    folder_doubt(parent);
+    folder_doubt(parent2);
     move(parent, name, parent2, name2);
     (void)answer_error(in, 0);
 }

@@ -142,10 +142,26 @@ def test_two_that_open_a_file_while_it_is_replaced_read_one_file(share: Mount, t
     (share.host / "f").write_text(OLD)
     with bound(share, tmp_path / "bound") as file:
         with file.open() as one:
+            time.sleep(1)
             replace(share, NEW)
             with file.open() as two:
                 assert [end.read() == OLD for end in (two, one)] == [True, True]
         wait_for(lambda: file.read_text() == NEW, 10)
+
+
+def test_a_file_that_somebody_writes_is_replaced(share: Mount, tmp_path: Path) -> None:
+    (share.host / "f").write_text(OLD)
+    (share.host / "old").hardlink_to(share.host / "f")
+    with bound(share, tmp_path / "bound") as file, file.open("a") as log:
+        replace(share, NEW)
+        assert os.listdir(share.path)  # all names are known
+        assert (share.path / "f").read_text() == NEW == file.read_text()
+        log.write("more")
+        log.flush()
+        assert (share.path / "f").read_text() == NEW == file.read_text() == (share.host / "f").read_text()
+        os.fsync(log.fileno())
+        assert os.fstat(log.fileno()).st_size == len(OLD) + 4
+    assert (share.host / "old").read_text() == OLD + "more"
 
 
 def test_who_has_a_file_open_is_told_of_that(share: Mount) -> None:
