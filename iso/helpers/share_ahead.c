@@ -69,8 +69,8 @@ static int keep(struct op *op, struct answer *answer)
     while (place < MOST_AHEAD && ready[place] != NULL)
         place++;
     struct node *node = op->node;
-    if (place == MOST_AHEAD || !told.whole || node->version > op->version || !attr_take(node, &told.attr, op) ||
-        node->attr.ino != told.attr.ino) {
+    if (place == MOST_AHEAD || !told.whole || node->version > op->version || node->attr.ino != told.attr.ino ||
+        !attr_take(node, &told.attr, op)) {
         close_at_server(told.handle);
         return -1;
     }

@@ -167,7 +167,8 @@ int notice_is_own(uint32_t pid, const struct replay **replay)
 
 /*
  * Attributes alone may be forgotten by the thread that gives answers: the kernel marks them (fuse_reverse_inval_inode of
- * fs/fuse/inode.c), and waits for pages only when it is to drop some.
+ * fs/fuse/inode.c), and waits for pages only when it is to drop some. Only of a node for which it has a request under way: it would
+ * wait for one that it is letting go of, which may wait for a page.
  */
 void tell_attributes_gone(const struct node *node)
 {
