@@ -181,6 +181,15 @@ def test_a_large_context_streams(wherry: Wherry, keeper: FakeKeeper, project: Pa
     assert sizes == [50_000_000]
 
 
+def test_compose_knows_the_home_of_this_computer(
+    wherry: Wherry, seen: Seen, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else ~/.cache:/cache would be a folder of the machine's."""
+    monkeypatch.setenv("HOME", str(project.parent))
+    assert wherry("compose", "up").code == 0
+    assert seen.request["env"]["HOME"] == str(project.parent.resolve())
+
+
 def test_compose_keeps_the_copy_while_there_are_containers(
     wherry: Wherry, keeper: FakeKeeper, seen: Seen, project: Path
 ) -> None:

@@ -123,6 +123,16 @@ def test_what_is_not_shared_names_the_command(place: Place, machine: str) -> Non
     )
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_that_is_closed_to_the_user(place: Place) -> None:
+    (folder := place.home / "shut").mkdir(mode=0)
+    assert place.refusal(folder) == (
+        f"{folder} is closed to you: the container would see an empty folder.\n        ls -ld {folder}"
+    )
+    folder.chmod(0o700)
+    assert place.bind(folder) == str(folder)
+
+
 def test_the_machines_own_places_have_no_command(place: Place) -> None:
     for source in ("/", "/etc", "/etc/passwd", "/usr/share"):
         message = place.refusal(source)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from launcher import control
+from launcher import control, sharing
 from launcher.cli import containercp, context, pack, remote
 from launcher.cli.dockerflags import COMPOSE
 from launcher.cli.shared import Shared
@@ -82,6 +82,7 @@ def run(machine: Client, before: list[str], words: list[str]) -> int:
     if project is None:
         return machine.client(["docker", *before, "compose", *words])
     env.pop("COMPOSE_FILE", None)  # its files are in the words now
+    env["HOME"] = sharing.guest_path(sharing.home())  # what compose makes of ~; docker's own settings stay the machine's
     argv = ["docker", *before, "compose", *project.words]
     path = machine.control()
     if project.where is not None:

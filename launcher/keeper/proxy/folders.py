@@ -56,6 +56,8 @@ class Folders:
         if share is None:
             raise Refusal(400, self._not_shared(said, path, real, shares))
         self._check_state(said, share)
+        if Path(real).is_dir() and not os.access(real, os.R_OK | os.X_OK):
+            raise Refusal(400, f"{said} is closed to you: {_EMPTY}.\n        ls -ld {_word(real)}")
         if makes and share.read_only and not os.path.lexists(real):
             words = f"{said} does not exist, and cannot be made: {sharing.shown(share.path)} is shared read-only."
             raise Refusal(400, f"{words}\n        mkdir -p {_word(real)}")
