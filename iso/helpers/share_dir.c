@@ -34,6 +34,7 @@ struct listing {
     struct page *pages; /* ascending */
     uint64_t end; /* index behind the last page */
     int started, asking, complete, told, error;
+    int opening; /* the kernel waits for its first page to have it open */
     long long began; /* when it was asked for */
     unsigned dropped; /* of the folder, then */
     uint64_t version;
@@ -66,6 +67,12 @@ static void close_handle(unsigned epoch, struct text handle)
     link_send(NULL, ignored, LAZY);
 }
 
+/* The kernel has all of it, and is told when that changes. */
+static int is_known(const struct node *folder)
+{
+    return folder->complete_until > now_ms() + GOOD_MS;
+}
+
 /* As if it had just been opened. */
 static void rewind_listing(struct listing *listing)
 {
@@ -89,27 +96,6 @@ static void listing_unref(struct listing *listing)
     rewind_listing(listing);
     node_unref(listing->node);
     free(listing);
-}
-
-void on_opendir(const struct fuse_in_header *in, const void *body, size_t size)
-{
-    struct listing *listing = calloc(1, sizeof *listing);
-    (void)body;
-    (void)size;
-    if (listing == NULL) {
-        (void)answer_error(in, -ENOMEM);
-        return;
-    }
-    listing->node = node_of(in->nodeid);
-    node_ref(listing->node);
-    listing->refs = 1;
-    listing->end = DOTS;
-    struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)listing, .open_flags = FOPEN_CACHE_DIR};
-    /* The kernel's own list is good while all of it is known and watched; what the guest changes it sees itself. */
-    if (listing->node->complete_until > now_ms() + GOOD_MS)
-        out.open_flags |= FOPEN_KEEP_CACHE;
-    if (answer_data(in, &out, sizeof out) != 0)
-        listing_unref(listing);
 }
 
 void on_releasedir(const struct fuse_in_header *in, const void *body, size_t size)
@@ -212,12 +198,31 @@ static int take_page(struct listing *listing, struct answer *answer, uint64_t ve
     return 0;
 }
 
+/* A folder that cannot be read says so here: there are programs that take an error of the first READDIR for an empty folder. */
+static void answer_opened(struct listing *listing, const struct fuse_in_header *in)
+{
+    struct fuse_open_out out = {.fh = (uint64_t)(uintptr_t)listing, .open_flags = FOPEN_CACHE_DIR};
+    int error = listing->error;
+    listing->opening = 0;
+    /* The kernel's own list is good while all of it is known and watched; what the guest changes it sees itself. */
+    if (is_known(listing->node))
+        out.open_flags |= FOPEN_KEEP_CACHE;
+    if (error != 0)
+        (void)answer_error(in, error);
+    else
+        error = answer_data(in, &out, sizeof out);
+    if (error != 0)
+        listing_unref(listing);
+}
+
 static void listed(struct op *op, struct answer *answer)
 {
     struct listing *listing = op->listing;
     if (op->flags == listing->generation) {
         listing->asking = 0;
         listing->error = take_page(listing, answer, op->version);
+        if (listing->opening)
+            answer_opened(listing, &op->in);
         release_all(&listing->held);
     } else if (answer->error == 0 && !answer->is_status)
         close_handle(listing->epoch, get_text(&answer->body, LONGEST_HANDLE)); /* the reader has begun anew */
@@ -261,6 +266,26 @@ static void ask_page(struct listing *listing, const struct fuse_in_header *in)
     listing->epoch = link_epoch;
     listing->started = listing->asking = 1;
     link_send(op, listed, URGENT);
+}
+
+void on_opendir(const struct fuse_in_header *in, const void *body, size_t size)
+{
+    struct listing *listing = calloc(1, sizeof *listing);
+    (void)body;
+    (void)size;
+    if (listing == NULL) {
+        (void)answer_error(in, -ENOMEM);
+        return;
+    }
+    listing->node = node_of(in->nodeid);
+    node_ref(listing->node);
+    listing->refs = 1;
+    listing->end = DOTS;
+    listing->opening = 1;
+    if (!is_known(listing->node))
+        ask_page(listing, in);
+    if (!listing->asking)
+        answer_opened(listing, in);
 }
 
 /* ---- looking at all of a folder, for one who looks at many names of it (git status, make) ---- */

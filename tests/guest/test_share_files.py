@@ -10,9 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from launcher.sftp.stat import Stat
+from tests.sftptree import PlainTree
 
 from .sharemount import CHECKED, Mount, mounted, share
 
@@ -326,3 +330,21 @@ def test_many_looks_at_a_folder_are_few_questions(share: Mount) -> None:
         (share.host / "7").write_text("x" * 7)
         (share.host / "8").write_text("x" * 8)
         time.sleep(1)
+
+
+def test_a_folder_that_cannot_be_read_is_not_opened(share: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some programs take an error of the first READDIR for an empty folder."""
+    listdir = PlainTree.listdir
+
+    def closed(tree: PlainTree, path: bytes) -> Generator[tuple[bytes, Stat], None, None]:
+        if path == b"/shut":
+            raise PermissionError(errno.EACCES, "closed")
+        yield from listdir(tree, path)
+
+    monkeypatch.setattr(PlainTree, "listdir", closed)
+    (share.host / "shut").mkdir()
+    (share.host / "empty").mkdir()
+    with pytest.raises(PermissionError):
+        os.open(share.path / "shut", os.O_RDONLY | os.O_DIRECTORY)
+    assert os.listdir(share.path / "empty") == []
+    assert sorted(os.listdir(share.path)) == ["empty", "shut"]
