@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -246,6 +247,8 @@ def bring(path: Path, project: Project, console: Console) -> set[str]:
     known = remote.call(path, ["sh", "-c", _LOOK, "sh", place]).check("looking for the copy").stdout.decode(errors="replace")
     prefix = f"{project.folder.name}/"
     if known != mark:
+        folder = shlex.quote(os.fspath(project.folder))
+        console.story(f"{folder} is not shared: containers see a copy of it, as it is now.   wherry share add {folder}")
         # The mark comes last: it is there only when all that comes before it is.
         mark_file = ("sent", mark.encode())
         context.put(path, project.identity, entries, console, prefix=prefix, keep_owner=True, extra=[mark_file])

@@ -72,6 +72,7 @@ def test_everything_survives_a_restart(driver: Driver, tmp_path: Path) -> None:
     )
     done = driver.wherry("compose", "up", "-d", cwd=project, env={"TAG": "1"}, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
+    assert f"containers see a copy of it, as it is now.   wherry share add {project}" in done.stderr.decode()
 
     context = tmp_path / "context"
     context.mkdir()
