@@ -131,6 +131,20 @@ def test_no_lack_of_memory_ends_it(shared: Shared, container: str) -> None:
     assert shared.docker("exec", container, "cat", "/proc/1/oom_score_adj") == "0\n"
 
 
+def test_what_moves_a_lot_of_data_gives_way(shared: Shared) -> None:
+    """The share's process and sshd's for its connection; the keeper's own and the engine do not."""
+    shared.ssh("true")
+    told = shared.ssh(
+        "for p in $(pidof share sshd-session dockerd); do echo $(cat /proc/$p/comm) $(cat /proc/$p/autogroup); done"
+    )
+    nice = [(words[0], words[1], words[-1]) for words in map(str.split, told.splitlines())]
+    assert {value for name, _, value in nice if name == "share"} == {"5"}
+    assert {value for name, _, value in nice if name == "dockerd"} == {"0"}
+    # Of sshd's processes those of one session, which are in one group.
+    assert len({group for name, group, value in nice if name == "sshd-session" and value == "5"}) == 1
+    assert {group for name, group, value in nice if name == "sshd-session" and value == "0"}
+
+
 def test_a_folder_comes_and_goes_while_the_machine_runs(shared: Shared, container: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("added\n")
     run = ("docker", "run", "--rm", "-v", f"{tmp_path}:/more", HELLO)

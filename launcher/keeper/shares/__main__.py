@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher import host
+from launcher.errors import WherryError
 from launcher.keeper.link import Link
 from launcher.keeper.shares.assembly import Assembly
 from launcher.keeper.shares.orders import LONGEST, Orders, Told, line
@@ -29,6 +30,7 @@ log = logging.getLogger("wherry.shares")
 
 _LOG_BYTES: Final = 1 << 20
 _CONNECT_SECONDS: Final = 30.0
+_YIELDS_WITHIN: Final = 30.0
 _TICK: Final = 1.0
 _ENDS_WITHIN: Final = 3.0
 
@@ -62,6 +64,7 @@ class Process:
         self._held = False
         self._link = Link(lambda: self._place.connect(_CONNECT_SECONDS), self._place.connect, excused=lambda: self._held)
         self._link.subscribe(self._way.up)
+        self._link.subscribe(_give_way)
         self._assembly = Assembly(lambda note: self._tell({"note": note}))
         self._stations = Stations(self._way, self._assembly.assemble, self._report)
         self._over = threading.Event()
@@ -108,6 +111,14 @@ class Process:
         with self._telling, contextlib.suppress(OSError):  # the keeper is gone, and so will we be
             while left:
                 left = left[os.write(self._output, left) :]
+
+
+def _give_way(connection: Connection) -> None:
+    """Have sshd's end of it work behind others in the guest: it moves a lot of data, and the engine has to answer meanwhile."""
+    try:
+        connection.run(["/usr/lib/wherry/shares", "yields"], timeout=_YIELDS_WITHIN)
+    except WherryError as error:
+        log.info("the connection of the shares gives no way: %s", error.message)
 
 
 def _log_to(path: Path) -> None:
