@@ -62,6 +62,20 @@ def test_what_is_made_a_little_later_is_the_guests() -> None:
     assert len(disk.window) == 0
 
 
+def test_who_is_late_to_hear_still_knows_what_the_guest_made() -> None:
+    """On a busy computer a mass of changes may be read seconds after them."""
+    disk = Disk()
+    for number, name in enumerate((b"/one", b"/two", b"/three"), 1):
+        disk.window.made(name, disk.write(name, 5, ino=number), 1.0)
+    disk.window.note(b"/one", CREATED, 6.0)
+    assert disk.window.settle(6.1, 0.0) == []
+    disk.window.note(b"/two", CREATED, 9.0)
+    assert disk.window.settle(9.1, 9.1) == []
+    # Now all is heard: what was made so long before is no explanation any more.
+    disk.window.note(b"/three", CREATED, 12.0)
+    assert disk.settle(13.0) == [Event(events.CREATED, False, b"/three")]
+
+
 def test_a_file_that_the_guest_writes_waits_behind_others_for_a_second() -> None:
     disk = Disk()
     disk.window.note(b"/log", MODIFIED, 1.0)

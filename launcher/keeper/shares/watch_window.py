@@ -25,6 +25,7 @@ LONGEST: Final = 0.15  # seconds that anything waits, if it is written all the t
 USING: Final = 0.1  # seconds after a change by the guest in which the next one is expected
 LONGEST_USED: Final = 1.0  # as LONGEST, of a file that the guest changes: as old as an answer may be that is not watched
 _FORGET: Final = 2.0  # seconds after which nothing is heard any more of what was made
+_LATE: Final = 20.0  # the same while there is more to hear than has been read
 _MADE: Final = 20_000  # what was made and is not looked at yet
 _SENT: Final = 4_096  # names
 _MMAP_NS: Final = 60 * 10**9  # a file that is closed and was not written for so long was not written through a mapping either
@@ -62,6 +63,7 @@ class Window:
         self._made: dict[bytes, _Made] = {}  # the oldest first
         self._gone: dict[bytes, int] = {}  # how often that was heard
         self._sent: dict[bytes, Mark] = {}
+        self._late = False  # there was more to hear at the last look
 
     def __len__(self) -> int:
         return len(self._items)
@@ -72,12 +74,12 @@ class Window:
         """May be called by any thread at any time: whoever has to wait here is told too late."""
         self._new.append((path, stat, now))
 
-    def _take_made(self, now: float) -> None:
-        while self._made and next(iter(self._made.values())).at < now - _FORGET:
+    def _take_made(self, oldest: float) -> None:
+        while self._made and next(iter(self._made.values())).at < oldest:
             del self._made[next(iter(self._made))]
         while self._new:
             path, stat, at = self._new.popleft()
-            if at >= now - _FORGET:
+            if at >= oldest:
                 self._note_made(path, stat, at)
 
     def _note_made(self, path: bytes, stat: Stat | None, at: float) -> None:
@@ -128,8 +130,9 @@ class Window:
 
     def settle(self, now: float, heard_until: float) -> list[Event]:
         """The events that are due, in the order of the changes; what remains is too young. All that happened before
-        `heard_until` has been noted."""
-        self._take_made(now)
+        `heard_until` has been noted; 0: there is more, and nobody knows from when on."""
+        late, self._late = self._late or not heard_until, not heard_until
+        self._take_made(now - (_LATE if late else _FORGET))
         told: list[Event] = []
         done: list[Item] = []
         rest: list[Item] = []
