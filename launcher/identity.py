@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 
 from launcher import host
 
+_LOOKS_EVERY: Final = 0.05  # seconds: of such a process nobody is told
 # The word after -name that launcher.qemu.command gives: wherry-NAME-TOKEN.
 _NAMED: Final = re.compile(r"wherry-[a-z0-9-]+-(?P<token>[0-9a-f]{16})")
 
@@ -36,6 +38,17 @@ def new_token() -> str:
 def process_is(pid: int, stamp: str, token: str) -> bool:
     """Whether `pid` is still the process that we started: same pid, same stamp, our token in its command line."""
     return pid > 0 and stamp != "" and host.current().process_stamp(pid) == stamp and _token(_argv(pid)) == token
+
+
+def ended(pid: int, stamp: str, seconds: float | None) -> bool:
+    """Wait so long, or for ever, for the end of a process that is not our child; whether it has ended. One that got its pid
+    since is another."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while host.current().process_stamp(pid) == stamp:
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOKS_EVERY)
+    return True
 
 
 def qemus(folder: Path) -> list[Found]:

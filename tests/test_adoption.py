@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from launcher import host
+from launcher import host, identity
 from launcher.config import SSH_PORTS
 from launcher.errors import ConnectionLost, WherryError
 from launcher.keeper import adoption, launch, link, orphan, reach, stopper
@@ -296,13 +296,18 @@ def test_nothing_is_polled_while_a_qemu_that_was_taken_over_runs(
     left: Left, slirp: Slirp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed, looks = threading.Event(), list[bool]()
-    poll = Adopted.poll
+    poll, ended = Adopted.poll, identity.ended
 
     def looked(process: Adopted) -> int | None:
         looks.append(killed.is_set())
         return poll(process)
 
+    def waited(pid: int, stamp: str, seconds: float | None) -> bool:
+        looks.append(killed.is_set())
+        return ended(pid, stamp, seconds)
+
     monkeypatch.setattr(Adopted, "poll", looked)
+    monkeypatch.setattr(identity, "ended", waited)
     keeper = left.next_keeper(ssh_port=slirp.port)
     assert adoption.take_over(keeper)
     killed.set()

@@ -181,12 +181,13 @@ def test_a_large_context_streams(wherry: Wherry, keeper: FakeKeeper, project: Pa
     assert sizes == [50_000_000]
 
 
+@pytest.mark.parametrize("command", ["up", "version"])
 def test_compose_knows_the_home_of_this_computer(
-    wherry: Wherry, seen: Seen, project: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, wherry: Wherry, seen: Seen, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else ~/.cache:/cache would be a folder of the machine's."""
+    """Else ~/.cache:/cache would be a folder of the machine's. Also where compose itself finds the project, as on its stdin."""
     monkeypatch.setenv("HOME", str(project.parent))
-    assert wherry("compose", "up").code == 0
+    assert wherry("compose", command).code == 0
     assert seen.request["env"]["HOME"] == str(project.parent.resolve())
 
 
@@ -194,7 +195,9 @@ def test_compose_keeps_the_copy_while_there_are_containers(
     wherry: Wherry, keeper: FakeKeeper, seen: Seen, project: Path
 ) -> None:
     keeper.containers = [{"Id": "1"}]
-    assert wherry("compose", "up", "-d").code == 0
+    said = wherry("compose", "up", "-d")
+    assert said.code == 0
+    assert f"containers see a copy of it, as it is now.   wherry share add {project.resolve()}" in said.err
     assert seen.words == ["compose", "up", "-d"]
     assert seen.request["cwd"].startswith(f"{WORK}/compose-") and seen.request["cwd"].endswith("/shop")
     assert "big.log" in seen.files and "app/main.c" in seen.files

@@ -77,13 +77,13 @@ def run(machine: Client, before: list[str], words: list[str]) -> int:
     from launcher.cli.proxy import environment
 
     env = environment()
+    env["HOME"] = sharing.guest_path(sharing.home())  # what compose makes of ~; docker's own settings stay the machine's
     read, shared = scan(words, COMPOSE), Shared(machine)
     words = with_places(words, read, shared)
     project = find_project(words, read, Path.cwd(), env, shared)
     if project is None:
-        return machine.client(["docker", *before, "compose", *words])
+        return machine.client(["docker", *before, "compose", *words], env=env)
     env.pop("COMPOSE_FILE", None)  # its files are in the words now
-    env["HOME"] = sharing.guest_path(sharing.home())  # what compose makes of ~; docker's own settings stay the machine's
     argv = ["docker", *before, "compose", *project.words]
     path = machine.control()
     if project.where is not None:

@@ -63,10 +63,7 @@ class Adopted:
         return None if host.current().process_stamp(self.pid) == self.stamp else UNKNOWN_EXIT
 
     def wait(self, timeout: float | None = None) -> int | None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self.poll()) is None and (deadline is None or time.monotonic() < deadline):
-            time.sleep(_LOOKS_EVERY)
-        return code
+        return UNKNOWN_EXIT if identity.ended(self.pid, self.stamp, timeout) else None
 
     def kill(self) -> None:
         if identity.process_is(self.pid, self.stamp, self._found.token):

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import psutil
 
-from launcher import host, proc, virtiofs
+from launcher import host, identity, proc, virtiofs
 from launcher.config import MachineConfig
 from launcher.errors import WherryError
 from launcher.keeper.launch import listener
@@ -30,7 +30,6 @@ from launcher.virtiofs import Program
 log = logging.getLogger("wherry.keeper")
 
 _ENDS_WITHIN: Final = 3.0
-_LOOKS_EVERY: Final = 0.05
 _TAG: Final = re.compile(r"vhost-user-fs-pci,.*\btag=([a-z0-9-]+)")
 
 
@@ -132,25 +131,17 @@ def end_all(known: Mapping[str, list[Any]]) -> None:
     """Wait a little for each to end by itself, and end it then. Another process that has got its pid is left alone."""
     deadline = time.monotonic() + _ENDS_WITHIN
     for pid, stamp in known.values():
-        if pid and stamp and not _gone(pid, stamp, deadline):
+        if pid and stamp and not identity.ended(pid, stamp, max(0.0, deadline - time.monotonic())):
             log.warning("virtiofsd %d goes on though its machine has ended; it is killed", pid)
             with suppress(psutil.Error):
                 psutil.Process(pid).kill()
-            if not _gone(pid, stamp, time.monotonic() + _ENDS_WITHIN):
+            if not identity.ended(pid, stamp, _ENDS_WITHIN):
                 log.warning("virtiofsd %d cannot be killed", pid)
 
 
 def lives(pid: int, stamp: str) -> bool:
     """Whether it still runs; true when its pid is not known."""
     return not pid or host.current().process_stamp(pid) == stamp
-
-
-def _gone(pid: int, stamp: str, deadline: float) -> bool:
-    while lives(pid, stamp):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_LOOKS_EVERY)
-    return True
 
 
 def of_command(argv: Iterable[str]) -> dict[str, list[Any]]:

@@ -142,7 +142,7 @@ def test_two_that_open_a_file_while_it_is_replaced_read_one_file(share: Mount, t
     (share.host / "f").write_text(OLD)
     with bound(share, tmp_path / "bound") as file:
         with file.open() as one:
-            time.sleep(1)
+            time.sleep(1)  # for so long what is not watched is believed
             replace(share, NEW)
             with file.open() as two:
                 assert [end.read() == OLD for end in (two, one)] == [True, True]

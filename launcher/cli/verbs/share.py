@@ -75,7 +75,7 @@ def add(app: App, folder: str) -> None:
 @click.argument("folder", metavar="PATH", shell_complete=_complete_added)
 @verb
 def remove(app: App, folder: str) -> None:
-    """Take back a share. Containers that use it see an empty folder, or errors."""
+    """Take back a share. Containers that use it see errors."""
     from launcher import sharing
     from launcher.machine import shares
 

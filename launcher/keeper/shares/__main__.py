@@ -20,6 +20,7 @@ from typing import Any, Final
 from launcher import host
 from launcher.errors import WherryError
 from launcher.keeper.link import Link
+from launcher.keeper.shares import mounts
 from launcher.keeper.shares.assembly import Assembly
 from launcher.keeper.shares.orders import LONGEST, Orders, Told, line
 from launcher.keeper.shares.stations import Stations
@@ -30,7 +31,6 @@ log = logging.getLogger("wherry.shares")
 
 _LOG_BYTES: Final = 1 << 20
 _CONNECT_SECONDS: Final = 30.0
-_YIELDS_WITHIN: Final = 30.0
 _TICK: Final = 1.0
 _ENDS_WITHIN: Final = 3.0
 
@@ -114,9 +114,9 @@ class Process:
 
 
 def _give_way(connection: Connection) -> None:
-    """Have sshd's end of it work behind others in the guest: it moves a lot of data, and the engine has to answer meanwhile."""
+    """It moves a lot of data, and the engine has to answer meanwhile."""
     try:
-        connection.run(["/usr/lib/wherry/shares", "yields"], timeout=_YIELDS_WITHIN)
+        mounts.give_way(connection)
     except WherryError as error:
         log.info("the connection of the shares gives no way: %s", error.message)
 

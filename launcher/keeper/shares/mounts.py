@@ -41,6 +41,12 @@ def adjust(connection: Connection, shares: Sequence[Share], virtiofs: Collection
     return failed
 
 
+def give_way(connection: Connection) -> None:
+    """Have sshd's end of the connection, which carries shares, work behind others in the guest. Raises WherryError, also where
+    the guest is of an image that does not know that."""
+    _call(connection, "yields")
+
+
 class _Refused(WherryError):
     """What the guest's own `shares` said."""
 
