@@ -180,6 +180,19 @@ def test_a_start_without_a_data_disk_fails_and_says_so(keeper: Supervisor) -> No
         keeper.wait_ready()
 
 
+def test_who_hears_of_a_failed_start_finds_a_keeper_that_ends(keeper: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said "starting" at that moment: `up` did not wait for its end, and the next command was refused by what still ran."""
+    add, then = keeper.journal.add, []
+
+    def seen(event: dict[str, Any]) -> None:
+        then.append((event["event"], keeper.status, keeper.directory.read_state().status))
+        add(event)
+
+    monkeypatch.setattr(keeper.journal, "add", seen)
+    assert keeper.run() == 6
+    assert ("failed", "stopping", "stopping") in then and keeper.directory.read_state().status == "failed"
+
+
 @pytest.mark.parametrize(("action", "kept"), [(seed.READ_ONLY, True), (seed.USE, False), (seed.REPAIR, False)])
 def test_a_look_at_a_damaged_disk_does_not_forget_the_damage(directory: MachineDir, action: str, kept: bool) -> None:
     error = {"message": f"{readiness.DAMAGED_WORDS}: so"}

@@ -228,6 +228,8 @@ class Supervisor:
         return 0
 
     def _fail(self, error: WherryError) -> None:
+        # Before anybody hears of the failure: who does waits for our end, and would not for a keeper that is "starting".
+        self.update(status="stopping")
         if self.guest is not None:
             with suppress(Exception):
                 self.guest.quit()
