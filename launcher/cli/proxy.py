@@ -198,11 +198,13 @@ class Machine:
 
 
 def last_start(name: str) -> float | None:
-    """How long the machine's last start took, in seconds; None when it is not known."""
-    from launcher import store
+    """How long the machine's last start took, in seconds; None when it is not known, as that of a suspended one: to resume it
+    is another thing."""
+    from launcher import saved, store
 
+    directory = store.machine(name)
     try:
-        timeline = store.machine(name).read_state().timeline
+        timeline = [] if saved.is_suspended(directory) else directory.read_state().timeline
     except WherryError:
         return None
     return float(timeline[-1][1]) if timeline and timeline[-1][0] == "ready" else None

@@ -206,6 +206,16 @@ def process_stamp(pid: int) -> str | None:
     return None if fields[0] in "ZX" else f"{boot[:8]}-{fields[19]}"
 
 
+# What /proc/cpuinfo calls them on x86 and arm64.
+_PROCESSOR: Final = ("model name", "stepping", "flags", "CPU implementer", "CPU part", "Features")
+
+
+def processor() -> str:
+    first = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").partition("\n\n")[0]
+    found = [line.partition(":") for line in first.splitlines()]
+    return "; ".join(value.strip() for name, _, value in found if name.strip() in _PROCESSOR)
+
+
 def clone(source: int, target: int) -> bool:
     import fcntl
 

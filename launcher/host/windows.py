@@ -140,6 +140,10 @@ def terminal() -> Terminal:
     return WindowsTerminal()
 
 
+def processor() -> str:
+    return os.environ.get("PROCESSOR_IDENTIFIER", "")
+
+
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
     return False
 

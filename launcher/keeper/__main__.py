@@ -139,6 +139,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         keeper.healer.check(listening(directory.engine_socket, keeper.health))
         keeper.healer.check(events.look)
         keeper.healer.check(shares.look)
+        keeper.parts.at_rest.append(shares.quiet)
         if not keeper.only_stop:
             shares.begin()
     except WherryError as error:

@@ -24,6 +24,8 @@ def link_to(keeper: Supervisor) -> Link:
     up = f"wherry up {keeper.directory.name}"
 
     def reconnect(patience: float) -> Connection:
+        if keeper.status in ("suspending", "suspended"):
+            raise NotRunning(f"machine {keeper.directory.name!r} is {keeper.status}.", hint=up)
         if not keeper.state.ssh_port:
             raise NotRunning(f"machine {keeper.directory.name!r} has no SSH port yet.", hint=up)
         keys = keeper.directory.client_key, keeper.directory.host_key
@@ -37,7 +39,7 @@ def link_to(keeper: Supervisor) -> Link:
         monitor.execute("query-status", timeout=_STOPPED_SECONDS)
 
     def excused() -> bool:
-        return bool(keeper.state.paused) or keeper.status == "stopping" or keeper.watch.ended
+        return bool(keeper.state.paused) or keeper.status in ("stopping", "suspending") or keeper.watch.ended
 
     return Link(
         lambda: reconnect(_CONNECT_SECONDS), reconnect, probe=probe, excused=excused,

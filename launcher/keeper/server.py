@@ -129,7 +129,7 @@ class Server:
 
     def _answer(self, framed: Framed, request: dict[str, Any]) -> None:
         verb = request.get("verb")
-        if verb in ("watch", "stop"):
+        if verb in ("watch", "stop", "suspend"):
             self._waiting.add(threading.current_thread())
         if verb == "exec":
             self._exec(framed, request)
@@ -137,6 +137,8 @@ class Server:
             framed.send_json({"ok": True, "data": self._watch(framed)})
         elif verb == "stop":
             framed.send_json({"ok": True, "data": self._stop(framed, force=request.get("force") is True)})
+        elif verb == "suspend":
+            framed.send_json({"ok": True, "data": self._suspend(framed)})
         elif verb == "status":
             agent = request.get("ssh_agent")
             self._learn_agent(agent if isinstance(agent, str) else None)
@@ -209,6 +211,21 @@ class Server:
                 return {"forced": event["forced"]}
             begun = begun or event["event"] == "stop"  # what came before belongs to the start
             if begun and event["event"] in ("stop", "note", "warning"):
+                framed.send_json(event)
+        raise AssertionError("a journal never ends")
+
+    def _suspend(self, framed: Framed) -> dict[str, Any]:
+        since = self._keeper.journal.end
+        self._ready()
+        self._keeper.request_suspend()
+        for event in self._keeper.journal.follow(since):
+            if event["event"] == "unsuspended":
+                raise from_json(event["error"])
+            if event["event"] == "stopped":
+                if self._keeper.status == "suspended":
+                    return {}
+                raise NotRunning("the machine was stopped before it was suspended.", hint="wherry up")
+            if event["event"] in ("suspend", "suspend-progress", "warning"):
                 framed.send_json(event)
         raise AssertionError("a journal never ends")
 

@@ -11,14 +11,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from launcher import files, host, readiness, room, seed
-from launcher.config import GIB, MachineConfig
+from launcher import readiness, room, saved, seed
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
-from launcher.keeper import reach, revival, starter, stopper
+from launcher.keeper import life as living
+from launcher.keeper import reach, resumer, starter, stopper, tidy
 from launcher.keeper.adoption import possible as adoption_possible
 from launcher.keeper.adoption import take_over, tell_succession
 from launcher.keeper.healer import Healer
 from launcher.keeper.health import Health
+from launcher.keeper.identified import Parts
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
 from launcher.keeper.pause import Pause
@@ -45,7 +46,7 @@ class Supervisor:
         self.directory = directory
         self.only_stop = only_stop
         self.disk_action = disk_action or seed.USE
-        self.config = _config(directory, only_stop)
+        self.config = tidy.config(directory, only_stop)
         directory.check_state()  # what a newer wherry wrote is not written over
         self.journal = Journal()
         self.watch = Watch(self.on_message)
@@ -56,6 +57,8 @@ class Supervisor:
         self.stop_force = False
         self._stop_wanted = threading.Event()
         self._leave_wanted = threading.Event()
+        self.suspend_wanted = threading.Event()
+        self.parts = Parts()
         self._state_lock = threading.Lock()
         self.health = Health()
         self.link = reach.link_to(self)
@@ -94,6 +97,11 @@ class Supervisor:
         self.watch.cancel()
         if force and self.status == "stopping" and self.guest is not None:
             threading.Thread(target=self.guest.quit, name="force", daemon=True).start()
+
+    def request_suspend(self) -> None:
+        """Ask the main thread to save the machine. How it went is in the journal: `suspended`, or `unsuspended` with why."""
+        self.suspend_wanted.set()
+        self.watch.interrupt()
 
     @property
     def leaving(self) -> bool:
@@ -154,7 +162,9 @@ class Supervisor:
         try:
             try:
                 self._begin()
-                revival.watch_over(self)
+                if living.live(self):
+                    self._ended("suspended", {})
+                    return 0
             except Cancelled:
                 log.info("stopped while starting")
             return self._let_go() if self._leave_wanted.is_set() else self._finish()
@@ -178,9 +188,10 @@ class Supervisor:
             self.update(keeper_pid=os.getpid())
             tell_succession(self)
         else:
-            self._clean()
+            tidy.clean(self.directory)
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
-            starter.start(self)
+            bring = resumer.resume if saved.is_suspended(self.directory) else starter.start
+            bring(self)
         self.is_ready()
 
     def is_ready(self) -> None:
@@ -188,25 +199,9 @@ class Supervisor:
         self.update(status="running")
         if self.health.state("engine") is None:  # of one that was taken over more may be known
             self.health.report("engine", "ok")
-        self._remember_config()
+        tidy.remember_config(self.directory)
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)
-
-    def _clean(self) -> None:
-        """What killed commands left in the machine's folder."""
-        for folder in (self.directory.path, self.directory.seed_dir):
-            for path in files.sweep(folder):
-                log.info("removed %s, which a killed process left", path)
-
-    def _remember_config(self) -> None:
-        """A machine.toml with which the machine became ready is worth keeping, should the file be lost."""
-        try:
-            now = self.directory.config_file.read_bytes()
-            good = self.directory.good_config_file
-            if not good.exists() or good.read_bytes() != now:
-                files.write_private(good, now)
-        except OSError as error:
-            log.warning("machine.toml.good: %s", error)
 
     def _let_go(self) -> int:
         """End, and touch neither QEMU nor state.json: the next keeper adopts what they name."""
@@ -217,8 +212,11 @@ class Supervisor:
         return 0
 
     def _finish(self) -> int:
-        if self.guest is None:  # cancelled before QEMU was started
-            self._ended("stopped", {})
+        suspended = saved.is_suspended(self.directory)  # cancelled before its guest ran
+        if self.guest is None or suspended:
+            if self.guest is not None:
+                self.guest.quit()
+            self._ended("suspended" if suspended else "stopped", {})
             return 0
         if self._stop_wanted.is_set() and not self.watch.ended:
             self.update(status="stopping")
@@ -287,13 +285,3 @@ class Supervisor:
         else:
             self.note(f"{place} can be written again; the machine goes on")
             self.healer.woke(0.0)
-
-
-def _config(directory: MachineDir, only_stop: bool) -> MachineConfig:
-    """What was decided. To end a machine its architecture is enough, which is this computer's unless machine.toml says more."""
-    try:
-        return directory.read_config()
-    except Damaged:
-        if not only_stop:
-            raise
-        return MachineConfig(arch=host.native_arch(), cpus=1, memory=GIB, iso="")

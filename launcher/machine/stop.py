@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from launcher import control, store
+from launcher import control, saved, store
 from launcher.config import format_size
 from launcher.errors import ConnectionLost, NoSuchMachine, NotRunning, Refused, WherryError
 from launcher.machine import keepers
@@ -77,6 +77,8 @@ def what_delete_removes(name: str) -> list[str]:
         f"copy      {copy}, an earlier or later state of the disk ({size / 1e9:.1f} GB)"
         for copy, size in wayback.copies(directory)
     ]
+    if saved.is_suspended(directory):
+        lines.append("memory    of the suspended machine, with what runs in it")
     lines.append(f"disk      all images, containers, volumes and logins in it ({_used(directory.path)} on this computer)")
     return lines
 

@@ -38,6 +38,9 @@ def serving(directory: MachineDir, report: Reporter) -> str | None:
             keepers.wait_gone(directory)
             return serving(directory, report)
     status = str(answer["status"])
+    if status == "suspending":
+        keepers.wait_suspended(directory)
+        return serving(directory, report)
     # A start under way is left to who began it.
     if status == "starting" or (status == "running" and (ours(answer) or not _let_go(directory, answer, report))):
         return status

@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from launcher.errors import NoProgress, NotRunning, WherryError
 from launcher.qemu.qmp import Qmp, human
@@ -90,7 +90,7 @@ class Rules:
 
 def _ask_removal(rule: Rule, timeout: float = 30) -> None:
     with contextlib.suppress(WherryError):  # it went with QEMU
-        line = {"command-line": f"hostfwd_remove {rule.proto}:{LOOPBACK}:{rule.port}"}
+        line: dict[str, Any] = {"command-line": f"hostfwd_remove {rule.proto}:{LOOPBACK}:{rule.port}"}
         rule.qmp.execute("human-monitor-command", timeout=timeout, **line)
 
 

@@ -1,0 +1,151 @@
+"""What a suspended machine leaves: its memory in suspend.zst, its disk under a name that no start uses, and suspend.json.
+
+suspend.json says what the memory belongs to. While it is there the guest has not run since it was saved; it goes before the
+guest runs again. So whatever a kill leaves, `settle` finds what the machine is: suspended, or off with a disk as after a power
+cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from launcher import __version__, host, release
+from launcher.errors import Damaged, Refused, WherryError
+from launcher.files import write_private
+from launcher.machinedir import MachineDir
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What one saved memory belongs to."""
+
+    id: str  # also in suspend.zst
+    iso: str  # SHA-256
+    qemu: str  # the program
+    qemu_version: str  # its whole version line
+    accel: str  # the rung of the ladder
+    cpu: str  # what of this computer's processor the guest may know; empty under emulation
+    cpus: int  # of the guest, and its memory in bytes: machine.toml may say others for its next start
+    ram: int
+    command: list[str]  # QEMU's words, less those that differ with every start
+    disk: list[int]  # of the data disk's file: bytes, time of the last change in nanoseconds
+    memory: int  # bytes of suspend.zst
+    at: float = 0.0  # seconds since the epoch
+    engine: str = ""  # its version
+    wherry: str = __version__
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Raises Refused for a newer wherry's, Damaged for anything else that is none."""
+        values = dict(data) if isinstance(data, dict) else {}
+        version, wherry = values.pop("version", None), str(values.get("wherry") or "")
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        if (isinstance(version, int) and version > VERSION) or (unknown and release.is_newer(wherry)):
+            raise release.refused("suspend.json", wherry)
+        try:
+            made = cls(**values)
+            whole = version == VERSION and [type(one) for one in made.disk] == [int, int]
+            if whole and all(isinstance(word, str) for word in [made.id, made.iso, *made.command]):
+                return made
+        except TypeError:
+            pass
+        raise Damaged("it is no description of a saved machine.")
+
+
+def is_suspended(directory: MachineDir) -> bool:
+    """Whether the disk waits for the memory that belongs to it. Where both names are taken the machine is broken."""
+    return os.path.lexists(directory.suspended_disk)
+
+
+def read(directory: MachineDir) -> Saved:
+    """What the memory of a suspended machine belongs to. Raises Damaged, with the way out, Refused for a newer wherry's."""
+    file = directory.suspend_file
+    try:
+        return Saved.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except Refused:
+        raise
+    except FileNotFoundError:
+        why = f"{file} is lost"
+    except Damaged as error:
+        why = f"{file} is damaged: {error.message.rstrip('.')}"
+    except (OSError, ValueError, RecursionError) as error:
+        why = f"{file} cannot be read: {error}"
+    raise Damaged(f"{why}; so nobody can tell what the saved memory belongs to.", hint=cold_hint(directory))
+
+
+def cold_hint(directory: MachineDir) -> str:
+    name = "" if directory.name == "default" else f" {directory.name}"
+    return f"wherry up --cold{name} gives the memory up and starts the machine from its disk, as after a power cut."
+
+
+def stamp(directory: MachineDir, *, suspended: bool) -> list[int]:
+    """Size and time of the last change of the data disk's file, which every write changes. Raises OSError."""
+    found = (directory.suspended_disk if suspended else directory.data_disk).stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def write(directory: MachineDir, saved: Saved) -> None:
+    """From here on the memory is the machine's, unless its disk changes."""
+    write_private(directory.suspend_file, json.dumps(saved.to_json(), indent=1).encode())
+
+
+def put_away(directory: MachineDir) -> None:
+    """The disk gets the name that no start uses, an older wherry's neither. Raises Refused when that name is taken."""
+    _move(directory, directory.data_disk.name, directory.suspended_disk.name)
+
+
+def spend(directory: MachineDir) -> None:
+    """The guest is about to run: the disk is the data disk again, and the memory belongs to nothing any more."""
+    _move(directory, directory.suspended_disk.name, directory.data_disk.name)
+    forget(directory)
+
+
+def forget(directory: MachineDir) -> None:
+    """Nothing tells any more that there is a memory to resume; it can be removed by and by."""
+    directory.suspend_file.unlink(missing_ok=True)
+    host.current().sync_folder(directory.path)
+
+
+def discard(directory: MachineDir) -> None:
+    """Give the memory up: the machine is off, its disk as after a power cut. The caller knows that no QEMU has it."""
+    if is_suspended(directory):
+        spend(directory)
+    forget(directory)
+    directory.memory_file.unlink(missing_ok=True)
+
+
+def settle(directory: MachineDir) -> None:
+    """Bring what a kill in the middle of saving or resuming left to one of the two states. The caller knows that neither a
+    keeper nor a QEMU of the machine lives. Raises OSError."""
+    if is_suspended(directory):
+        return
+    try:
+        saved = read(directory)
+        kept = directory.memory_file.stat().st_size == saved.memory and stamp(directory, suspended=False) == saved.disk
+    except Refused:
+        raise
+    except (WherryError, OSError):
+        kept = False
+    if kept:
+        put_away(directory)
+    elif directory.suspend_file.exists() or directory.memory_file.exists():
+        discard(directory)
+
+
+def _move(directory: MachineDir, name: str, to: str) -> None:
+    """The caller has the machine's lock, so nobody makes a file between the look and the rename."""
+    if os.path.lexists(directory.path / to):
+        raise Refused(
+            f"machine {directory.name!r} has two disks, {name} and {to}.",
+            hint=f"Only one can be its own: move the other one out of {directory.path}.",
+        )
+    os.rename(directory.path / name, directory.path / to)
+    host.current().sync_folder(directory.path)
