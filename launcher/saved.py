@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
 from launcher import __version__, host, release
@@ -50,14 +50,20 @@ class Saved:
         unknown = set(values) - set(cls.__dataclass_fields__)
         if (isinstance(version, int) and version > VERSION) or (unknown and release.is_newer(wherry)):
             raise release.refused("suspend.json", wherry)
-        try:
-            made = cls(**values)
-            whole = version == VERSION and [type(one) for one in made.disk] == [int, int]
-            if whole and all(isinstance(word, str) for word in [made.id, made.iso, *made.command]):
-                return made
-        except TypeError:
-            pass
-        raise Damaged("it is no description of a saved machine.")
+        right = version == VERSION and set(_TYPES) == set(values) and all(_is(values[key], of) for key, of in _TYPES.items())
+        if not right or len(values["disk"]) != 2:
+            raise Damaged("it is no description of a saved machine.")
+        return cls(**values)
+
+
+_TYPES: Final = {one.name: str(one.type) for one in fields(Saved)}
+
+
+def _is(value: object, of: str) -> bool:
+    """Whether the value is of that type, as it is written above."""
+    if of.startswith("list["):
+        return isinstance(value, list) and all(_is(one, of[5:-1]) for one in value)
+    return type(value).__name__ == of or (of, type(value)) == ("float", int)
 
 
 def is_suspended(directory: MachineDir) -> bool:

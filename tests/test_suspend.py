@@ -7,10 +7,12 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,18 @@ import pytest
 from launcher import control, disks, saved
 from launcher.config import MIB, Shares
 from launcher.errors import Damaged, NotRunning, Refused, WherryError
-from launcher.machine import keepers, run
+from launcher.keeper import idle
+from launcher.keeper.engine import SOCKET
+from launcher.machine import inspect, keepers, run
 from launcher.machine.create import UpOptions
-from launcher.machine.stop import stop
+from launcher.machine.stop import delete, stop
 from launcher.machine.suspend import suspend
 from launcher.qemu import probe
 from launcher.report import SilentReporter
 from tests import miniguest
 from tests.fakes import make_machine
 from tests.guestserver import Guest, guest
+from tests.loopback import free_port
 from tests.tinyiso import iso_bytes
 
 pytestmark = [
@@ -365,6 +370,154 @@ def test_a_stop_that_comes_meanwhile_wins(mini: Mini) -> None:
     stop("default", True, QUIET)
     saving.join()
     assert mini.names in (OFF, SUSPENDED) and not mini.directory.qemu_runs()
+
+
+class Engine(threading.Thread):
+    """Answers one request a connection."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(daemon=True)
+        self.place = place
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(place))
+        self._listening.listen(16)
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                stream, _ = self._listening.accept()
+            except OSError:
+                return
+            with stream:
+                asked = stream.recv(65536)
+                body = b"[]" if b"/containers/json" in asked else b"OK"
+                stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n" + body)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self.join(10)
+
+
+@pytest.fixture
+def sleepy(mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mini]:
+    """One that sleeps after a quiet of half a second, which is looked for every 5 s."""
+    monkeypatch.setenv("MINUTE", "0.5")
+    mini.directory.write_config(mini.directory.read_config().changed(idle_suspend=1))
+    engine = Engine(tmp_path / "engine")
+    mini.server.places[SOCKET.encode()] = engine.place
+    try:
+        yield mini
+    finally:
+        engine.close()
+
+
+def asleep(mini: Mini) -> bool:
+    return bool(control.status(mini.directory.control_socket)["status"] == "suspended")
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def ask_engine(mini: Mini) -> bytes:
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(60)
+        stream.connect(str(mini.directory.engine_socket))
+        stream.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := stream.recv(65536):
+            answer += data
+        return answer
+
+
+def test_it_sleeps_by_itself_and_the_first_call_succeeds(sleepy: Mini) -> None:
+    sleepy.up()
+    keeper = control.status(sleepy.directory.control_socket)["keeper"]["pid"]
+    before = sleepy.count()
+    wait_until(lambda: asleep(sleepy))
+    assert sleepy.names == SUSPENDED and not sleepy.directory.qemu_runs()
+    assert inspect.status("default")["status"] == "suspended"
+    assert suspend("default", QUIET).already
+    # By the engine's socket, several at once.
+    with ThreadPoolExecutor(4) as crowd:
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in crowd.map(lambda _: ask_engine(sleepy), range(4)))
+    assert sleepy.names == OFF and sleepy.count() > before
+    # By the command line.
+    wait_until(lambda: asleep(sleepy))
+    assert sleepy.up().engine == "1.2.3"
+    # By a port.
+    wait_until(lambda: asleep(sleepy))
+    port = free_port()
+    control.ask(sleepy.directory.control_socket, "port", action="add", forward=f"{port}:80")
+    assert asleep(sleepy)
+    with socket.create_connection(("127.0.0.1", port), timeout=60):
+        wait_until(lambda: not asleep(sleepy))
+    assert control.status(sleepy.directory.control_socket)["keeper"]["pid"] == keeper
+
+
+def test_one_that_sleeps_is_stopped_started_anew_and_deleted(sleepy: Mini) -> None:
+    sleepy.up()
+    wait_until(lambda: asleep(sleepy))
+    stop("default", False, QUIET)
+    assert sleepy.names == SUSPENDED and not sleepy.directory.keeper_lives()
+    sleepy.up()
+    wait_until(lambda: asleep(sleepy))
+    words = len(_words(sleepy.directory.serial_log))
+    sleepy.up(cold=True)
+    sleepy.count()
+    assert _words(sleepy.directory.serial_log)[words] == 1
+    wait_until(lambda: asleep(sleepy))
+    delete("default", False, QUIET)
+    assert not sleepy.directory.exists()
+
+
+def test_a_keeper_of_one_that_sleeps_is_killed(sleepy: Mini) -> None:
+    sleepy.up()
+    before = sleepy.count()
+    wait_until(lambda: asleep(sleepy))
+    sleepy.kill_all()
+    assert sleepy.names == SUSPENDED
+    sleepy.up()
+    assert sleepy.count() > before
+
+
+class Looked:
+    """An `Idle` whose uses are ours."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.under_way, self.count, self.minutes = 0, 0, 1
+        self.idle = idle.Idle(lambda: self.minutes, lambda: True, self._suspend)
+        self.idle.count(lambda: (self.under_way, self.count))
+        self.idle.look()
+
+    def _suspend(self) -> None:
+        self.asked += 1
+
+    def after(self, seconds: float) -> int:
+        self.idle._since -= seconds
+        self.idle.look()
+        return self.asked
+
+
+def test_uses_keep_it_awake() -> None:
+    """Also those that came and went between two looks."""
+    looked = Looked()
+    looked.count += 1
+    assert looked.after(61) == 0
+    looked.under_way = 1
+    assert looked.after(61) == 0
+    looked.under_way, looked.minutes = 0, 0
+    assert looked.after(61) == 0
+    looked.minutes = 3
+    assert looked.after(61) == 0
+    assert looked.after(61) == 1
+    assert looked.after(61) == 1  # it did not come to that: not before as long again
 
 
 def test_a_description_that_is_damaged(home: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from typing import TYPE_CHECKING
 
-from launcher.errors import ConnectionLost, WherryError
-from launcher.keeper import revival, suspender
+from launcher.errors import WherryError
+from launcher.keeper import resumer, revival, suspender
+from launcher.keeper.watch import Watch
 
 if TYPE_CHECKING:
     from launcher.keeper.supervisor import Supervisor
@@ -15,23 +18,49 @@ log = logging.getLogger("wherry.keeper")
 
 
 def live(keeper: Supervisor) -> bool:
-    """Until the machine is to end; whether it was suspended. Raises as `starter.start` does, and Cancelled."""
+    """Until the machine is to end; whether it is suspended then. Raises as `starter.start` and `resumer.resume` do, and
+    Cancelled."""
     while revival.watch_over(keeper):
-        if _suspended(keeper):
+        idle = keeper.idle_wanted
+        keeper.suspend_wanted.clear()
+        if idle:
+            keeper.nap.begin(lambda: keeper.watch.interrupt())
+            keeper.journal.begin()  # who waits for a start now waits for the next one
+        if not _suspended(keeper):
+            keeper.nap.end()
+            if idle and not keeper.watch.ended:
+                keeper.is_ready()
+        elif not idle or not _slept(keeper):
             return True
     return False
 
 
 def _suspended(keeper: Supervisor) -> bool:
-    """Whether it came to that; else the machine goes on, and who asked hears why."""
-    keeper.suspend_wanted.clear()
+    """Whether it came to that; else the machine goes on, and who asked hears why. Or QEMU is gone: for the next turn."""
     try:
         suspender.suspend(keeper)
         return True
-    except ConnectionLost as error:  # QEMU is gone, most likely: seen to by the next turn
-        why: WherryError = error
     except WherryError as error:
-        why = error
-    log.warning("not suspended: %s", why.message)
-    keeper.journal.add({"event": "unsuspended", "error": why.to_json()})
-    return False
+        log.warning("not suspended: %s", error.message)
+        keeper.journal.add({"event": "unsuspended", "error": error.to_json()})
+        return False
+
+
+def _slept(keeper: Supervisor) -> bool:
+    """Until somebody needs the machine, which runs then. False: the keeper is to end."""
+    assert keeper.guest is not None
+    keeper.guest.close()
+    keeper.guest, keeper.watch = None, Watch(keeper.on_message)
+    keeper.update(status="suspended", qemu_pid=0, qemu_stamp="", ssh_port=0, token="", timeline=[])
+    keeper.health.forget()
+    keeper.health.report("socket", "ok")
+    while not (keeper.nap.woken or keeper.stop_wanted):
+        keeper.watch.wait_end_or_cancel()
+    if keeper.stop_wanted:
+        return False
+    keeper.began = time.monotonic()
+    keeper.update(status="starting", keeper_pid=os.getpid(), started=time.time())
+    keeper.nap.end()
+    resumer.resume(keeper)
+    keeper.is_ready()
+    return True

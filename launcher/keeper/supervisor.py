@@ -20,6 +20,7 @@ from launcher.keeper.adoption import take_over, tell_succession
 from launcher.keeper.healer import Healer
 from launcher.keeper.health import Health
 from launcher.keeper.identified import Parts
+from launcher.keeper.idle import Nap
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
 from launcher.keeper.pause import Pause
@@ -58,11 +59,13 @@ class Supervisor:
         self._stop_wanted = threading.Event()
         self._leave_wanted = threading.Event()
         self.suspend_wanted = threading.Event()
+        self.idle_wanted = False
         self.parts = Parts()
+        self.nap = Nap()
         self._state_lock = threading.Lock()
         self.health = Health()
         self.link = reach.link_to(self)
-        self.healer = Healer(self.link, self.health, lambda: self.status == "running" and not self.state.paused)
+        self.healer = Healer(self.link, self.health, self.is_awake)
 
     # What other threads use
 
@@ -81,6 +84,9 @@ class Supervisor:
     def status(self) -> str:
         return self.state.status
 
+    def is_awake(self) -> bool:
+        return self.status == "running" and not self.state.paused
+
     @property
     def uptime(self) -> float:
         """Seconds since the start began; setting the clock does not change it."""
@@ -98,8 +104,10 @@ class Supervisor:
         if force and self.status == "stopping" and self.guest is not None:
             threading.Thread(target=self.guest.quit, name="force", daemon=True).start()
 
-    def request_suspend(self) -> None:
-        """Ask the main thread to save the machine. How it went is in the journal: `suspended`, or `unsuspended` with why."""
+    def request_suspend(self, *, idle: bool = False) -> None:
+        """Ask the main thread to save the machine: `stopped`, or `unsuspended` with why, is in the journal then. With `idle`
+        the keeper stays, and the next use resumes it."""
+        self.idle_wanted = idle
         self.suspend_wanted.set()
         self.watch.interrupt()
 
@@ -128,6 +136,7 @@ class Supervisor:
         Raises the error of a failed start, NotRunning when a stop came first, NoProgress when the time was too short; and at
         once when the machine is held, because its disk cannot be written on this computer.
         """
+        self.nap.wake()
         event = self.journal.wait(lambda event: event["event"] in ("ready", "failed", "stop"), seconds)
         if event is None:
             raise NoProgress(f"machine {self.directory.name!r} is still starting.", hint="wherry up")

@@ -66,6 +66,18 @@ def _stop(guest: Guest) -> None:
     guest.qmp.execute("stop")
 
 
+class Woken(WherryError):
+    """Somebody needs the machine that was about to sleep."""
+
+
+def _check(keeper: Supervisor) -> None:
+    """Raises what ends the saving before it is done."""
+    if keeper.stop_wanted:
+        raise Cancelled
+    if keeper.nap.woken:
+        raise Woken("the machine is used again.")
+
+
 def _save(keeper: Supervisor, identity: str, expected: int) -> int:
     """The guest's memory into its file. How many bytes it was."""
     directory, guest = keeper.directory, keeper.guest
@@ -77,8 +89,7 @@ def _save(keeper: Supervisor, identity: str, expected: int) -> int:
 
     def progress(count: int) -> None:
         nonlocal told
-        if keeper.stop_wanted:
-            raise Cancelled
+        _check(keeper)
         if time.monotonic() - told > _TELLS_EVERY:
             told = time.monotonic()
             keeper.journal.add({"event": "suspend-progress", "done": count, "total": max(count + 1, expected)})
@@ -115,10 +126,8 @@ def _commit(keeper: Supervisor, description: Saved) -> None:
     nothing any more. What state.json says comes with the end of the keeper: the files' names count."""
     directory = keeper.directory
     whole = identified.completed(directory, description)
-    if keeper.stop_wanted:
-        raise Cancelled
+    _check(keeper)
     saved.write(directory, whole)
-    keeper.update(status="suspended")
     saved.put_away(directory)
 
 

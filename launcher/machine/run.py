@@ -47,6 +47,8 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
     created = not directory.exists() and create.make(name, options, report)
     if not created:
         create.change(directory, options, report)
+    if cold and keepers.status(directory) == "suspended":
+        stop(name, True, report)  # of one that sleeps nothing runs but the keeper
     found = ensure_keeper(directory, report, disk_action=disk_action, cold=cold)
     if disk_action and found:
         raise Refused(f"another command started machine {name!r}.", hint=f"wherry stop {name}, then again")

@@ -91,6 +91,8 @@ def delete(name: str, force: bool, report: Reporter) -> None:
     """Delete the machine with all that is on its disk; the caller has asked. Raises Refused while it runs, unless `force`."""
     store.sweep()
     directory = _existing(name)
+    if running(directory) and keepers.status(directory) == "suspended":
+        stop(name, True, report)  # nothing runs but the keeper, which waits for somebody to need the machine
     if running(directory):
         if not force:
             raise Refused(f"machine {name!r} is running.", hint=f"wherry stop {name}, or: wherry delete --force {name}")

@@ -37,7 +37,7 @@ def suspend(name: str, report: Reporter) -> Suspended:
     directory = store.machine(name)
     if not directory.exists():
         raise NoSuchMachine(f"there is no machine {name!r}.", hint="wherry list")
-    if not running(directory):
+    if not running(directory) or keepers.status(directory) == "suspended":
         if saved.is_suspended(directory):
             return Suspended(name, True, 0.0, _size(directory))
         raise NotRunning(f"machine {name!r} is not running.", hint=f"wherry up {name}")
