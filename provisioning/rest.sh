@@ -16,7 +16,7 @@ freeze() {
     done
 }
 
-# Descriptors of the session are closed, so that this waits for nobody and nobody for this.
+# In a subshell: around a function the shell itself would keep the session's descriptors, and the session waits for their end.
 go_on_alone() {
     sleep $alone
     [ "$(cat $mark 2>/dev/null)" != "$1" ] || freeze 0
@@ -26,7 +26,7 @@ case $1 in
     quiet)
         echo "$2" >$mark
         freeze 1
-        go_on_alone "$2" </dev/null >/dev/null 2>&1 &
+        (go_on_alone "$2") </dev/null >/dev/null 2>&1 &
         sync
         echo 1 >/proc/sys/vm/drop_caches
         awk '/^MemTotal/ { all = $2 } /^MemFree/ { print all - $2 }' /proc/meminfo
