@@ -103,8 +103,17 @@ def write(directory: MachineDir, saved: Saved) -> None:
     write_private(directory.suspend_file, json.dumps(saved.to_json(), indent=1).encode())
 
 
+def check_disks(directory: MachineDir) -> None:
+    """Raises Damaged when there are two disks: which of them is the machine's nobody can tell."""
+    if os.path.lexists(directory.data_disk) and os.path.lexists(directory.suspended_disk):
+        raise Damaged(
+            f"it has two disks, {directory.data_disk.name} and {directory.suspended_disk.name}.",
+            hint=f"Only one can be its own: move the other one out of {directory.path}.",
+        )
+
+
 def put_away(directory: MachineDir) -> None:
-    """The disk gets the name that no start uses, an older wherry's neither. Raises Refused when that name is taken."""
+    """The disk gets the name that no start uses, an older wherry's neither. Raises Damaged when that name is taken."""
     _move(directory, directory.data_disk.name, directory.suspended_disk.name)
 
 
@@ -148,10 +157,6 @@ def settle(directory: MachineDir) -> None:
 
 def _move(directory: MachineDir, name: str, to: str) -> None:
     """The caller has the machine's lock, so nobody makes a file between the look and the rename."""
-    if os.path.lexists(directory.path / to):
-        raise Refused(
-            f"machine {directory.name!r} has two disks, {name} and {to}.",
-            hint=f"Only one can be its own: move the other one out of {directory.path}.",
-        )
+    check_disks(directory)
     os.rename(directory.path / name, directory.path / to)
     host.current().sync_folder(directory.path)

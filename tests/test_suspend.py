@@ -255,8 +255,10 @@ def test_two_disks_are_never_one(mini: Mini) -> None:
     mini.up()
     suspend("default", QUIET)
     mini.directory.data_disk.write_bytes(b"another")
-    with pytest.raises(Refused, match="has two disks"):
+    with pytest.raises(Damaged, match="has two disks"):
         mini.up()
+    keepers.wait_gone(mini.directory)
+    assert inspect.status("default")["status"] == "broken"
     assert mini.names == {*SUSPENDED, "data.qcow2"} and mini.directory.data_disk.read_bytes() == b"another"
 
 

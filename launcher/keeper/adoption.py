@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from launcher import __version__, host, identity, release, saved
 from launcher.errors import Damaged, NoProgress, Refused, WherryError
 from launcher.identity import Found
-from launcher.keeper import engine, orphan, stopper, suspender
+from launcher.keeper import engine, orphan, stopper, suspender, tidy
 from launcher.keeper.launch import Adopted, adopt
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu import qmp
@@ -82,6 +82,7 @@ def _stands(keeper: Supervisor, state: State) -> bool:
         keeper.guest.qmp.execute("cont")
         return True
     saved.discard(keeper.directory)
+    tidy.clean(keeper.directory)
     keeper.update(status="running", ssh_port=state.ssh_port or qmp.ssh_port(keeper.guest.qmp))
     suspender.go_on(keeper, "")
     _wait(keeper)

@@ -33,6 +33,7 @@ def resume(keeper: Supervisor) -> None:
     """Have a suspended machine run again. Raises Refused when its memory does not belong to what is there, Damaged when it
     cannot be read, and WherryError: in all of these it stays suspended; Cancelled when a stop was asked for."""
     directory = keeper.directory
+    saved.check_disks(directory)
     found = saved.read(directory)
     guest = _load(keeper, found)
     port = sshport.forward(guest.qmp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,16 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
     try:
         wanted = directory.read_config()
         data |= {"arch": wanted.arch, "cpus": wanted.cpus, "memory": wanted.memory, "disk": wanted.disk, "iso": wanted.iso}
-        data["suspended"] = _suspended(directory)
+        saved.check_disks(directory)
+        if not saved.is_suspended(directory) and not directory.data_disk.exists():
+            raise Damaged(f"its data disk {directory.data_disk.name} is gone.", hint=directory.repair_hint)
         state, keeper = _state(directory)
-        data |= _running_values(state, keeper, suspended=data["suspended"] is not None)
+        suspended = saved.is_suspended(directory)
+        values = _running_values(state, keeper, suspended=suspended)
+        data["suspended"] = None
+        with contextlib.suppress(*[Damaged] if keeper is not None else []):  # it may be resumed as we look
+            data["suspended"] = _suspended(directory) if values["status"] == "suspended" else None
+        data |= values
         data["socket"] = str(directory.engine_socket) if keeper is not None else None
         if data["status"] == "running" and state.paused:
             held = room.held(directory.path, state.paused)
@@ -53,19 +61,8 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
     return data
 
 
-def _suspended(directory: MachineDir) -> dict[str, Any] | None:
-    """Since when, in seconds since the epoch, and bytes of the saved memory. Raises Damaged for a disk that is missing, or
-    twice there."""
-    disk = directory.data_disk
-    if not saved.is_suspended(directory):
-        if not disk.exists():
-            raise Damaged(f"its data disk {disk.name} is gone.", hint=directory.repair_hint)
-        return None
-    if disk.exists():
-        raise Damaged(
-            f"it has two disks, {disk.name} and {directory.suspended_disk.name}.",
-            hint=f"Only one can be its own: move the other one out of {directory.path}.",
-        )
+def _suspended(directory: MachineDir) -> dict[str, Any]:
+    """Since when, in seconds since the epoch, and bytes of the saved memory. Raises Damaged."""
     found = saved.read(directory)
     return {"at": found.at, "memory": found.memory}
 
