@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from launcher import control, disks, saved
+from launcher import control, disks, saved, store
 from launcher.config import MIB, Shares
 from launcher.errors import Damaged, NotRunning, Refused, WherryError
 from launcher.keeper import idle
@@ -531,3 +531,41 @@ def test_a_description_that_is_damaged(home: Path) -> None:
     directory.suspend_file.write_text('{"version": 2, "wherry": "99.0"}')
     with pytest.raises(Refused, match="made by wherry 99.0"):
         saved.read(directory)
+
+
+def test_the_command_line_asks_before_it_gives_a_memory_up(home: Path, wherry: Callable[..., Any]) -> None:
+    directory = make_machine()
+    said = wherry("suspend")
+    assert said.code == 3 and "is not running" in said.err
+    os.rename(directory.data_disk, directory.suspended_disk)
+    said = wherry("up", "--cold")
+    assert said.code == 6 and "nobody to ask" in said.err and "--yes" in said.err
+    said = wherry("status")
+    assert said.code == 1 and "suspend.json is lost" in said.out and "--cold" in said.out
+    said = wherry("repair")
+    assert said.code == 1 and "wherry up --cold" in said.out
+    assert directory.suspended_disk.exists()
+    said = wherry("repair", "--yes")
+    assert "was given up" in said.out and directory.data_disk.exists() and not directory.suspended_disk.exists()
+
+
+def test_a_suspended_machine_in_lists_and_when_deleted(home: Path, wherry: Callable[..., Any]) -> None:
+    directory = make_machine()
+    os.rename(directory.data_disk, directory.suspended_disk)
+    directory.memory_file.write_bytes(b"x" * 1000)
+    saved.write(
+        directory,
+        saved.Saved(
+            id="a", iso="b", qemu="c", qemu_version="d", accel="tcg", cpu="", cpus=1, ram=1, command=[],
+            disk=saved.stamp(directory, suspended=True), memory=1000, at=time.time(),
+        ),
+    )  # fmt: skip
+    said = wherry("status")
+    assert said.code == 3 and "suspended" in said.out and "wherry up resumes it" in said.out
+    assert "suspended" in wherry("list").out
+    said = wherry("stop")
+    assert said.code == 0 and "is suspended" in said.err
+    said = wherry("delete")
+    assert said.code == 6 and "memory    of the suspended machine" in said.err
+    assert store.isos_needed(directory) >= {"b"}
+    assert wherry("delete", "--yes").code == 0 and not directory.exists()
