@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
@@ -26,8 +27,7 @@ class Saved:
 
     id: str  # also in suspend.zst
     iso: str  # SHA-256
-    qemu: str  # the program
-    qemu_version: str  # its whole version line
+    qemu_version: str  # of the QEMU that saved it, with the name of its build
     accel: str  # the rung of the ladder
     cpu: str  # what of this computer's processor the guest may know; empty under emulation
     cpus: int  # of the guest, and its memory in bytes: machine.toml may say others for its next start
@@ -135,6 +135,14 @@ def discard(directory: MachineDir) -> None:
         spend(directory)
     forget(directory)
     directory.memory_file.unlink(missing_ok=True)
+
+
+def sweep(directory: MachineDir) -> None:
+    """The machine runs: what it was resumed from goes."""
+    with suppress(OSError):
+        if directory.suspend_file.exists():
+            forget(directory)
+        directory.memory_file.unlink(missing_ok=True)
 
 
 def settle(directory: MachineDir) -> None:

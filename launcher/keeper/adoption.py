@@ -75,8 +75,8 @@ def take_over(keeper: Supervisor) -> bool:
 def _stands(keeper: Supervisor, state: State) -> bool:
     """Whether the keeper before ended while it saved the machine, or before a resumed guest was to run; then it goes on."""
     assert keeper.guest is not None
-    saving = state.status in ("suspending", "suspended")
-    if not saving and (state.status != "starting" or keeper.guest.qmp.execute("query-status").get("status") != "paused"):
+    resumed = state.status == "starting" and "memory" in [name for name, _ in state.timeline]
+    if state.status != "suspending" and not resumed:
         return False
     if keeper.only_stop:
         keeper.guest.qmp.execute("cont")

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from launcher import host, saved, seed
 from launcher.errors import Refused
-from launcher.qemu import probe, signature
+from launcher.qemu import signature
 from launcher.qemu.command import family
 from launcher.saved import Saved
 from launcher.store import MachineDir
 
 if TYPE_CHECKING:
     from launcher.keeper.supervisor import Supervisor
-    from launcher.qemu.probe import Qemu
+    from launcher.qemu.qmp import Qmp
 
 
 @dataclass
@@ -36,10 +36,9 @@ def describe(keeper: Supervisor) -> Saved:
         raise Refused(f"machine {name!r} cannot be suspended: {why}.", hint=f"wherry stop {name}")
     guest, state = keeper.guest, keeper.state
     assert guest is not None
-    qemu = probe.find(keeper.config.arch, keeper.config.qemu)
     cpus, memory = signature.hardware(guest.process.argv)
     return Saved(
-        id=secrets.token_hex(16), iso=keeper.config.iso, qemu=str(qemu.program), qemu_version=qemu.text,
+        id=secrets.token_hex(16), iso=keeper.config.iso, qemu_version=_version(guest.qmp),
         accel=state.accel, cpu=_cpu(state.accel), cpus=cpus, ram=memory << 20,
         command=signature.of(guest.process.argv[1:]), disk=[0, 0], memory=0, engine=state.engine_version,
     )  # fmt: skip
@@ -51,24 +50,37 @@ def completed(directory: MachineDir, description: Saved) -> Saved:
     return replace(description, disk=saved.stamp(directory, suspended=False), memory=size, at=time.time())
 
 
-def check(directory: MachineDir, found: Saved, iso: str, qemu: Qemu) -> None:
-    """Raises Refused when the memory does not belong to the disk as it is, to this QEMU, ISO or computer."""
-    why = next(_differences(directory, found, iso, qemu), None)
+def check(directory: MachineDir, found: Saved, iso: str) -> None:
+    """Raises Refused when the memory does not belong to the disk as it is, to this ISO or computer."""
+    why = next(_differences(directory, found, iso), None)
     if why is not None:
-        raise Refused(
-            f"machine {directory.name!r} is suspended and cannot go on from there: {why}.", hint=saved.cold_hint(directory)
-        )
+        raise _refused(directory, why)
 
 
 def check_command(directory: MachineDir, found: Saved, argv: Sequence[str]) -> None:
     """Raises Refused when QEMU would be started with another machine than the one that was saved."""
     differs = signature.difference(found.command, signature.of(argv))
     if differs:
-        raise Refused(
-            f"machine {directory.name!r} is suspended and cannot go on from there: it was saved by wherry {found.wherry},"
-            f" which starts QEMU otherwise ({differs}).",
-            hint=saved.cold_hint(directory),
-        )  # fmt: skip
+        raise _refused(directory, f"it was saved by wherry {found.wherry}, which starts QEMU otherwise ({differs})")
+
+
+def check_version(directory: MachineDir, found: Saved, monitor: Qmp) -> None:
+    """Raises Refused for a QEMU that is another than the one that saved the memory: asked is what runs, not a file."""
+    now = _version(monitor)
+    if found.qemu_version != now:
+        raise _refused(directory, f"it was saved by QEMU {found.qemu_version}, and this computer has {now}")
+
+
+def _refused(directory: MachineDir, why: str) -> Refused:
+    said = f"machine {directory.name!r} is suspended and cannot go on from there: {why}."
+    return Refused(said, hint=saved.cold_hint(directory))
+
+
+def _version(monitor: Qmp) -> str:
+    """`7.2.22 (Debian 1:7.2+dfsg-7)`: two builds of one version differ in it."""
+    told = monitor.execute("query-version")
+    number = ".".join(str(told["qemu"][part]) for part in ("major", "minor", "micro"))
+    return f"{number} ({told['package']})" if told.get("package") else number
 
 
 def _hindrances(keeper: Supervisor) -> Iterator[str]:
@@ -84,11 +96,9 @@ def _hindrances(keeper: Supervisor) -> Iterator[str]:
     yield from filter(None, (why() for why in keeper.parts.hindrances))
 
 
-def _differences(directory: MachineDir, found: Saved, iso: str, qemu: Qemu) -> Iterator[str]:
+def _differences(directory: MachineDir, found: Saved, iso: str) -> Iterator[str]:
     if found.iso != iso:
         yield f"it belongs to the ISO {found.iso[:12]}, and the machine has {iso[:12]}"
-    if found.qemu_version != qemu.text:
-        yield f"it was saved by {found.qemu_version}, and this computer has {qemu.text}"
     if found.cpu != _cpu(found.accel):
         yield "it was saved on another processor"
     if saved.stamp(directory, suspended=True) != found.disk:

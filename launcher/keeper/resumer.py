@@ -39,13 +39,12 @@ def resume(keeper: Supervisor) -> None:
     port = sshport.forward(guest.qmp)
     if keeper.stop_wanted:
         raise Cancelled
+    _stage(keeper, "memory")  # by this a keeper that comes after us knows that the guest is whole, and may run
     saved.spend(directory)
-    _stage(keeper, "memory")
     guest.qmp.execute("cont")
     keeper.update(ssh_port=port, engine_version=found.engine)
     _wake(keeper, found)
     _stage(keeper, "ready")
-    directory.memory_file.unlink(missing_ok=True)
 
 
 def _wake(keeper: Supervisor, found: Saved) -> None:
@@ -67,7 +66,7 @@ def _load(keeper: Supervisor, found: Saved) -> Guest:
     config = keeper.config.changed(cpus=found.cpus, memory=found.ram)
     iso = images.by_sha(config.iso)
     qemu = probe.find(config.arch, config.qemu)
-    identified.check(directory, found, iso.sha256, qemu)
+    identified.check(directory, found, iso.sha256)
     files = seed.again(directory, config, disks.Holds.MUCH)
     keeper.watch = Watch(keeper.on_message)
     if keeper.stop_wanted:  # a request that still saw the watch before
@@ -80,6 +79,7 @@ def _load(keeper: Supervisor, found: Saved) -> Guest:
     )  # fmt: skip
     keeper.guest = guest
     keeper.update(qemu_pid=guest.process.pid, qemu_stamp=guest.process.stamp)
+    identified.check_version(directory, found, guest.qmp)
     _stage(keeper, "qemu")
     _read(directory, guest, found)
     return guest

@@ -206,6 +206,7 @@ class Supervisor:
     def is_ready(self) -> None:
         """The start is done."""
         self.update(status="running")
+        saved.sweep(self.directory)
         if self.health.state("engine") is None:  # of one that was taken over more may be known
             self.health.report("engine", "ok")
         tidy.remember_config(self.directory)
