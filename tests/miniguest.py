@@ -13,7 +13,7 @@ from typing import Any
 
 from launcher import disks, images, isofile, seed
 from launcher.identity import new_token
-from launcher.keeper import __main__, idle, rest, starter
+from launcher.keeper import __main__, idle, pulse, rest, starter
 from launcher.keeper.launch import launch
 from launcher.keeper.supervisor import Supervisor
 from launcher.keeper.watch import Watch
@@ -76,6 +76,7 @@ def play(iso: Path, port: int, calls: Path) -> None:
         (sshport, "forward", lambda _monitor: port),
         (rest, "script", lambda: f'echo "$1" >>{calls}; [ "$1" != quiet ] || echo 2000; cat >/dev/null'),
         (idle, "_MINUTE", float(os.environ.get("MINUTE", "60"))),
+        (pulse, "_EVERY", 1),
     ]
     for module, name, value in changes:
         setattr(module, name, value)

@@ -22,13 +22,14 @@ import pytest
 from launcher import control, disks, saved, store
 from launcher.config import MIB, Shares
 from launcher.errors import Damaged, NotRunning, Refused, WherryError
-from launcher.keeper import idle
+from launcher.keeper import identified, idle
 from launcher.keeper.engine import SOCKET
+from launcher.keeper.supervisor import Supervisor
 from launcher.machine import inspect, keepers, run
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import delete, stop
 from launcher.machine.suspend import _ask, suspend
-from launcher.qemu import probe
+from launcher.qemu import probe, signature
 from launcher.report import SilentReporter
 from tests import miniguest
 from tests.fakes import make_machine
@@ -404,7 +405,7 @@ class Engine(threading.Thread):
 
 @pytest.fixture
 def sleepy(mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mini]:
-    """One that sleeps after a quiet of half a second, which is looked for every 5 s."""
+    """One that sleeps after a quiet of half a second, which is looked for every second."""
     monkeypatch.setenv("MINUTE", "0.5")
     mini.directory.write_config(mini.directory.read_config().changed(idle_suspend=1))
     engine = Engine(tmp_path / "engine")
@@ -569,3 +570,43 @@ def test_a_suspended_machine_in_lists_and_when_deleted(home: Path, wherry: Calla
     assert said.code == 6 and "memory    of the suspended machine" in said.err
     assert store.isos_needed(directory) >= {"b"}
     assert wherry("delete", "--yes").code == 0 and not directory.exists()
+
+
+def test_where_it_cannot_be_saved(home: Path) -> None:
+    keeper = Supervisor(make_machine())
+    assert list(identified._hindrances(keeper)) == []
+    keeper.update(accel="whpx,kernel-irqchip=off")
+    assert "Windows Hypervisor Platform" in next(identified._hindrances(keeper))
+    with pytest.raises(Refused, match="cannot be suspended") as told:
+        identified.describe(keeper)
+    assert told.value.hint == "wherry stop default"
+    keeper.update(accel="kvm", paused="this computer's disk is full")
+    assert list(identified._hindrances(keeper)) == ["it is held, since this computer's disk is full"]
+    keeper.update(paused="")
+    keeper.parts.hindrances.append(lambda: "another part says so")
+    assert list(identified._hindrances(keeper)) == ["another part says so"]
+
+
+def test_what_counts_of_a_command_line() -> None:
+    words = [
+        "-name",
+        "wherry-a-1",
+        "-m",
+        "2048",
+        "-smp",
+        "2",
+        "-kernel",
+        "/a,,b/k",
+        "-blockdev",
+        "driver=raw,node-name=root,file=iso,size=1",
+    ]
+    disk = ["-blockdev", "driver=file,node-name=data-file,filename=data.qcow2,cache.direct=off"]
+    same = ["-blockdev", "driver=file,node-name=data-file,filename=/x,,y/data.suspended.qcow2,cache.direct=off"]
+    saved_words = signature.of([*words, *disk, "-chardev", "socket,id=qmp,fd=3,server=on"])
+    now = signature.of([*words, *same, "-chardev", "socket,id=qmp,fd=17,server=on", "-S", "-incoming", "defer"])
+    assert saved_words == now and not signature.difference(saved_words, now)
+    assert "driver=raw,node-name=root,file=iso,size=1" in now
+    assert signature.hardware(words) == (2, 2048)
+    other = [*now[:-1], "more"]
+    assert signature.difference(now, other) == "socket,id=qmp,fd=,server=on then, more now"
+    assert signature.difference(["-a", "-b"], ["-b", "-a"]) == "the same words in another order"

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from launcher.errors import WherryError
+from launcher.errors import ConnectionLost, WherryError
 from launcher.keeper import resumer, revival, suspender
 from launcher.keeper.watch import Watch
 
@@ -40,10 +40,15 @@ def _suspended(keeper: Supervisor) -> bool:
     try:
         suspender.suspend(keeper)
         return True
-    except WherryError as error:
-        log.warning("not suspended: %s", error.message)
+    except WherryError as failed:
+        error = _ended() if isinstance(failed, ConnectionLost) else failed
+        log.warning("not suspended: %s", failed.message)
         keeper.journal.add({"event": "unsuspended", "error": error.to_json()})
         return False
+
+
+def _ended() -> WherryError:
+    return WherryError("QEMU ended before the machine was saved; it is started again, as after a power cut.", hint="wherry up")
 
 
 def _slept(keeper: Supervisor) -> bool:

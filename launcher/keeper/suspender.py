@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from launcher import files, host, ramfile, saved
+from launcher import files, host, saved
 from launcher.errors import WherryError, of_system
 from launcher.keeper import identified, rest
 from launcher.keeper.watch import Cancelled
@@ -80,6 +80,8 @@ def _check(keeper: Supervisor) -> None:
 
 def _save(keeper: Supervisor, identity: str, expected: int) -> int:
     """The guest's memory into its file. How many bytes it was."""
+    from launcher import ramfile  # 17 ms of every start
+
     directory, guest = keeper.directory, keeper.guest
     assert guest is not None
     target = files.temporary(directory.memory_file)

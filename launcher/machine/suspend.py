@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from launcher import control, saved, store
-from launcher.errors import ConnectionLost, NoSuchMachine, NotRunning, Refused
+from launcher.errors import ConnectionLost, NoSuchMachine, NotRunning, Refused, WherryError
 from launcher.machine import keepers, run
 from launcher.machine.stop import running
 from launcher.report import Reporter, SilentReporter
@@ -57,9 +57,12 @@ def _ask(directory: MachineDir, report: Reporter) -> None:
                 report.progress("memory", event["done"], event["total"])
             elif event.get("event") == "warning":
                 report.warn(event["text"])
-    except ConnectionLost:
+    except ConnectionLost as error:
         if not saved.is_suspended(directory):
-            raise
+            raise WherryError(
+                f"the keeper of machine {directory.name!r} ended before the machine was saved.",
+                hint=f"wherry up {directory.name}",
+            ) from error
     finally:
         framed.close()
         report.progress("memory", 1, 1)
