@@ -20,6 +20,7 @@ else:
     from backports import zstd
 
 CHUNK: Final = 1 << 20
+_PIECE: Final = 1 << 17  # what is decompressed at a time: it stays in the processor's cache until it is written
 _LEVEL: Final = 1
 _SKIPPED: Final = struct.Struct("<II")  # magic, length
 _MAGIC: Final = 0x184D2A57
@@ -63,7 +64,7 @@ def read(path: Path, target: int, identity: str) -> None:
                 data = file.read(CHUNK) if unpacker.needs_input else b""
                 if not data and unpacker.needs_input:
                     raise Damaged(f"{path} is cut short.")
-                _write(target, unpacker.decompress(data, max_length=CHUNK))
+                _write(target, unpacker.decompress(data, max_length=_PIECE))
         except zstd.ZstdError as error:
             raise Damaged(f"{path} is damaged: {error}.") from error
 

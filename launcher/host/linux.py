@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -214,6 +216,11 @@ def processor() -> str:
     first = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").partition("\n\n")[0]
     found = [line.partition(":") for line in first.splitlines()]
     return "; ".join(value.strip() for name, _, value in found if name.strip() in _PROCESSOR)
+
+
+def widen(pipe: int) -> None:
+    with contextlib.suppress(OSError):  # more than /proc/sys/fs/pipe-max-size
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def clone(source: int, target: int) -> bool:

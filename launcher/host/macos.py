@@ -181,6 +181,9 @@ def processor() -> str:
         return ""
 
 
+def widen(pipe: int) -> None: ...
+
+
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
     return False
 

@@ -18,6 +18,7 @@ from launcher.store import MachineDir
 if TYPE_CHECKING:
     from launcher.keeper.supervisor import Supervisor
     from launcher.qemu.qmp import Qmp
+    from launcher.ssh.transport import Connection
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Parts:
     """The other parts of a keeper, as far as being saved concerns them."""
 
     at_rest: list[Callable[[], object]] = field(default_factory=list)  # each ends what it has under way
+    # What is done on a first connection before anybody else uses it: under emulation all at once would hold each other up.
+    greet: Callable[[Connection], object] | None = None
     hindrances: list[Callable[[], str]] = field(default_factory=list)  # why it cannot be now, a sentence; empty: it can
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from launcher import disks, images, saved, seed
+from launcher import disks, host, images, saved, seed
 from launcher.errors import ConnectionLost, Damaged, WherryError
 from launcher.identity import new_token
 from launcher.keeper import access, identified, suspender
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from launcher.keeper.launch import Guest
     from launcher.keeper.supervisor import Supervisor
     from launcher.saved import Saved
+    from launcher.ssh.transport import Connection
     from launcher.store import MachineDir
 
 log = logging.getLogger("wherry.keeper")
@@ -49,12 +50,16 @@ def resume(keeper: Supervisor) -> None:
 
 def _wake(keeper: Supervisor, found: Saved) -> None:
     """What the guest does not answer now it is asked with its next connection; containers go on, whether that comes or not."""
-    try:
-        connection = keeper.connection()
+
+    def greet(connection: Connection) -> None:
         _stage(keeper, "ssh")
         if keeper.directory.config_file.stat().st_mtime > found.at:
             access.apply(connection, keeper.config)
-        suspender.wake(keeper, found.id)
+        suspender.wake(keeper, connection, found.id)
+
+    keeper.parts.greet = greet
+    try:
+        keeper.connection()
     except WherryError as error:
         keeper.note(f"the machine has not answered since it was resumed ({error.message.rstrip('.')})", warning=True)
         keeper.link.want("the machine was resumed")
@@ -90,6 +95,7 @@ def _read(directory: MachineDir, guest: Guest, found: Saved) -> None:
     from launcher import ramfile  # 17 ms of every other start
 
     source, sink = os.pipe()
+    host.current().widen(sink)
     failed: list[Exception] = []
 
     def pump() -> None:

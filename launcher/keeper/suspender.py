@@ -21,6 +21,7 @@ from launcher.saved import Saved
 if TYPE_CHECKING:
     from launcher.keeper.launch import Guest
     from launcher.keeper.supervisor import Supervisor
+    from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.keeper")
 
@@ -87,6 +88,7 @@ def _save(keeper: Supervisor, identity: str, expected: int) -> int:
     target = files.temporary(directory.memory_file)
     outcome: list[int | BaseException] = []
     source, sink = os.pipe()
+    host.current().widen(sink)
     told = time.monotonic()
 
     def progress(count: int) -> None:
@@ -151,16 +153,16 @@ def go_on(keeper: Supervisor, identity: str) -> None:
     assert guest is not None
     try:
         guest.qmp.execute("cont")
-        wake(keeper, identity)
+        keeper.parts.greet = lambda connection: wake(keeper, connection, identity)
+        keeper.connection()
     except WherryError as error:  # containers go on by themselves after a while
         log.warning("going on: %s", error.message)
         if not keeper.watch.ended:
             keeper.link.want("the machine could not be suspended")
 
 
-def wake(keeper: Supervisor, identity: str) -> None:
+def wake(keeper: Supervisor, connection: Connection, identity: str) -> None:
     """The guest runs again: its clock, its random pool, its containers. Raises WherryError."""
-    connection = keeper.connection()
     keeper.healer.set_clock(connection)
     rest.wake(connection, identity)
 
