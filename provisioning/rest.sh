@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the keeper runs in the guest, over SSH, before its memory is saved and when it goes on from there. Containers stand still
 # from the one to the other: none of them sees the wrong time, and none writes while the rest comes to rest.
-#   rest quiet ID    stop containers, write everything to the disk, give back what only speeds things up; KiB that stay in use
+#   rest quiet ID    stop containers, write everything to the disk; KiB of memory in use
 #   rest wake ID     the random pool is stirred with what stdin brings, containers go on
 set -eu
 
@@ -28,7 +28,6 @@ case $1 in
         freeze 1
         (go_on_alone "$2") </dev/null >/dev/null 2>&1 &
         sync
-        echo 1 >/proc/sys/vm/drop_caches
         awk '/^MemTotal/ { all = $2 } /^MemFree/ { print all - $2 }' /proc/meminfo
         ;;
     wake)

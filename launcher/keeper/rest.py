@@ -17,9 +17,11 @@ _ENTROPY: Final = 64  # bytes
 
 
 def quiet(connection: Connection, identity: str) -> int:
-    """Have containers stand still, what they wrote on the disk, and memory given back that only speeds things up.
+    """Have containers stand still, and what they wrote on the disk. How many bytes of memory are in use, about.
 
-    How many bytes of memory are in use then, about.
+    Nothing is given back: what is freed now keeps its content until the guest has reported it. Measured under emulation,
+    after 700 MB of page cache were dropped: at once as much was to save as before (1,155 MB), 930 MB after 2.5 s, 526 MB
+    after 6 s. To inflate the balloon takes 8 s for a GB, to fill a GB of free memory with zeros 19 s.
     """
     said = _call(connection, ["quiet", identity])
     return int(said) << 10 if said.strip().isdigit() else 0

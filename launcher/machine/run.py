@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher import control, host, running, saved, store
-from launcher.errors import NoSuchMachine, Refused, WherryError
+from launcher.errors import ConnectionLost, NoSuchMachine, Refused, WherryError, from_json
 from launcher.machine import create, keepers, succession
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
 from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
 
+_PORTS_WITHIN: Final = 10.0
+_LOOKS_EVERY: Final = 0.05
 KEEPER: Final = "launcher.keeper"
 _BEGINS_WITHIN: Final = 60.0  # seconds until a new keeper listens
 
@@ -55,9 +57,13 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
     try:
         # The start of a machine that ran before is told again from its beginning, and is no news.
         result = follow_start(directory, SilentReporter() if found == "running" else report)
-    except WherryError:
+    except WherryError as error:
         keepers.wait_gone(directory)  # it is about to end; what the user tries next must not meet it
+        if isinstance(error, ConnectionLost):  # it ended before it could say why
+            _raise_last(directory)
         raise
+    if result["timeline"] and result["timeline"][0][0] == "qemu":
+        _wait_ports(directory)
     from launcher.machine import links
 
     with contextlib.suppress(WherryError, OSError):  # doctor tells what is wrong with them
@@ -67,6 +73,26 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
         engine=result["engine"], emulation_hint=_emulation_hint(directory, result["accel"]), notes=result["notes"],
         timeline=result["timeline"],
     )  # fmt: skip
+
+
+def _raise_last(directory: MachineDir) -> None:
+    """Raise what a start came to that was over before anybody could watch it."""
+    state = directory.read_state()
+    if state.status == "failed" and state.last_error:
+        raise from_json(state.last_error)
+
+
+def _wait_ports(directory: MachineDir) -> None:
+    """Of a machine that was just resumed: until its keeper has compared all containers, and holds their ports again."""
+    import time
+
+    deadline = time.monotonic() + _PORTS_WITHIN
+    with contextlib.suppress(WherryError):
+        while time.monotonic() < deadline:
+            parts = ((control.status(directory.control_socket).get("keeper") or {}).get("health") or {}).get("parts") or {}
+            if "ports" in parts:
+                return
+            time.sleep(_LOOKS_EVERY)
 
 
 def restart(name: str, force: bool, report: Reporter) -> UpResult:
