@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from launcher import __version__, host, release
 from launcher.errors import Damaged, Refused, WherryError
@@ -21,8 +20,7 @@ from launcher.machinedir import MachineDir
 VERSION: Final = 1
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """What one saved memory belongs to."""
 
     id: str  # also in suspend.zst
@@ -40,14 +38,14 @@ class Saved:
     wherry: str = __version__
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": VERSION, **asdict(self)}
+        return {"version": VERSION, **self._asdict()}
 
     @classmethod
     def from_json(cls, data: object) -> Self:
         """Raises Refused for a newer wherry's, Damaged for anything else that is none."""
         values = dict(data) if isinstance(data, dict) else {}
         version, wherry = values.pop("version", None), str(values.get("wherry") or "")
-        unknown = set(values) - set(cls.__dataclass_fields__)
+        unknown = set(values) - set(cls._fields)
         if (isinstance(version, int) and version > VERSION) or (unknown and release.is_newer(wherry)):
             raise release.refused("suspend.json", wherry)
         right = version == VERSION and set(_TYPES) == set(values) and all(_is(values[key], of) for key, of in _TYPES.items())
@@ -56,7 +54,7 @@ class Saved:
         return cls(**values)
 
 
-_TYPES: Final = {one.name: str(one.type) for one in fields(Saved)}
+_TYPES: Final[dict[str, str]] = {name: str(getattr(of, "__forward_arg__", of)) for name, of in Saved.__annotations__.items()}
 
 
 def _is(value: object, of: str) -> bool:

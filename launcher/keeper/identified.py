@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from launcher import host, saved, seed
@@ -50,7 +50,7 @@ def describe(keeper: Supervisor) -> Saved:
 def completed(directory: MachineDir, description: Saved) -> Saved:
     """With what is known when the memory is in its file and QEMU writes to the disk no more."""
     size = directory.memory_file.stat().st_size
-    return replace(description, disk=saved.stamp(directory, suspended=False), memory=size, at=time.time())
+    return description._replace(disk=saved.stamp(directory, suspended=False), memory=size, at=time.time())
 
 
 def check(directory: MachineDir, found: Saved, iso: str) -> None:
