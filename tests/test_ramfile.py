@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -18,7 +19,8 @@ def write(path: Path, data: bytes, identity: str = "one") -> int:
     source, sink = os.pipe()
 
     def feed() -> None:
-        with os.fdopen(sink, "wb") as pipe:
+        # Where nothing is taken the pipe breaks, at the latest when it is closed.
+        with contextlib.suppress(BrokenPipeError), os.fdopen(sink, "wb") as pipe:
             pipe.write(data)
 
     feeder = threading.Thread(target=feed)

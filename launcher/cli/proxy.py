@@ -207,7 +207,8 @@ def last_start(name: str) -> float | None:
         timeline = [] if saved.is_suspended(directory) else directory.read_state().timeline
     except WherryError:
         return None
-    return float(timeline[-1][1]) if timeline and timeline[-1][0] == "ready" else None
+    whole = bool(timeline) and timeline[-1][0] == "ready" and timeline[0][0] != "qemu"  # which was to resume one
+    return float(timeline[-1][1]) if whole else None
 
 
 def working_directory() -> str | None:

@@ -42,6 +42,7 @@ def resume(keeper: Supervisor) -> None:
         raise Cancelled
     _stage(keeper, "memory")  # by this a keeper that comes after us knows that the guest is whole, and may run
     saved.spend(directory)
+    keeper.watch.stages.extend(("kernel", "root", "disk", "ssh"))  # it has them behind it
     guest.qmp.execute("cont")
     keeper.update(ssh_port=port, engine_version=found.engine)
     _wake(keeper, found)
