@@ -70,11 +70,15 @@ def start(keeper: Supervisor) -> None:
 
 def play(iso: Path, port: int, calls: Path) -> None:
     """Have this process' keeper run that guest."""
+    script = (
+        f'echo "$1" >>{calls}; [ "$1" != quiet ] || [ ! -e {calls}.fails ] || exit 3; '
+        '[ "$1" != quiet ] || echo 2000; cat >/dev/null'
+    )
     changes: list[tuple[Any, str, Any]] = [
         (images, "by_sha", lambda _sha: Iso(iso)),
         (starter, "start", start),
         (sshport, "forward", lambda _monitor: port),
-        (rest, "script", lambda: f'echo "$1" >>{calls}; [ "$1" != quiet ] || echo 2000; cat >/dev/null'),
+        (rest, "script", lambda: script),
         (idle, "_MINUTE", float(os.environ.get("MINUTE", "60"))),
         (pulse, "_EVERY", 1),
     ]

@@ -613,3 +613,16 @@ def test_what_counts_of_a_command_line() -> None:
     other = [*now[:-1], "more"]
     assert signature.difference(now, other) == "socket,id=qmp,fd=,server=on then, more now"
     assert signature.difference(["-a", "-b"], ["-b", "-a"]) == "the same words in another order"
+
+
+def test_a_guest_that_does_not_come_to_rest_is_woken(mini: Mini) -> None:
+    mini.up()
+    fails = mini.rest.with_name(f"{mini.rest.name}.fails")
+    fails.touch()
+    with pytest.raises(WherryError, match="the guest cannot quiet"):
+        suspend("default", QUIET)
+    assert mini.rest.read_text().split() == ["quiet", "wake"] and mini.names == OFF
+    mini.count()
+    fails.unlink()
+    suspend("default", QUIET)
+    assert mini.names == SUSPENDED

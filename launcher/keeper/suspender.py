@@ -153,6 +153,7 @@ def go_on(keeper: Supervisor, identity: str) -> None:
     assert guest is not None
     try:
         guest.qmp.execute("cont")
+        keeper.link.drop()  # where it is there still: what was ended for the rest begins anew with the next one
         keeper.parts.greet = lambda connection: wake(keeper, connection, identity)
         keeper.connection()
     except WherryError as error:  # containers go on by themselves after a while
