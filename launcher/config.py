@@ -136,6 +136,7 @@ class MachineConfig:
     iso: str  # SHA-256 of the ISO that the machine was made with, 64 hex digits
     disk: int = 100 * GIB  # bytes, the size the guest sees
     stop_seconds: int = 30  # what containers get to stop at power off
+    idle_suspend: int = 0  # minutes without any use after which the machine is suspended; 0: never
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
     host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
@@ -157,6 +158,8 @@ class MachineConfig:
             raise BadValue("disk", f"disk = {format_size(self.disk)}: 1G at least.")
         if not 1 <= self.stop_seconds <= 3600:
             raise BadValue("stop_seconds", f"stop_seconds = {self.stop_seconds}: 1 to 3600.")
+        if not 0 <= self.idle_suspend <= 10080:
+            raise BadValue("idle_suspend", f"idle_suspend = {self.idle_suspend}: 0 (never) to 10080 minutes.")
         if self.accel not in ACCELS:
             raise BadValue("accel", f"accel = {self.accel!r}: {', '.join(ACCELS[:-1])} or {ACCELS[-1]}.")
         _check_access(self.host_access)
@@ -180,7 +183,8 @@ class MachineConfig:
 
 _SIZES: Final = ("memory", "disk")
 _TABLES: Final[dict[str, type[Any]]] = {"network": Network, "shares": Shares}
-_KINDS: Final = {"cpus": int, "stop_seconds": int, "ssh_agent": bool, "engine": dict, **dict.fromkeys(_TABLES, dict)}
+_NUMBERS: Final = ("cpus", "stop_seconds", "idle_suspend")
+_KINDS: Final = {**dict.fromkeys(_NUMBERS, int), "ssh_agent": bool, "engine": dict, **dict.fromkeys(_TABLES, dict)}
 
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:

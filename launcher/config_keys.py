@@ -32,6 +32,13 @@ KEYS: Final = (
     Key("cpus", "number", "this computer's, at most 8", "Number of CPUs."),
     Key("memory", "size", "a quarter of this computer's, 1G to 4G", "Memory."),
     Key("stop_seconds", "number", "30", "Seconds that containers get to stop when the machine is shut down."),
+    Key(
+        "idle_suspend",
+        "number",
+        "0",
+        "Minutes without any use after which the machine is suspended; 0 for never.",
+        restart=False,
+    ),
     Key("accel", "accel", "auto", f"Accelerator: {', '.join(ACCELS)}."),
     Key("qemu", "program", "found", "Path of the QEMU to use."),
     Key("publish_address", "address", "127.0.0.1,::1", "Addresses of this computer for ports that name none (-p 80:80)."),

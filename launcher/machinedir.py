@@ -120,8 +120,18 @@ class MachineDir(NamedTuple):
 
     @property
     def suspend_file(self) -> Path:
-        """What a suspended machine resumes with: {"iso": sha256}."""
+        """What the saved memory of a suspended machine belongs to: `saved.Saved` as JSON; its "iso" is that SHA-256."""
         return self.path / "suspend.json"
+
+    @property
+    def memory_file(self) -> Path:
+        """The saved memory: `ramfile`."""
+        return self.path / "suspend.zst"
+
+    @property
+    def suspended_disk(self) -> Path:
+        """The data disk's name while the machine is suspended: nothing starts from it."""
+        return self.path / "data.suspended.qcow2"
 
     @property
     def lock_file(self) -> Path:

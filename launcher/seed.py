@@ -38,6 +38,7 @@ NO_PROXY: Final = "localhost,127.0.0.0/8,::1,10.0.2.0/24,host.docker.internal,ho
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 _FW_CFG: Final = "opt/wherry/"
+_FILES: Final = ("env", "authorized_keys", "ssh_host_ed25519_key", "daemon.json", "shares", "provision.tar")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # The log drivers that know the options in our defaults.
 _SIZED_LOGS: Final = ("local", "json-file")
@@ -65,6 +66,14 @@ def write(
     for name, data in files.items():
         store.write_private(machine.seed_dir / name, data)
     return tuple((_FW_CFG + name, f"{machine.seed_dir.name}/{name}") for name in files)
+
+
+def again(machine: MachineDir, config: MachineConfig, holds: str) -> tuple[tuple[str, str], ...]:
+    """The same for a guest that has read them long ago, and goes on: as they are, unless one is lost."""
+    names = [path.name for path in machine.seed_dir.glob("[!.]*")]
+    if set(names) >= set(_FILES):
+        return tuple((_FW_CFG + name, f"{machine.seed_dir.name}/{name}") for name in _FILES)
+    return write(machine, config, holds)
 
 
 def env_values(machine: MachineDir, config: MachineConfig, holds: str, action: str) -> dict[str, str | int]:

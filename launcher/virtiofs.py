@@ -188,11 +188,11 @@ def _path(name: str, config: MachineConfig) -> str:
     return next((share.path for share in sharing.shares_of(config) if share.id == name), "a folder")
 
 
-def suspend_hindered_by(state: State) -> str | None:
-    """Why a machine that runs cannot be suspended, as a sentence; None when nothing of virtiofs hinders it.
+def suspend_hindered_by(state: State) -> str:
+    """Why a machine that runs cannot be suspended; empty when nothing of virtiofs hinders it.
 
     QEMU up to 8.1 refuses to save a machine with such a device; later ones need the help of the virtiofsd that was there.
     """
-    if not state.virtiofs:
-        return None
-    return "a machine with folders over virtiofs (shares.virtiofs) cannot be suspended: QEMU does not save what virtiofsd knows"
+    return (
+        "it has folders over virtiofs (shares.virtiofs), and QEMU does not save what virtiofsd knows" if state.virtiofs else ""
+    )

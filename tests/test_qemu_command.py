@@ -55,6 +55,7 @@ DEVICES = [
     "-device", "virtio-rng-pci",
     "-device", "virtio-balloon-pci,free-page-reporting=on",
 ]  # fmt: skip
+PC = [*DEVICES, "-device", "vmgenid,guid=auto"]
 SEED = [
     "-fw_cfg", "name=opt/wherry/env,file=seed/env",
     "-fw_cfg", "name=opt/wherry/provision.tar,file=seed/provision.tar",
@@ -94,7 +95,7 @@ def test_linux_kvm() -> None:
         *machine("q35", "kvm", "host"),
         *KERNEL, *append("ttyS0"),
         *DISKS,
-        *DEVICES,
+        *PC,
         *SEED,
         *UNIX,
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -107,7 +108,7 @@ def test_linux_tcg() -> None:
         *machine("q35", "tcg,thread=multi", "max"),
         *KERNEL, *append("ttyS0"),
         *DISKS,
-        *DEVICES,
+        *PC,
         *SEED,
         *UNIX,
     ]  # fmt: skip
@@ -144,7 +145,7 @@ def test_windows_whpx() -> None:
         *machine("q35", "whpx,kernel-irqchip=off", "qemu64,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"),
         *KERNEL, *append("ttyS0"),
         *DISKS,
-        *DEVICES,
+        *PC,
         *SEED,
         *STDIO,
     ]  # fmt: skip

@@ -198,14 +198,17 @@ class Machine:
 
 
 def last_start(name: str) -> float | None:
-    """How long the machine's last start took, in seconds; None when it is not known."""
-    from launcher import store
+    """How long the machine's last start took, in seconds; None when it is not known, as that of a suspended one: to resume it
+    is another thing."""
+    from launcher import saved, store
 
+    directory = store.machine(name)
     try:
-        timeline = store.machine(name).read_state().timeline
+        timeline = [] if saved.is_suspended(directory) else directory.read_state().timeline
     except WherryError:
         return None
-    return float(timeline[-1][1]) if timeline and timeline[-1][0] == "ready" else None
+    whole = bool(timeline) and timeline[-1][0] == "ready" and timeline[0][0] != "qemu"  # which was to resume one
+    return float(timeline[-1][1]) if whole else None
 
 
 def working_directory() -> str | None:

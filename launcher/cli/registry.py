@@ -12,9 +12,10 @@ VERBS: Final = {
     "compose": ("proxied", "docker compose against the machine, in the project's folder."),
     "init": ("start", "Make a machine without starting it."),
     "stop": ("stop", "Shut the machine down cleanly."),
+    "suspend": ("stop", "Save the machine to disk, containers and all; up resumes it."),
     "restart": ("start", "Stop, then up."),
     "upgrade": ("upgrade", "Move a machine to this release's ISO; --rollback goes back."),
-    "status": ("status", "One machine: running 0, stopped 3, broken 1."),
+    "status": ("status", "One machine: running 0, stopped or suspended 3, broken 1."),
     "list": ("status", "All machines, the damaged ones too."),
     "delete": ("delete", "Delete a machine and everything on its disk; asks first."),
     "repair": ("repair", "Mend a machine that is broken or whose disk is damaged; keeps its data."),
@@ -41,6 +42,7 @@ ALIASES: Final = {
     "start": ("up",),
     "shellinit": ("env",),
     "down": ("stop",),
+    "save": ("suspend",),
     "halt": ("stop",),
     "poweroff": ("stop",),
     "destroy": ("delete",),
@@ -53,7 +55,6 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "suspend", "save",
         "disk", "autostart", "uninstall",
     }
 )  # fmt: skip

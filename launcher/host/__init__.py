@@ -81,6 +81,12 @@ class HostModule(Protocol):
         """What tells a process from a later one with its pid, and stays when the clock is set; None when there is no such
         process, or only what a dead one leaves until its parent looks."""
 
+    def processor(self) -> str:
+        """What tells this computer's processor from others, with all that a guest under hardware acceleration may use of it."""
+
+    def widen(self, pipe: int) -> None:
+        """Let the pipe hold a megabyte, where the system can: whoever reads and who writes are woken less often."""
+
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder last, as fsync does with the content of a file."""
 

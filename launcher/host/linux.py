@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -214,6 +216,21 @@ def process_stamp(pid: int) -> str | None:
     # proc(5): the name, field 2, may hold blanks and brackets; after its last bracket come state (3) and start time (22).
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else f"{boot[:8]}-{fields[19]}"
+
+
+# What /proc/cpuinfo calls them on x86 and arm64.
+_PROCESSOR: Final = ("model name", "stepping", "flags", "CPU implementer", "CPU part", "Features")
+
+
+def processor() -> str:
+    first = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").partition("\n\n")[0]
+    found = [line.partition(":") for line in first.splitlines()]
+    return "; ".join(value.strip() for name, _, value in found if name.strip() in _PROCESSOR)
+
+
+def widen(pipe: int) -> None:
+    with contextlib.suppress(OSError):  # more than /proc/sys/fs/pipe-max-size
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
 def clone(source: int, target: int) -> bool:

@@ -175,6 +175,19 @@ def process_stamp(pid: int) -> str | None:
         return None
 
 
+def processor() -> str:
+    from launcher import proc
+    from launcher.errors import WherryError
+
+    try:
+        return proc.run(["sysctl", "machdep.cpu.brand_string", "hw.optional"], timeout=_TIMEOUT)
+    except WherryError:
+        return ""
+
+
+def widen(pipe: int) -> None: ...
+
+
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
     return False
 

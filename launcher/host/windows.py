@@ -144,6 +144,13 @@ def terminal() -> Terminal:
     return WindowsTerminal()
 
 
+def processor() -> str:
+    return os.environ.get("PROCESSOR_IDENTIFIER", "")
+
+
+def widen(pipe: int) -> None: ...
+
+
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
     return False
 

@@ -24,6 +24,7 @@ from launcher.keeper.agent import Agents
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.healer import listening
+from launcher.keeper.idle import Idle
 from launcher.keeper.ports.service import PortService
 from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
@@ -139,6 +140,10 @@ def _keep(directory: MachineDir, action: str) -> int:
         keeper.healer.check(listening(directory.engine_socket, keeper.health))
         keeper.healer.check(events.look)
         keeper.healer.check(shares.look)
+        keeper.parts.at_rest.append(shares.quiet)
+        idle = Idle(lambda: keeper.config.idle_suspend, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
+        for uses in (server.uses, proxy.uses, ports.uses):
+            idle.count(uses)
         if not keeper.only_stop:
             shares.begin()
     except WherryError as error:
@@ -152,6 +157,7 @@ def _keep(directory: MachineDir, action: str) -> int:
     pulse.every_few(guard.look)
     pulse.every_few(shares.look_at_pause)
     pulse.every_few(shares.look_at_virtiofs)
+    pulse.every_few(idle.look)
     pulse.start()
     _tell("ready")
     try:

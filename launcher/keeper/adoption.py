@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from launcher import __version__, host, identity, release
+from launcher import __version__, host, identity, release, saved
 from launcher.errors import Damaged, NoProgress, Refused, WherryError
 from launcher.identity import Found
-from launcher.keeper import engine, orphan, stopper, virtiofsd
+from launcher.keeper import engine, orphan, stopper, suspender, tidy, virtiofsd
 from launcher.keeper.launch import Adopted, adopt
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu import qmp
@@ -47,6 +47,11 @@ def take_over(keeper: Supervisor) -> bool:
         if keeper.guest is None:
             _end_gently(keeper, found)
             return False
+        if saved.is_suspended(keeper.directory):  # it ended between the last two steps of saving, or the first of resuming
+            _give_up(keeper)
+            return False
+        if _stands(keeper, state):
+            return True
         if state.status == "stopping":
             keeper.watch.wait_end(stopper.PATIENCE)  # containers are getting their time
         elif state.status == "running" or keeper.only_stop:
@@ -65,6 +70,23 @@ def take_over(keeper: Supervisor) -> bool:
     if not keeper.only_stop:
         keeper.note(f"{reason}; started anew")
     return False
+
+
+def _stands(keeper: Supervisor, state: State) -> bool:
+    """Whether the keeper before ended while it saved the machine, or before a resumed guest was to run; then it goes on."""
+    assert keeper.guest is not None
+    resumed = state.status == "starting" and "memory" in [name for name, _ in state.timeline]
+    if state.status != "suspending" and not resumed:
+        return False
+    if keeper.only_stop:
+        keeper.guest.qmp.execute("cont")
+        return True
+    saved.discard(keeper.directory)
+    tidy.sweep(keeper.directory)
+    keeper.update(status="running", ssh_port=state.ssh_port or qmp.ssh_port(keeper.guest.qmp))
+    suspender.go_on(keeper, "")
+    _wait(keeper)
+    return True
 
 
 def possible() -> bool:

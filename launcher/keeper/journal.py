@@ -47,9 +47,16 @@ class Journal:
 
             return self._changed.wait_for(arrived, timeout)
 
-    def follow(self) -> Iterator[Event]:
-        """Every event of this start from the first on, and what comes later; blocks for the next one, for ever."""
-        position = self._first
+    @property
+    def end(self) -> int:
+        """Where the next event will be; for `follow`."""
+        with self._changed:
+            return len(self._events)
+
+    def follow(self, since: int | None = None) -> Iterator[Event]:
+        """Every event of this start from the first on, or from an `end` on, and what comes later; blocks for the next one, for
+        ever."""
+        position = self._first if since is None else since
         while True:
             with self._changed:
                 while position >= len(self._events):

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,8 @@ class Process(Protocol):
     def pid(self) -> int: ...
     @property
     def stamp(self) -> str: ...
+    @property
+    def argv(self) -> Sequence[str]: ...
     def poll(self) -> int | None: ...
     def wait(self, timeout: float | None = None) -> int | None: ...
     def kill(self) -> None: ...
@@ -57,6 +59,7 @@ class Adopted:
         self._found = found
         self.pid = found.pid
         self.stamp = found.stamp
+        self.argv = found.argv
 
     def poll(self) -> int | None:
         # The stamp tells it from whoever gets its pid later.
@@ -132,24 +135,29 @@ def _dial(path: Path) -> socket.socket:
 
 def _boot(
     directory: MachineDir, config: MachineConfig, iso: Iso, qemu: Qemu, accel: str, token: str,
-    seed: tuple[tuple[str, str], ...], channels: tuple[int, int], file_servers: tuple[FileServer, ...],
+    seed: tuple[tuple[str, str], ...], channels: tuple[int, int], file_servers: tuple[FileServer, ...], incoming: bool,
 ) -> Boot:  # fmt: skip
     offset, size = iso.root_extent()
+    disk = directory.suspended_disk if incoming else directory.data_disk
     return Boot(
         name=directory.name, token=token, arch=config.arch, cpus=config.cpus, memory=config.memory, accel=accel,
         kernel=os.fspath(iso.kernel()), initrd=os.fspath(iso.initrd()), iso=os.fspath(iso.path),
-        root_offset=offset, root_size=size, data_disk=directory.data_disk.name, seed=seed,
+        root_offset=offset, root_size=size, data_disk=disk.name, seed=seed,
         qmp=UnixListener(channels[0]), serial=UnixListener(channels[1]), version=qemu.version, sandbox=qemu.sandbox,
-        file_servers=file_servers,
+        file_servers=file_servers, incoming=incoming,
     )  # fmt: skip
 
 
 def launch(
     directory: MachineDir, config: MachineConfig, iso: Iso, qemu: Qemu, accel: str, token: str,
     seed: tuple[tuple[str, str], ...], watch: Watch, on_event: Callable[[str, dict[str, Any]], None],
-    file_servers: tuple[FileServer, ...] = (),
+    file_servers: tuple[FileServer, ...] = (), *, incoming: bool = False,
+    check: Callable[[Sequence[str]], None] = lambda _words: None,
 ) -> Guest:  # fmt: skip
-    """Start QEMU on one rung of the ladder. Raises LaunchFailed when it ends at once, Refused when one runs already."""
+    """Start QEMU on one rung of the ladder; `incoming`: with the disk of a suspended machine, to wait for its memory.
+
+    Raises LaunchFailed when it ends at once, Refused when one runs already, and what `check` raises of its command line.
+    """
     system = host.current()
     if system.ENDPOINT != "unix":
         raise MissingOnHost(f"machines do not start on {system.NAME} yet.", hint="wherry doctor")
@@ -159,12 +167,11 @@ def launch(
         qmp_listener = listener(directory.qmp_socket, stack)
         serial_listener = listener(directory.serial_socket, stack)
         fds = (qmp_listener.fileno(), serial_listener.fileno())
-        boot = _boot(directory, config, iso, qemu, accel, token, seed, fds, file_servers)
+        words = arguments(_boot(directory, config, iso, qemu, accel, token, seed, fds, file_servers, incoming))
+        check(words)
         serial = _dial(directory.serial_socket)
         monitor = _dial(directory.qmp_socket)
-        process = QemuProcess.start(
-            qemu.program, arguments(boot), cwd=directory.path, log=directory.qemu_log, pass_fds=fds, lock_fd=lock
-        )
+        process = QemuProcess.start(qemu.program, words, cwd=directory.path, log=directory.qemu_log, pass_fds=fds, lock_fd=lock)
     return _wire(directory, process, monitor, serial, watch, on_event)
 
 

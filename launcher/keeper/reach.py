@@ -24,10 +24,23 @@ def link_to(keeper: Supervisor) -> Link:
     up = f"wherry up {keeper.directory.name}"
 
     def reconnect(patience: float) -> Connection:
+        if keeper.status in ("suspending", "suspended"):
+            raise NotRunning(f"machine {keeper.directory.name!r} is {keeper.status}.", hint=up)
         if not keeper.state.ssh_port:
             raise NotRunning(f"machine {keeper.directory.name!r} has no SSH port yet.", hint=up)
         keys = keeper.directory.client_key, keeper.directory.host_key
         return Connection.connect(keeper.state.ssh_port, *keys, timeout=_CONNECT_SECONDS, first_word=patience)
+
+    def connect() -> Connection:
+        connection = reconnect(_CONNECT_SECONDS)
+        greet, keeper.parts.greet = keeper.parts.greet, None
+        try:
+            if greet is not None:
+                greet(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def probe() -> None:
         """Returns when QEMU answers: one that was stopped does so when it goes on. Raises WherryError when it is gone."""
@@ -37,10 +50,10 @@ def link_to(keeper: Supervisor) -> Link:
         monitor.execute("query-status", timeout=_STOPPED_SECONDS)
 
     def excused() -> bool:
-        return bool(keeper.state.paused) or keeper.status == "stopping" or keeper.watch.ended
+        return bool(keeper.state.paused) or keeper.status in ("stopping", "suspending") or keeper.watch.ended
 
     return Link(
-        lambda: reconnect(_CONNECT_SECONDS), reconnect, probe=probe, excused=excused,
+        connect, reconnect, probe=probe, excused=excused,
         on_state=lambda why, seconds: keeper.healer.on_link(why, seconds),
     )  # fmt: skip
 

@@ -25,14 +25,21 @@ SOON: Final = 600.0  # seconds
 CAUSE: Final = "qemu-ended"
 
 
-def watch_over(keeper: Supervisor) -> None:
-    """Until a stop is asked for, or the machine ends and is not started again. Raises as `starter.start` does."""
+def watch_over(keeper: Supervisor) -> bool:
+    """Until a stop is asked for, or the machine ends and is not started again; True: until it is to be suspended.
+
+    Raises as `starter.start` does.
+    """
     last: float | None = None
     while True:
+        if keeper.suspend_wanted.is_set() and not keeper.watch.ended:
+            return True
         keeper.watch.wait_end_or_cancel()
         now = time.monotonic()
+        if keeper.suspend_wanted.is_set() and not (keeper.watch.ended or keeper.watch.cancelled):
+            continue
         if not _unasked(keeper) or (last is not None and now - last < SOON):
-            return
+            return False
         _again(keeper)
         last = time.monotonic()
 

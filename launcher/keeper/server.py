@@ -67,8 +67,14 @@ class Server:
         self._waiting: set[threading.Thread] = set()
         self._others = others
         self._working = 0  # requests that a handover would cut short
+        self._used = 0  # and how many there were
         self._leaving = False
         self._counting = threading.Lock()  # for the two above
+
+    def uses(self) -> tuple[int, int]:
+        """Requests under way that use the machine, and how many there ever were."""
+        with self._counting:
+            return self._working, self._used
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
@@ -114,6 +120,7 @@ class Server:
             if self._leaving:
                 raise NotRunning("the machine's keeper is being replaced.", hint="Try again.")
             self._working += 1
+            self._used += 1
         try:
             yield
         finally:
@@ -129,7 +136,7 @@ class Server:
 
     def _answer(self, framed: Framed, request: dict[str, Any]) -> None:
         verb = request.get("verb")
-        if verb in ("watch", "stop"):
+        if verb in ("watch", "stop", "suspend"):
             self._waiting.add(threading.current_thread())
         if verb == "exec":
             self._exec(framed, request)
@@ -137,6 +144,10 @@ class Server:
             framed.send_json({"ok": True, "data": self._watch(framed)})
         elif verb == "stop":
             framed.send_json({"ok": True, "data": self._stop(framed, force=request.get("force") is True)})
+        elif verb == "wake":
+            framed.send_json({"ok": True, "data": {"woken": self._keeper.nap.wake()}})
+        elif verb == "suspend":
+            framed.send_json({"ok": True, "data": self._suspend(framed)})
         elif verb == "status":
             agent = request.get("ssh_agent")
             self._learn_agent(agent if isinstance(agent, str) else None)
@@ -212,6 +223,21 @@ class Server:
                 framed.send_json(event)
         raise AssertionError("a journal never ends")
 
+    def _suspend(self, framed: Framed) -> dict[str, Any]:
+        since = self._keeper.journal.end
+        self._ready()
+        self._keeper.request_suspend()
+        for event in self._keeper.journal.follow(since):
+            if event["event"] == "unsuspended":
+                raise from_json(event["error"])
+            if event["event"] == "stopped":
+                if self._keeper.status == "suspended":
+                    return {}
+                raise NotRunning("the machine was stopped before it was suspended.", hint="wherry up")
+            if event["event"] in ("suspend", "suspend-progress", "warning"):
+                framed.send_json(event)
+        raise AssertionError("a journal never ends")
+
     def _ready(self) -> None:
         """Raises what keeps a command from the guest."""
         self._keeper.wait_ready()
@@ -230,7 +256,9 @@ class Server:
     def _apply(self) -> dict[str, Any]:
         """Put in force what machine.toml says now, of the settings that take no restart."""
         self._ready()
-        access.apply(self._keeper.connection(), self._keeper.directory.read_config())
+        config = self._keeper.directory.read_config()
+        self._keeper.config = self._keeper.config.changed(idle_suspend=config.idle_suspend)
+        access.apply(self._keeper.connection(), config)
         return {}
 
     def _share(self, *, reload: bool) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from launcher import disks, errors, files, images, readiness, seed
+from launcher import disks, errors, images, readiness, seed
 from launcher.errors import LaunchFailed, Refused, WherryError
 from launcher.identity import new_token
-from launcher.keeper import access, engine, virtiofsd
+from launcher.keeper import access, engine
 from launcher.keeper.console import tail
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
@@ -29,14 +29,6 @@ log = logging.getLogger("wherry.keeper")
 # A guest kernel under multi-threaded emulation can trip over its own code patching before it says anything
 # (ARCHITECTURE.md, "Emulation"): that, and only that, is worth one more try on the same rung.
 PANIC = "panic-before-first-stage"
-
-
-def clean(directory: MachineDir) -> None:
-    """What killed commands and keepers left of a machine that does not run."""
-    virtiofsd.end_left(directory)
-    for folder in (directory.path, directory.seed_dir):
-        for path in files.sweep(folder):
-            log.info("removed %s, which a killed process left", path)
 
 
 def start(keeper: Supervisor) -> None:

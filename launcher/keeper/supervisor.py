@@ -11,14 +11,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from launcher import files, host, readiness, room, seed
-from launcher.config import GIB, MachineConfig
+from launcher import readiness, room, saved, seed
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
-from launcher.keeper import reach, revival, starter, stopper
+from launcher.keeper import life as living
+from launcher.keeper import reach, resumer, starter, stopper, tidy
 from launcher.keeper.adoption import possible as adoption_possible
 from launcher.keeper.adoption import take_over, tell_succession
 from launcher.keeper.healer import Healer
 from launcher.keeper.health import Health
+from launcher.keeper.identified import Parts
+from launcher.keeper.idle import Nap
 from launcher.keeper.journal import Journal
 from launcher.keeper.launch import Guest
 from launcher.keeper.pause import Pause
@@ -46,7 +48,7 @@ class Supervisor:
         self.directory = directory
         self.only_stop = only_stop
         self.disk_action = disk_action or seed.USE
-        self.config = _config(directory, only_stop)
+        self.config = tidy.config(directory, only_stop)
         directory.check_state()  # what a newer wherry wrote is not written over
         self.journal = Journal()
         self.watch = Watch(self.on_message)
@@ -57,11 +59,15 @@ class Supervisor:
         self.stop_force = False
         self._stop_wanted = threading.Event()
         self._leave_wanted = threading.Event()
+        self.suspend_wanted = threading.Event()
+        self.idle_wanted = False
+        self.parts = Parts()
+        self.nap = Nap()
         self._state_lock = threading.Lock()
         self.virtiofsds = Virtiofsds(self)
         self.health = Health()
         self.link = reach.link_to(self)
-        self.healer = Healer(self.link, self.health, lambda: self.status == "running" and not self.state.paused)
+        self.healer = Healer(self.link, self.health, self.is_awake)
 
     # What other threads use
 
@@ -80,6 +86,9 @@ class Supervisor:
     def status(self) -> str:
         return self.state.status
 
+    def is_awake(self) -> bool:
+        return self.status == "running" and not self.state.paused
+
     @property
     def uptime(self) -> float:
         """Seconds since the start began; setting the clock does not change it."""
@@ -96,6 +105,12 @@ class Supervisor:
         self.watch.cancel()
         if force and self.status == "stopping" and self.guest is not None:
             threading.Thread(target=self.guest.quit, name="force", daemon=True).start()
+
+    def request_suspend(self, *, idle: bool = False) -> None:
+        """`stopped`, or `unsuspended` with why, is in the journal then. With `idle` the keeper stays, and the next use resumes."""
+        self.idle_wanted = idle
+        self.suspend_wanted.set()
+        self.watch.interrupt()
 
     @property
     def leaving(self) -> bool:
@@ -122,6 +137,7 @@ class Supervisor:
         Raises the error of a failed start, NotRunning when a stop came first, NoProgress when the time was too short; and at
         once when the machine is held, because its disk cannot be written on this computer.
         """
+        self.nap.wake()
         event = self.journal.wait(lambda event: event["event"] in ("ready", "failed", "stop"), seconds)
         if event is None:
             raise NoProgress(f"machine {self.directory.name!r} is still starting.", hint="wherry up")
@@ -156,7 +172,8 @@ class Supervisor:
         try:
             try:
                 self._begin()
-                revival.watch_over(self)
+                if living.live(self):
+                    return self._ended("suspended")
             except Cancelled:
                 log.info("stopped while starting")
             return self._let_go() if self._leave_wanted.is_set() else self._finish()
@@ -173,7 +190,7 @@ class Supervisor:
     def _begin(self) -> None:
         taken_over = self.directory.qemu_runs() and take_over(self)
         if not taken_over:
-            starter.clean(self.directory)
+            tidy.clean(self.directory)
         if self.only_stop:
             self.request_stop(force=False)
             raise Cancelled
@@ -183,27 +200,19 @@ class Supervisor:
             tell_succession(self)
         else:
             self.update(status="starting", keeper_pid=os.getpid(), started=time.time())
-            starter.start(self)
+            bring = resumer.resume if saved.is_suspended(self.directory) else starter.start
+            bring(self)
         self.is_ready()
 
     def is_ready(self) -> None:
         """The start is done."""
         self.update(status="running")
+        saved.sweep(self.directory)
         if self.health.state("engine") is None:  # of one that was taken over more may be known
             self.health.report("engine", "ok")
-        self._remember_config()
+        tidy.remember_config(self.directory)
         self.journal.add({"event": "ready", "data": starter.summary(self.state)})
         log.info("ready: %s", self.state.timeline)
-
-    def _remember_config(self) -> None:
-        """A machine.toml with which the machine became ready is worth keeping, should the file be lost."""
-        try:
-            now = self.directory.config_file.read_bytes()
-            good = self.directory.good_config_file
-            if not good.exists() or good.read_bytes() != now:
-                files.write_private(good, now)
-        except OSError as error:
-            log.warning("machine.toml.good: %s", error)
 
     def _let_go(self) -> int:
         """End, and touch neither QEMU nor state.json: the next keeper adopts what they name."""
@@ -214,9 +223,11 @@ class Supervisor:
         return 0
 
     def _finish(self) -> int:
-        if self.guest is None:  # cancelled before QEMU was started
-            self._ended("stopped", {})
-            return 0
+        suspended = saved.is_suspended(self.directory)  # cancelled before its guest ran
+        if self.guest is None or suspended:
+            if self.guest is not None:
+                self.guest.quit()
+            return self._ended("suspended" if suspended else "stopped")
         if self._stop_wanted.is_set() and not self.watch.ended:
             self.update(status="stopping")
             stopper.stop(self)
@@ -224,8 +235,7 @@ class Supervisor:
             self.guest.close()
             raise starter.died(self)
         self.guest.close()
-        self._ended("stopped", {})
-        return 0
+        return self._ended("stopped")
 
     def _fail(self, error: WherryError) -> None:
         # Before anybody hears of the failure: who does waits for our end, and would not for a keeper that is "starting".
@@ -237,7 +247,7 @@ class Supervisor:
             self.journal.add({"event": "failed", "error": error.to_json()})
         self._ended("failed", error.to_json())
 
-    def _ended(self, status: str, error: dict[str, object]) -> None:
+    def _ended(self, status: str, error: dict[str, object] | None = None) -> int:
         self.link.drop()
         self.virtiofsds.end()
         for socket in (self.directory.qmp_socket, self.directory.serial_socket):
@@ -249,6 +259,7 @@ class Supervisor:
             last_error=error or self.state.last_error,
         )  # fmt: skip
         self.journal.add({"event": "stopped", "forced": self.stop_force})
+        return 0
 
     # Fed by the console and QMP
 
@@ -279,21 +290,10 @@ class Supervisor:
 
     def _held(self, why: str) -> None:
         self.update(paused=why)
-        place = self.directory.path
         if why:
-            said = room.held(place, why).message.removesuffix(".")
+            said = room.held(self.directory.path, why).message.removesuffix(".")
             self.note(f"{said}; the machine goes on when it can be written", warning=True)
             self.health.report("engine", "failed", f"paused: {why}")
         else:
-            self.note(f"{place} can be written again; the machine goes on")
+            self.note(f"{self.directory.path} can be written again; the machine goes on")
             self.healer.woke(0.0)
-
-
-def _config(directory: MachineDir, only_stop: bool) -> MachineConfig:
-    """What was decided. To end a machine its architecture is enough, which is this computer's unless machine.toml says more."""
-    try:
-        return directory.read_config()
-    except Damaged:
-        if not only_stop:
-            raise
-        return MachineConfig(arch=host.native_arch(), cpus=1, memory=GIB, iso="")

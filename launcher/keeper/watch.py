@@ -45,6 +45,7 @@ class Watch:
         self.ended = False
         self.exit_code: int | None = None  # of an ended QEMU; None as well when nobody can know it
         self.cancelled = False
+        self._interrupted = False
 
     # Fed by others
 
@@ -83,6 +84,12 @@ class Watch:
             self.cancelled = True
             self._changed.notify_all()
 
+    def interrupt(self) -> None:
+        """Have `wait_end_or_cancel` return once; a start under way is not disturbed."""
+        with self._changed:
+            self._interrupted = True
+            self._changed.notify_all()
+
     # Asked by the supervisor
 
     def wait_stage(self, name: str, patience: Patience) -> None:
@@ -107,9 +114,10 @@ class Watch:
         return True
 
     def wait_end_or_cancel(self) -> None:
-        """Until QEMU ended or a stop was asked for, however long that takes."""
+        """Until QEMU ended or a stop was asked for, however long that takes; or `interrupt` was called."""
         with self._changed:
-            self._changed.wait_for(lambda: self.ended or self.cancelled)
+            self._changed.wait_for(lambda: self.ended or self.cancelled or self._interrupted)
+            self._interrupted = False
 
     def _wait(self, done: Callable[[], bool], limit: Callable[[], float], *, cancellable: bool) -> None:
         began = time.monotonic()

@@ -8,9 +8,10 @@ from launcher.machine.disk import forget_repair, new_disk, open_read_only, repai
 from launcher.machine.inspect import engine_version, ip, list_machines, logs_path, status
 from launcher.machine.run import UpResult, control_path, restart, up
 from launcher.machine.stop import delete, stop, what_delete_removes
+from launcher.machine.suspend import Suspended, suspend
 
 __all__ = [
-    "UpOptions", "UpResult", "control_path", "delete", "engine_version", "forget_repair", "init", "ip", "list_machines",
-    "logs_path", "new_disk", "open_read_only", "repair_disk", "restart", "status", "stop", "undo_repair", "up",
-    "what_delete_removes",
+    "Suspended", "UpOptions", "UpResult", "control_path", "delete", "engine_version", "forget_repair", "init", "ip",
+    "list_machines", "logs_path", "new_disk", "open_read_only", "repair_disk", "restart", "status", "stop", "suspend",
+    "undo_repair", "up", "what_delete_removes",
 ]  # fmt: skip

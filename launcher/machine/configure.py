@@ -20,7 +20,6 @@ from launcher.store import MachineDir
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-
 _IN_FORCE_SECONDS = 600.0  # a machine that starts answers when it is ready
 
 
@@ -188,12 +187,14 @@ def _check_engine(wanted: MachineConfig) -> None:
 def _plan(directory: MachineDir, now: MachineConfig | None, wanted: MachineConfig) -> Plan:
     from launcher import virtiofs
     from launcher.machine.stop import running
+    from launcher.machine.suspend import refuse_hardware
 
     changes = tuple(_changes(now, wanted)) if now else ()
     names = {item.key for item in changes}
     for key in KEYS:
         if key.kind == "fixed" and key.name in names:
             raise BadValue(key.name, f"{key.name} cannot be changed.", hint=key.changed_by)
+    refuse_hardware(directory, names)
     runs = running(directory)
     if runs and now is not None:
         sharing.check_change(now.shares, wanted.shares)

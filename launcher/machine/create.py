@@ -155,6 +155,10 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
     _have_iso(directory.name, now, options.iso, report)
     published = options.publish_address or now.publish_address
     wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory, publish_address=published)
+    if (wanted.cpus, wanted.memory) != (now.cpus, now.memory):
+        from launcher.machine.suspend import refuse_suspended
+
+        refuse_suspended(directory, "it keeps its CPUs and memory")
     if wanted != now:
         directory.write_config(wanted)
         report.note(f"{directory.name}: {describe(wanted)} from its next start on")

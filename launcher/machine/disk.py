@@ -9,6 +9,7 @@ from launcher.errors import NoSuchMachine, Refused
 from launcher.machine.create import UpOptions
 from launcher.machine.run import UpResult, up
 from launcher.machine.stop import running
+from launcher.machine.suspend import refuse_suspended
 from launcher.report import Reporter
 from launcher.store import MachineDir
 
@@ -74,6 +75,7 @@ def _stopped(name: str) -> MachineDir:
     directory = store.machine(name)
     if not directory.exists():
         raise NoSuchMachine(f"there is no machine {name!r}.", hint="wherry list")
+    refuse_suspended(directory, "its disk is left alone")
     if running(directory):
         raise Refused(f"machine {name!r} is running; its disk is in use.", hint=f"wherry stop {name}")
     return directory

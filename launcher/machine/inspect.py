@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from launcher import control, room, store
+from launcher import control, room, saved, store
 from launcher.errors import Damaged, EngineFailed, NoSuchMachine, NotRunning, Refused, Usage, WherryError, of_system
 from launcher.state import State
 from launcher.store import MachineDir
@@ -32,10 +33,17 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
     try:
         wanted = directory.read_config()
         data |= {"arch": wanted.arch, "cpus": wanted.cpus, "memory": wanted.memory, "disk": wanted.disk, "iso": wanted.iso}
-        if not directory.data_disk.exists():
-            raise Damaged("its data disk data.qcow2 is gone.", hint=directory.repair_hint)
+        data["idle_suspend"] = wanted.idle_suspend
+        saved.check_disks(directory)
+        if not saved.is_suspended(directory) and not directory.data_disk.exists():
+            raise Damaged(f"its data disk {directory.data_disk.name} is gone.", hint=directory.repair_hint)
         state, keeper = _state(directory)
-        data |= _running_values(state, keeper)
+        suspended = saved.is_suspended(directory)
+        values = _running_values(state, keeper, suspended=suspended)
+        data["suspended"] = None
+        with contextlib.suppress(*[Damaged] if keeper is not None else []):  # it may be resumed as we look
+            data["suspended"] = _suspended(directory) if values["status"] == "suspended" else None
+        data |= values
         data["socket"] = str(directory.engine_socket) if keeper is not None else None
         if data["status"] == "running" and state.paused:
             held = room.held(directory.path, state.paused)
@@ -52,6 +60,12 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         data["problem"], data["next"] = error.message, error.hint or directory.repair_hint
     data["disk_used"] = directory.disk_used()
     return data
+
+
+def _suspended(directory: MachineDir) -> dict[str, Any]:
+    """Since when, in seconds since the epoch, and bytes of the saved memory. Raises Damaged."""
+    found = saved.read(directory)
+    return {"at": found.at, "memory": found.memory}
 
 
 def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
@@ -85,9 +99,10 @@ def _orphaned(directory: MachineDir) -> WherryError:
     return WherryError("its keeper ended, QEMU and the containers go on; the next wherry up takes them over.", hint=up)
 
 
-def _running_values(state: State, keeper: dict[str, Any] | None) -> dict[str, Any]:
+def _running_values(state: State, keeper: dict[str, Any] | None, *, suspended: bool) -> dict[str, Any]:
     # A state file that says "running" with neither keeper nor QEMU is left over from a crash of the whole computer.
-    status_now = "stopped" if keeper is None else state.status
+    off = "suspended" if suspended else "stopped"
+    status_now = off if keeper is None else state.status
     uptime = (keeper or {}).get("uptime", 0.0)
     return {
         "status": status_now,

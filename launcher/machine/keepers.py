@@ -23,6 +23,12 @@ def status(directory: MachineDir) -> str | None:
     return found if directory.keeper_lives() else "stopping"
 
 
+def wait_suspended(directory: MachineDir) -> None:
+    """Until a keeper that saves its machine is through with it, one way or the other. Raises NoProgress when it is silent."""
+    while status(directory) == "suspending":
+        time.sleep(_LOOKS_EVERY)
+
+
 def wait_gone(directory: MachineDir, *, alone: bool = False) -> None:
     """Until the keeper that ended, or is ending, is gone: the lock is the last thing that it gives back.
 
@@ -37,7 +43,7 @@ def wait_gone(directory: MachineDir, *, alone: bool = False) -> None:
             found = None
         if (found in ("starting", "running") and not alone) or (found is None and not directory.keeper_lives()):
             return
-        if found == "stopping":  # it says so itself, and gives containers their time
+        if found in ("stopping", "suspending"):  # it says so itself, and gives containers their time
             deadline = time.monotonic() + _ENDS_WITHIN
         elif time.monotonic() > deadline:
             raise NoProgress(f"the keeper of machine {directory.name!r} does not end.", hint=directory.repair_hint)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import configfile, files, store
+from launcher import configfile, files, saved, store
 from launcher.errors import Damaged, IsoProblem, Refused, WherryError
 from launcher.machine import salvage
 from launcher.report import Reporter
@@ -131,11 +131,40 @@ def leftovers(order: Order) -> Iterator[Step]:
             yield Step(f"{path}, left by a command that was killed", "removed", mended=True)
 
 
+def memory(order: Order) -> Iterator[Step]:
+    """The memory of a suspended machine: given up only when that is agreed to, since what runs in it is lost with it."""
+    directory, name = order.directory, order.directory.name
+    if not order.dry_run:
+        saved.settle(directory)
+    if not saved.is_suspended(directory):
+        return
+    try:
+        found = saved.read(directory)
+        size = directory.memory_file.stat().st_size
+        wrong = "" if size == found.memory else f"{directory.memory_file} is damaged"
+        wrong = wrong if saved.stamp(directory, suspended=True) == found.disk else "the disk was changed since it was suspended"
+    except OSError as error:
+        wrong = f"{directory.memory_file} cannot be read: {error.strerror}"
+    except Damaged as error:
+        wrong = error.message.rstrip(".")
+    if not wrong:
+        return
+    question = f"{wrong}. Give the saved memory up, with what ran in it? The disk stays, as after a power cut."
+    if order.dry_run or not order.agree(question):
+        yield Step(wrong, f"left as it is; to give the saved memory up: wherry up --cold {name}", mended=False)
+        return
+    saved.discard(directory)
+    yield Step(wrong, "the saved memory was given up; the disk is there", mended=True)
+
+
 def disk(order: Order) -> Iterator[Step]:
-    """The qcow2 file: leaks are given back, more than that is mended only when that is agreed to, after a copy."""
+    """The qcow2 file: leaks are given back, more than that is mended only when that is agreed to, after a copy. That of a
+    suspended machine is left alone: any change would part it from its memory."""
     from launcher import qcow
     from launcher.qemu import probe
 
+    if saved.is_suspended(order.directory):
+        return
     path, name = order.directory.data_disk, order.directory.name
     if not path.exists():
         yield Step(

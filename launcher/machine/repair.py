@@ -61,7 +61,7 @@ def _steps(order: Order) -> Iterator[Step]:
     if directory.qemu_runs():
         yield from _orphan(order)
         return
-    for check in (mending.state, mending.keys, mending.iso, mending.disk, mending.sockets, mending.leftovers):
+    for check in (mending.state, mending.keys, mending.iso, mending.memory, mending.disk, mending.sockets, mending.leftovers):
         yield from check(order)
 
 

@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import control, host, running, store
-from launcher.errors import NoSuchMachine, Refused, WherryError
+from launcher import control, host, running, saved, store
+from launcher.errors import ConnectionLost, NoSuchMachine, Refused, WherryError, from_json
 from launcher.machine import create, keepers, succession
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
 from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
 
+_PORTS_WITHIN: Final = 10.0
+_LOOKS_EVERY: Final = 0.05
+KEEPER: Final = "launcher.keeper"
 _BEGINS_WITHIN: Final = 60.0  # seconds until a new keeper listens
 
 
@@ -36,24 +39,31 @@ class UpResult:
     timeline: list[list[Any]] = field(default_factory=list)
 
 
-def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = "") -> UpResult:
-    """Create the machine if there is none, start it if it does not run, wait until it is ready.
+def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = "", cold: bool = False) -> UpResult:
+    """Create the machine if there is none, start or resume it if it does not run, wait until it is ready.
 
-    `disk_action` is one of `seed.ACTIONS`; with one, the start must be ours: Refused when another command began it.
+    `disk_action` is one of `seed.ACTIONS`; with one, the start must be ours: Refused when another command began it. `cold`: the
+    memory of a suspended machine is given up; the caller has asked.
     """
     directory = store.machine(name)
     created = not directory.exists() and create.make(name, options, report)
     if not created:
         create.change(directory, options, report)
-    found = ensure_keeper(directory, report, disk_action=disk_action)
+    if cold and keepers.status(directory) == "suspended":
+        stop(name, True, report)  # of one that sleeps nothing runs but the keeper
+    found = ensure_keeper(directory, report, disk_action=disk_action, cold=cold)
     if disk_action and found:
         raise Refused(f"another command started machine {name!r}.", hint=f"wherry stop {name}, then again")
     try:
         # The start of a machine that ran before is told again from its beginning, and is no news.
         result = follow_start(directory, SilentReporter() if found == "running" else report)
-    except WherryError:
+    except WherryError as error:
         keepers.wait_gone(directory)  # it is about to end; what the user tries next must not meet it
+        if isinstance(error, ConnectionLost):  # it ended before it could say why
+            _raise_last(directory)
         raise
+    if result["timeline"] and result["timeline"][0][0] == "qemu":
+        _wait_ports(directory)
     from launcher.machine import links
 
     with contextlib.suppress(WherryError, OSError):  # doctor tells what is wrong with them
@@ -65,7 +75,33 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
     )  # fmt: skip
 
 
+def _raise_last(directory: MachineDir) -> None:
+    """Raise what a start came to that was over before anybody could watch it."""
+    state = directory.read_state()
+    if state.status == "failed" and state.last_error:
+        raise from_json(state.last_error)
+
+
+def _wait_ports(directory: MachineDir) -> None:
+    """Of a machine that was just resumed: until its keeper has compared all containers, and holds their ports again."""
+    import time
+
+    deadline = time.monotonic() + _PORTS_WITHIN
+    with contextlib.suppress(WherryError):
+        while time.monotonic() < deadline:
+            parts = ((control.status(directory.control_socket).get("keeper") or {}).get("health") or {}).get("parts") or {}
+            if "ports" in parts:
+                return
+            time.sleep(_LOOKS_EVERY)
+
+
 def restart(name: str, force: bool, report: Reporter) -> UpResult:
+    """A suspended machine is resumed first, so that its containers are stopped as they should be; not so by force."""
+    directory = store.machine(name)
+    if saved.is_suspended(directory):
+        if force:
+            raise Refused(f"machine {name!r} is suspended; nothing of it runs.", hint=saved.cold_hint(directory))
+        up(name, UpOptions(), report)
     stop(name, force, report)
     return up(name, UpOptions(), report)
 
@@ -98,11 +134,14 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
         framed.close()
 
 
-def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "") -> str | None:
+def ensure_keeper(
+    directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "", cold: bool = False
+) -> str | None:  # fmt: skip
     """Have a keeper that starts or runs the machine. One command at a time does this.
 
     Returns what the one that was there does, starting or running, None when it was started here. An older wherry's keeper is
-    replaced. With `only_stop` a new one does not start the machine: it takes over a QEMU without a keeper, and ends it.
+    replaced. With `only_stop` a new one does not start the machine: it takes over a QEMU without a keeper, and ends it. With
+    `cold` a saved memory is given up before.
     Raises Refused for a newer one's, and for files that a newer wherry wrote.
     """
     from launcher.machine import wayback
@@ -111,6 +150,9 @@ def ensure_keeper(directory: MachineDir, report: Reporter, *, only_stop: bool = 
         while (found := succession.serving(directory, report)) is None:
             if not directory.qemu_runs():
                 wayback.settle(directory)
+                saved.settle(directory)
+                if cold:
+                    saved.discard(directory)
             if start_keeper(directory, "stop" if only_stop else disk_action):
                 break
         return found
@@ -139,7 +181,7 @@ def start_keeper(directory: MachineDir, action: str = "") -> bool:
     host.current().make_private(directory.run_dir.parent)
     with directory.keeper_log.open("ab") as log:
         keeper = proc.spawn(
-            [sys.executable, "-P", "-m", "launcher.keeper", directory.name, *([action] if action else [])],
+            [sys.executable, "-P", "-m", KEEPER, directory.name, *([action] if action else [])],
             cwd=directory.path,
             env=_keeper_environment(),
             stdout=proc.PIPE,

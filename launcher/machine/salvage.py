@@ -6,7 +6,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from launcher import config, host, images
+from launcher import config, host, images, saved
 from launcher.config import GIB, MachineConfig
 from launcher.errors import Refused, WherryError
 from launcher.images import cache
@@ -113,8 +113,9 @@ def _disk_size(directory: MachineDir) -> int:
     from launcher import disks
     from launcher.qemu import probe
 
+    disk = directory.suspended_disk if saved.is_suspended(directory) else directory.data_disk
     try:
-        return disks.info(directory.data_disk, probe.find_img()).virtual_size
+        return disks.info(disk, probe.find_img()).virtual_size
     except WherryError:
         return 0
 

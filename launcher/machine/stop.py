@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from launcher import control, store
+from launcher import control, saved, store
 from launcher.config import format_size
 from launcher.errors import ConnectionLost, NoSuchMachine, NotRunning, Refused, WherryError
 from launcher.machine import keepers
@@ -77,6 +77,8 @@ def what_delete_removes(name: str) -> list[str]:
         f"copy      {copy}, an earlier or later state of the disk ({size / 1e9:.1f} GB)"
         for copy, size in wayback.copies(directory)
     ]
+    if saved.is_suspended(directory):
+        lines.append("memory    of the suspended machine, with what runs in it")
     lines.append(f"disk      all images, containers, volumes and logins in it ({_used(directory.path)} on this computer)")
     return lines
 
@@ -89,6 +91,8 @@ def delete(name: str, force: bool, report: Reporter) -> None:
     """Delete the machine with all that is on its disk; the caller has asked. Raises Refused while it runs, unless `force`."""
     store.sweep()
     directory = _existing(name)
+    if running(directory) and keepers.status(directory) == "suspended":
+        stop(name, True, report)  # nothing runs but the keeper, which waits for somebody to need the machine
     if running(directory):
         if not force:
             raise Refused(f"machine {name!r} is running.", hint=f"wherry stop {name}, or: wherry delete --force {name}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from launcher import __version__, control, release
-from launcher.errors import NotRunning, Refused, WherryError
+from launcher.errors import ConnectionLost, NotRunning, Refused, WherryError
 from launcher.machine import keepers
 from launcher.report import Reporter
 from launcher.running import ours
@@ -38,12 +38,28 @@ def serving(directory: MachineDir, report: Reporter) -> str | None:
             keepers.wait_gone(directory)
             return serving(directory, report)
     status = str(answer["status"])
+    if status == "suspending":
+        keepers.wait_suspended(directory)
+        return serving(directory, report)
+    if status == "suspended" and _wakes(directory, answer):
+        return "starting"
     # A start under way is left to who began it.
     if status == "starting" or (status == "running" and (ours(answer) or not _let_go(directory, answer, report))):
         return status
     keepers.wait_gone(directory, alone=True)
     directory.check_state()
     return None
+
+
+def _wakes(directory: MachineDir, answer: dict[str, Any]) -> bool:
+    """Whether the keeper resumes a machine that sleeps by itself; else it ends, and the machine stays suspended."""
+    try:
+        if ours(answer):
+            return bool(control.ask(directory.control_socket, "wake")["woken"])
+        control.ask(directory.control_socket, "stop", force=False)
+    except (NotRunning, ConnectionLost):
+        pass
+    return False
 
 
 def refuse_newer(directory: MachineDir, answer: dict[str, Any]) -> None:

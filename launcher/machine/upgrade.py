@@ -15,6 +15,7 @@ from launcher.images.pins import Pin
 from launcher.machine import enginedata, keepers, run, succession, wayback
 from launcher.machine.enginedata import Change, Step
 from launcher.machine.stop import running, stop
+from launcher.machine.suspend import refuse_suspended
 from launcher.machine.wayback import Record
 from launcher.report import Reporter
 from launcher.store import MachineDir
@@ -120,6 +121,7 @@ def _asked(name: str) -> tuple[MachineDir, MachineConfig]:
     directory = store.machine(name)
     config = directory.read_config()
     directory.check_state()
+    refuse_suspended(directory, "it keeps its ISO")
     try:
         succession.refuse_newer(directory, control.status(directory.control_socket))
     except NotRunning:

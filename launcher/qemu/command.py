@@ -76,6 +76,7 @@ class Boot:
     serial: Channel
     sandbox: bool = False  # this QEMU has seccomp
     file_servers: tuple[FileServer, ...] = ()
+    incoming: bool = False  # it waits for the memory of a guest that was saved, and does not run it by itself
 
 
 def arguments(boot: Boot) -> list[str]:
@@ -90,6 +91,7 @@ def arguments(boot: Boot) -> list[str]:
         *seed_args(boot),
         *channel_args(boot),
         *sandbox_args(boot),
+        *incoming_args(boot),
     ]
 
 
@@ -196,13 +198,14 @@ def disk_args(boot: Boot) -> list[str]:
 def device_args(boot: Boot) -> list[str]:
     # romfile= empty: packages without the network boot ROMs exist, and nothing boots from the network.
     # ipv6=off: slirp answers IPv6 on hosts that have none, and the guest then waits for it.
-    keyboard = ["-device", "virtio-keyboard-pci"] if boot.arch == "arm64" else []
+    # vmgenid: a guest that goes on from its saved memory is told by ACPI, and its kernel then mixes the random pool anew.
+    extra = ["-device", "virtio-keyboard-pci"] if boot.arch == "arm64" else ["-device", "vmgenid,guid=auto"]
     return [
         "-netdev", "user,id=net0,ipv6=off",
         "-device", "virtio-net-pci,netdev=net0,romfile=",
         "-device", "virtio-rng-pci",
         "-device", "virtio-balloon-pci,free-page-reporting=on",
-        *keyboard,
+        *extra,
     ]  # fmt: skip
 
 
@@ -244,6 +247,10 @@ def chardev(name: str, channel: Channel, otherwise: str) -> str:
 
 def sandbox_args(boot: Boot) -> list[str]:
     return ["-sandbox", SANDBOX] if boot.sandbox else []
+
+
+def incoming_args(boot: Boot) -> list[str]:
+    return ["-S", "-incoming", "defer"] if boot.incoming else []
 
 
 def quoted(path: str) -> str:

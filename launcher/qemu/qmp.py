@@ -73,8 +73,8 @@ class Qmp:
         self._take(self._greeting, "its greeting", timeout)
         self.execute("qmp_capabilities", timeout=timeout)
 
-    def execute(self, command: str, /, *, timeout: float = 30, **arguments: Any) -> Any:
-        """The command's return value.
+    def execute(self, command: str, /, *, timeout: float = 30, descriptor: int | None = None, **arguments: Any) -> Any:
+        """The command's return value. `descriptor` goes along (SCM_RIGHTS): QEMU gets one of its own for it.
 
         Raises WherryError with QEMU's words when it refuses, ConnectionLost when the stream ends, NoProgress after `timeout`
         seconds.
@@ -89,7 +89,7 @@ class Qmp:
             number = self._next_id
             self._waiting[number] = reply
         try:
-            self._send({"execute": command, "arguments": arguments, "id": number})
+            self._send({"execute": command, "arguments": arguments, "id": number}, descriptor)
             answer = self._take(reply, f"an answer to {command}", timeout)
         finally:
             # A reply that comes later finds no entry and is dropped.
@@ -111,10 +111,16 @@ class Qmp:
         except OSError:
             pass
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any], descriptor: int | None) -> None:
+        data = json.dumps(message).encode("ascii") + b"\n"
+        if descriptor is not None and not isinstance(self._stream, socket.socket):
+            raise RuntimeError("descriptors go over sockets only")
         try:
             with self._send_lock:
-                self._stream.sendall(json.dumps(message).encode("ascii") + b"\n")
+                if descriptor is not None and isinstance(self._stream, socket.socket):
+                    sent = socket.send_fds(self._stream, [data], [descriptor])
+                    data = data[sent:]
+                self._stream.sendall(data)
         except (OSError, ValueError) as error:  # ValueError: a closed pipe
             raise _ended() from error
 

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from .helpers import PROVISIONING, ROOT, SCRIPTS
 BOOT_D = sorted((PROVISIONING / "boot.d").iterdir())
 GUEST = sorted(path for path in SCRIPTS.rglob("*") if path.is_file())
 PROGRAMS = [path for path in GUEST if path.suffix == ""]
-ALL = [*GUEST, PROVISIONING / "boot.sh", *BOOT_D]
+REST = PROVISIONING / "rest.sh"
+ALL = [*GUEST, PROVISIONING / "boot.sh", REST, *BOOT_D]
 
 shells = [shell for shell in (["busybox", "sh"], ["dash"], ["sh"]) if shutil.which(shell[0])]
 each_script = pytest.mark.parametrize("script", ALL, ids=lambda path: str(path.relative_to(ROOT)))
@@ -42,7 +44,7 @@ def test_shellcheck(script: Path) -> None:
 def test_form(script: Path) -> None:
     text = script.read_text()
     assert "\r" not in text and text.endswith("\n")
-    if script in PROGRAMS or script.name == "boot.sh":
+    if script in PROGRAMS or script.name in ("boot.sh", "rest.sh"):
         assert text.startswith("#!/bin/sh\n#")
     for line in text.splitlines():
         assert len(line) <= 140, line
@@ -296,3 +298,49 @@ def test_sshd_takes_the_key_only_and_one_address() -> None:
 def test_nobody_has_a_password() -> None:
     for line in (ROOT / "iso" / "overlay" / "etc" / "shadow").read_text().splitlines():
         assert line.split(":")[1] in ("*", "!")
+
+
+class Resting:
+    """rest.sh in a root of its own."""
+
+    def __init__(self, shell: list[str], root: Path) -> None:
+        self.shell, self.root = shell, root
+        for group in ("docker", "other"):
+            (root / "sys/fs/cgroup" / group).mkdir(parents=True)
+            (root / "sys/fs/cgroup" / group / "cgroup.freeze").write_text("0\n")
+        for folder in ("run/wherry", "proc", "dev"):
+            (root / folder).mkdir(parents=True)
+        (root / "proc/meminfo").write_text("MemTotal:        2000 kB\nMemFree:          500 kB\n")
+        text = re.sub(r"(?<![\w.])/(run|sys|proc|dev)/(?!null)", rf"{root}/\1/", REST.read_text())
+        assert "alone=60\n" in text
+        self.text = text
+
+    def call(self, *words: str, stdin: bytes = b"", alone: int = 1000) -> str:
+        text = self.text.replace("alone=60", f"alone={alone}")
+        done = subprocess.run([*self.shell, "-c", text, "rest", *words], input=stdin, capture_output=True, check=True)
+        assert not done.stderr
+        return done.stdout.decode()
+
+    @property
+    def frozen(self) -> set[str]:
+        return {group.read_text().strip() for group in self.root.glob("sys/fs/cgroup/*/cgroup.freeze")}
+
+
+@pytest.mark.parametrize("shell", shells, ids=" ".join)
+def test_containers_stand_still_until_they_are_woken(shell: list[str], tmp_path: Path) -> None:
+    resting = Resting(shell, tmp_path)
+    assert resting.call("quiet", "abc") == "1500\n"
+    assert resting.frozen == {"1"}
+    resting.call("wake", "abc", stdin=b"random")
+    assert resting.frozen == {"0"} and (tmp_path / "dev/urandom").read_bytes() == b"random"
+    assert not (tmp_path / "run/wherry/rest").exists()
+
+
+@pytest.mark.parametrize("shell", shells, ids=" ".join)
+def test_they_go_on_alone_when_nobody_wakes_them(shell: list[str], tmp_path: Path) -> None:
+    resting = Resting(shell, tmp_path)
+    resting.call("quiet", "abc", alone=0)
+    deadline = time.monotonic() + 30
+    while resting.frozen != {"0"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

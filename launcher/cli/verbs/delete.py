@@ -26,7 +26,7 @@ def delete(app: App, name: str | None, force: bool, yes: bool) -> None:
     found = machine.status(chosen)
     if not force and found["status"] == "newer":
         raise Refused(found["problem"], hint=f"To delete it all the same: wherry delete --force {chosen}")
-    if not force and found["status"] not in ("stopped", "broken"):
+    if not force and found["status"] not in ("stopped", "suspended", "broken"):
         raise Refused(f"{chosen} is running.", hint=f"wherry stop {chosen}, or: wherry delete --force {chosen}")
     if not yes:
         _ask(app, chosen, goes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ import click
 from launcher.cli.app import App
 from launcher.cli.options import last_start, machine_name, machine_options, verb
 from launcher.cli.verbs.share import share_lines
-from launcher.console import Console, seconds
-from launcher.errors import Interrupted, NoSuchMachine, WherryError
+from launcher.console import Console, is_terminal, seconds
+from launcher.errors import Interrupted, NoSuchMachine, Refused, WherryError
 
 if TYPE_CHECKING:
     from launcher.images import IsoSource
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 @click.command()
 @machine_name
 @machine_options
+@click.option("--cold", is_flag=True, help="Of a suspended machine: give its memory up, start it anew. Asks first.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @verb
 def up(
     app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None,
-    iso: IsoSource | None, publish_address: str | None, share: tuple[str, ...], no_home: bool,
+    iso: IsoSource | None, publish_address: str | None, share: tuple[str, ...], no_home: bool, cold: bool, yes: bool,
 ) -> None:  # fmt: skip
-    """Start the machine, make it if there is none, and wait until its engine answers.
+    """Start the machine, make it if there is none, resume it if it is suspended, and wait until its engine answers.
 
     Running it again changes nothing; options other than --arch, --disk and --iso hold from the next start on, --share and
     --no-home at once.
@@ -37,9 +40,11 @@ def up(
     chosen, console = app.name(name), app.console
     options = machine.UpOptions(cpus, memory, disk, arch, iso, publish_address, share, no_home)
     before = _status(chosen)
+    if cold and _is_suspended(chosen) and not yes:
+        _ask_cold(app, chosen)
     try:
-        with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "starting")) as reporter:
-            result = machine.up(chosen, options, reporter)
+        with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "suspended", "starting")) as reporter:
+            result = machine.up(chosen, options, reporter, cold=cold)
     except KeyboardInterrupt:
         if _status(chosen) == "none":
             raise Interrupted("interrupted before there was a machine.", hint=f"wherry up{_argument(chosen)}") from None
@@ -146,6 +151,25 @@ def _status(name: str) -> str:
         return str(machine.status(name)["status"])
     except NoSuchMachine:
         return "none"
+
+
+def _is_suspended(name: str) -> bool:
+    """Whatever else may be wrong with it."""
+    from launcher import saved, store
+
+    return saved.is_suspended(store.machine(name))
+
+
+def _ask_cold(app: App, name: str) -> None:
+    what = f"What runs in {name} is lost with its saved memory; its disk is then as after a power cut."
+    if app.settings.json or not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        raise Refused(
+            f"{name} is suspended, and there is nobody to ask whether to give its memory up. {what}",
+            hint=f"wherry up --cold --yes{_argument(name)}",
+        )
+    click.echo(what, err=True)
+    if not click.confirm(f"Start {name} anew?", default=False, err=True):
+        raise Refused(f"{name} stays suspended.", hint=f"wherry up{_argument(name)} resumes it")
 
 
 def _interrupted(name: str) -> Interrupted:

@@ -26,7 +26,7 @@ _NOT_RUNNING: Final = 3
 @click.option("--timeline", is_flag=True, help="How long each part of the last start took.")
 @verb
 def status(app: App, name: str | None, timeline: bool) -> int:
-    """One machine. Exit code 0: it runs, 3: it is stopped, 1: it is broken, 6: a newer wherry made it."""
+    """One machine. Exit code 0: it runs, 3: it is stopped or suspended, 1: it is broken, 6: a newer wherry made it."""
     from launcher import machine
 
     found = machine.status(app.name(name))
@@ -70,7 +70,7 @@ def _shares(found: dict[str, Any]) -> list[dict[str, Any]] | None:
     from launcher.machine import shares
 
     newer = release.is_newer(str(found.get("keeper_wherry") or ""))  # of a keeper nothing but its status is asked then
-    if found["status"] not in ("running", "stopped") or newer:
+    if found["status"] not in ("running", "stopped", "suspended") or newer:
         return None
     try:
         return shares.listing(found["name"])
@@ -86,10 +86,15 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if found.get("accel") and found["status"] == "running":
         facts.append("no hardware acceleration" if found["accel"] == "tcg" else found["accel"])
     lines = [f"{found['name']:<10}{state:<22} {' · '.join(facts)}".rstrip()]
+    if found.get("suspended"):
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["suspended"]["at"]))
+        lines.append(f"{'saved':<10}{at} · {size(found['suspended']['memory'])} of memory; wherry up resumes it")
     if found.get("cpus"):
         cpus = "1 CPU" if found["cpus"] == 1 else f"{found['cpus']} CPUs"
         lines.append(f"{'has':<10}{found['arch']} · {cpus} · {memory(found['memory'])} memory")
         lines.append(f"{'disk':<10}{size(found.get('disk_used', 0))} here, at most {memory(found['disk'])}")
+    if found.get("idle_suspend"):
+        lines.append(f"{'idle':<10}suspends itself after {found['idle_suspend']} min without any use; the next use resumes it")
     lines += lines_of(found.get("shares") or [])
     lines += _health_lines(found.get("health") or {})
     if found.get("socket"):

@@ -40,14 +40,20 @@ class Forwarder:
     `held`: QEMU stands, so a new TCP connection is broken off at once, which would get no answer.
     """
 
-    def __init__(self, monitor: Monitor, held: Callable[[], bool]) -> None:
-        self.rules = Rules(monitor)
+    def __init__(
+        self, monitor: Monitor, held: Callable[[], bool], awake: Callable[[], None] = lambda: None
+    ) -> None:  # fmt: skip
+        self.rules = Rules(monitor, awake)
         self._held = held
         self._ports: set[Port] = set()  # with what they have begun, until that has ended
         self._inners: dict[tuple[str, tuple[str, int]], Inner] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ports", daemon=True)
         self._thread.start()
+
+    def uses(self) -> tuple[int, int]:
+        """Connections that are there, and how many there ever were."""
+        return sum(port.connections for port in list(self._ports)), self.rules.used
 
     def open(self, proto: str, target: tuple[str, int], bound: list[Bound]) -> Port:
         """Serve the bound sockets."""

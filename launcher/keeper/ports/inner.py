@@ -65,6 +65,7 @@ class Inner:
 
     async def connect(self) -> socket.socket:
         """A connected socket, not blocking. Raises WherryError, OSError."""
+        self._rules.used += 1
         for again in range(_RULES):
             if again and self._claims <= 0:
                 break

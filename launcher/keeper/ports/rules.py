@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from launcher.errors import NoProgress, NotRunning, WherryError
 from launcher.qemu.qmp import Qmp, human
@@ -36,8 +36,11 @@ class Rule:
 class Rules:
     """Safe to use from many threads."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, awake: Callable[[], None] = lambda: None) -> None:
+        """`awake` returns when the machine runs, or raises WherryError; it may be resumed for that."""
         self._monitor = monitor
+        self._awake = awake
+        self.used = 0  # connections that were wanted ever; of the forwarder's loop
         self._own: set[Rule] = set()
         self._lock = threading.Lock()
 
@@ -47,6 +50,7 @@ class Rules:
 
     def add(self, proto: str, target: tuple[str, int]) -> Rule:
         """Raises WherryError, and OSError where this computer has no socket left."""
+        self._awake()
         qmp = self._monitor()
         if qmp is None:
             raise NotRunning("the machine is off.")
@@ -90,7 +94,7 @@ class Rules:
 
 def _ask_removal(rule: Rule, timeout: float = 30) -> None:
     with contextlib.suppress(WherryError):  # it went with QEMU
-        line = {"command-line": f"hostfwd_remove {rule.proto}:{LOOPBACK}:{rule.port}"}
+        line: dict[str, Any] = {"command-line": f"hostfwd_remove {rule.proto}:{LOOPBACK}:{rule.port}"}
         rule.qmp.execute("human-monitor-command", timeout=timeout, **line)
 
 

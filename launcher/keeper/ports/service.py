@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from launcher.config import LOCALHOST
 from launcher.errors import WherryError
@@ -22,6 +22,8 @@ from launcher.store import MachineDir
 
 log = logging.getLogger("wherry.ports")
 
+_START_SECONDS: Final = 600.0  # a start says itself when it makes no progress; this is for one that never ends
+
 
 class Keeper(Protocol):
     """As much of the supervisor as ports need."""
@@ -33,6 +35,7 @@ class Keeper(Protocol):
 
     def connection(self) -> Connection: ...
     def monitor(self) -> Qmp | None: ...
+    def wait_ready(self, seconds: float | None = None) -> None: ...
 
 
 class PortService:
@@ -41,13 +44,17 @@ class PortService:
     def __init__(self, keeper: Keeper, events: Events) -> None:
         self._keeper = keeper
         self._swept = False
-        self._forwarder = Forwarder(keeper.monitor, lambda: bool(keeper.state.paused))
+        self._forwarder = Forwarder(keeper.monitor, lambda: bool(keeper.state.paused), self._wake)
+        self.uses = self._forwarder.uses
         published = _published(keeper.directory)
         self.holders = Holders(self._forwarder, published, self._report)
         self.by_hand = ByHand(keeper.directory.forwards_file, self.holders)
         self.publisher = Publisher(keeper.connection, self.holders, Aliases(keeper.directory.addresses_file, published))
         # Before the engine's events begin: what a keeper before us left is not to be taken for ours.
         events.subscribe(self._on_event, self._on_resync)
+
+    def _wake(self) -> None:
+        self._keeper.wait_ready(_START_SECONDS)
 
     def close(self) -> None:
         self.holders.close()

@@ -41,8 +41,13 @@ class _EngineGone(Exception):
 class Relay:
     """Serves one client in the calling thread; `dial` opens the channel when the first request is there."""
 
-    def __init__(self, client: Client, dial: Callable[[], Channel], rules: Rules, ports: Ports | None = None) -> None:
+    def __init__(
+        self, client: Client, dial: Callable[[], Channel], rules: Rules, ports: Ports | None = None,
+        begun: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """`begun` is told of each request before anything is asked for it; it returns when the machine is awake."""
         self._client = client
+        self._begun = begun
         self._dial = dial
         self._rules = rules
         self._published = Published(ports, lambda found: create.check_start(found, rules))
@@ -80,6 +85,12 @@ class Relay:
         answer = self._answer
         return answer is not None and (answer.state == "raw" or (not answer.known and not answer.only_reads))
 
+    @property
+    def under_way(self) -> bool:
+        """Whether somebody waits for an answer, or a stream is open."""
+        answer = self._answer
+        return answer is not None and (answer.state == "raw" or not answer.known)
+
     # From the client to the engine.
 
     def _from_client(self) -> None:
@@ -114,6 +125,7 @@ class Relay:
                     return None
                 seen += data
                 body = request.feed(data)
+            self._begun()
             if paths.names_mounts(request.head.method, request.head.target):
                 return self._create(request, body, self._published.ports)
             if paths.makes_volume(request.head.method, request.head.target):

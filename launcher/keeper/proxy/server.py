@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Final, Protocol
 
 from paramiko import Channel
 
+from launcher.errors import WherryError
 from launcher.keeper.engine import SOCKET
 from launcher.keeper.listener import UnixListener
 from launcher.keeper.proxy.client import Client, SocketClient
@@ -50,8 +52,9 @@ class EngineProxy:
         self._rules = Rules(sockets, folders or Folders(), agents)
         self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)), "engine")
         self._relays: set[Relay] = set()
+        self._requests = 0
         self._closed = False
-        self._changed = threading.Condition()  # for the two above
+        self._changed = threading.Condition()  # for the three above
 
     def start(self) -> None:
         """Raises WherryError when the socket cannot be made."""
@@ -70,9 +73,21 @@ class EngineProxy:
         with self._changed:
             return sum(relay.working for relay in self._relays)
 
+    def uses(self) -> tuple[int, int]:
+        """Requests under way, and how many there ever were."""
+        with self._changed:
+            return sum(relay.under_way for relay in self._relays), self._requests
+
+    def _begun(self) -> None:
+        """A request; what it needs is told by `_dial`."""
+        with self._changed:
+            self._requests += 1
+        with contextlib.suppress(WherryError):
+            self._keeper.wait_ready(_START_SECONDS)
+
     def serve(self, client: Client) -> None:
         """One client, here or in the machine, to its end."""
-        relay = Relay(client, self._dial, self._rules, self._ports)
+        relay = Relay(client, self._dial, self._rules, self._ports, self._begun)
         with self._changed:
             self._relays.add(relay)
             if self._closed:

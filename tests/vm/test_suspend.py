@@ -1,0 +1,240 @@
+"""A machine is suspended and resumed with what runs in it, after a power cut too; one machine for all, with 2 GB."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.images.build import build
+from tests.loopback import free_port
+from tests.vm.client import Client
+from tests.vm.driver import SOAK, Driver, get_port
+from tests.vm.test_life import keeper_of
+from tests.vm.workshop import load
+
+pytestmark = pytest.mark.vm
+HELLO = "wherry.internal/hello"
+TIMES = 5 if SOAK else 2
+CYCLES = 50
+LARGEST = 200_000_000  # bytes of the saved memory
+COUNT = "i=0; while true; do i=$((i+1)); echo $i $(date +%s); sleep 0.2; done"
+# A transaction at a time, told when it is committed.
+WRITE = """
+import sqlite3, time
+db = sqlite3.connect('/data/db', isolation_level=None)
+db.execute('pragma synchronous=full')
+db.execute('create table if not exists t (n integer primary key, at real)')
+n = db.execute('select coalesce(max(n), 0) from t').fetchone()[0]
+while True:
+    n += 1
+    db.execute('begin immediate'); db.execute('insert into t values (?, ?)', (n, time.time())); db.execute('commit')
+    print(n, flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture(scope="module")
+def resting() -> Iterator[Driver]:
+    driver = Driver()
+    try:
+        driver.up("--memory", "2G")
+        yield driver
+    finally:
+        driver.close()
+
+
+@pytest.fixture(scope="module")
+def web(resting: Driver) -> Iterator[int]:
+    port = free_port()
+    words = (HELLO, "httpd", "-f", "-p", "80", "-h", "/www")
+    resting.docker("run", "-d", "--name", "web", "--restart", "always", "-p", f"{port}:80", *words)
+    resting.docker("run", "-d", "--name", "counter", HELLO, "sh", "-c", COUNT)
+    resting.wait_until(lambda: b"Hello" in get_port(port), "the page is served", 60)
+    yield port
+    resting.docker("rm", "-f", "web", "counter")
+
+
+def suspend(machine: Driver) -> dict[str, Any]:
+    done = machine.wherry("suspend", "--json", timeout=300)
+    assert done.returncode == 0, done.stdout.decode()
+    data: dict[str, Any] = json.loads(done.stdout)["data"]
+    assert machine.processes() == []
+    return data
+
+
+def count(machine: Driver) -> tuple[int, int]:
+    """The counter's last word, and what it took for the time."""
+    number, at = machine.docker("logs", "--tail", "1", "counter").split()
+    return int(number), int(at)
+
+
+def offset(machine: Driver) -> float:
+    """The guest's clock less ours in seconds, as far as it is certain."""
+    before = time.time()
+    told = int(machine.wherry("ssh", "/usr/lib/wherry/vitals", input=b"t\n").stdout) / 1e9
+    after = time.time()
+    return max(0.0, before - told, told - after)
+
+
+def test_it_goes_on_where_it_was(resting: Driver, web: int, request: pytest.FixtureRequest) -> None:
+    rows = []
+    for _ in range(TIMES):
+        before, _ = count(resting)
+        done = suspend(resting)
+        assert done["size"] <= LARGEST
+        status = resting.wherry("status")
+        assert status.returncode == 3 and b"suspended" in status.stdout
+        with pytest.raises(OSError):
+            get_port(web)
+        again = resting.up()
+        began = time.monotonic()
+        resting.wait_until(lambda: b"Hello" in get_port(web), "the page is served", 60)
+        served = time.monotonic() - began
+        assert b"served" in resting.wherry("share", "list").stdout
+        after, at = count(resting)
+        assert after > before and abs(at - time.time()) < 30
+        assert offset(resting) < 0.1
+        timeline = dict(json.loads(resting.wherry("status", "--json").stdout)["data"]["timeline"])
+        assert list(timeline) == ["qemu", "memory", "ssh", "ready"], again.stderr
+        rows.append(
+            f"saved in {done['seconds']:.2f} s, {done['size'] / 1e6:.0f} MB; "
+            + ", ".join(f"{name} {at:.2f}" for name, at in timeline.items())
+            + f" s; page {served:.2f} s later"
+        )
+    request.node.user_properties += [("table", row) for row in rows]
+
+
+def test_no_container_sees_the_wrong_time(resting: Driver, web: int) -> None:
+    """They stand still until the clock is right: no word of the counter is from the time in which it did not run."""
+    suspend(resting)
+    began = time.time()
+    time.sleep(5)  # what the clock is behind by
+    resting.up()
+    resumed = time.time()
+    lines = resting.docker("logs", "--tail", "200", "counter").splitlines()
+    times = [int(line.split()[1]) for line in lines]
+    assert not [at for at in times if began + 1 < at < began + 4], (began, resumed, times)
+    assert times == sorted(times)
+
+
+def test_a_power_cut(resting: Driver, web: int) -> None:
+    before, _ = count(resting)
+    suspend(resting)
+    resting.kill_all()
+    resting.up()
+    resting.wait_until(lambda: b"Hello" in get_port(web), "the page is served", 60)
+    assert count(resting)[0] > before
+
+
+def test_docker_resumes_it(resting: Driver, web: int) -> None:
+    suspend(resting)
+    assert "web" in resting.docker("ps", "--format", "{{.Names}}")
+
+
+def test_a_client_in_the_guest_reconnects(resting: Driver, web: int) -> None:
+    heard = threading.Event()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.set()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"here")
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        loop = f"while true; do wget -T 5 -qO- http://10.0.2.2:{server.server_port}/ || true; sleep 0.5; done"
+        resting.docker("run", "-d", "--name", "client", HELLO, "sh", "-c", loop)
+        try:
+            assert heard.wait(60)
+            suspend(resting)
+            heard.clear()
+            resting.up()
+            assert heard.wait(60)
+        finally:
+            resting.docker("rm", "-f", "client")
+            server.shutdown()
+
+
+def test_what_it_refuses(resting: Driver, web: int) -> None:
+    suspend(resting)
+    for words in (
+        ("config", "set", "memory=3G"), ("up", "--cpus", "1"), ("upgrade",), ("restart", "--force"), ("repair", "--read-only"),
+        ("up", "--cold"),
+    ):  # fmt: skip
+        done = resting.wherry(*words)
+        assert done.returncode == 6, (words, done.stderr)
+    stopped = resting.wherry("stop")
+    assert stopped.returncode == 0 and b"is suspended" in stopped.stderr
+    resting.up()
+
+
+@pytest.mark.soak
+def test_fifty_times_with_a_database(resting: Driver, request: pytest.FixtureRequest) -> None:
+    """No transaction that was told is lost, the clock is right at once, and nothing grows."""
+    client = Client(resting)
+    load(client, build(), "workshop")
+    client("run", "-d", "--name", "db", "-v", "db:/data", "--entrypoint", "python3", "wherry.test/workshop", "-c", WRITE)
+    sizes, starts, ends, offsets = [], [], [], []
+    try:
+        for _ in range(CYCLES):
+            done = suspend(resting)
+            told = resting.up()
+            offsets.append(offset(resting))
+            last = int(resting.docker("logs", "--tail", "1", "db"))
+            query = "import sqlite3; print(*sqlite3.connect('/data/db').execute('select count(*), max(n) from t').fetchone())"
+            rows, highest = map(int, client("exec", "db", "python3", "-c", query).split())
+            assert rows == highest >= last, told.stderr
+            sizes.append(done["size"])
+            starts.append(json.loads(resting.wherry("status", "--json").stdout)["data"]["timeline"][-1][1])
+            ends.append(done["seconds"])
+        assert max(offsets) < 0.1
+        assert sizes[-1] < 1.2 * max(sizes[:5])
+        assert keeper_of(resting).memory_info().rss < 120_000_000
+        sshds = int(resting.ssh("ps -o args | grep -c '^sshd-session'"))
+        assert sshds < 10
+    finally:
+        client.run("rm", "-f", "db")
+        middle = CYCLES // 2
+        request.node.user_properties += [
+            ("table", f"{len(starts)} cycles: saved {sorted(ends)[middle]:.2f} s, resumed {sorted(starts)[middle]:.2f} s"),
+            (
+                "table",
+                f"saved memory {min(sizes) / 1e6:.0f} to {max(sizes) / 1e6:.0f} MB, clock off by {max(offsets):.3f} s at most",
+            ),
+        ]
+
+
+@pytest.mark.soak
+def test_it_sleeps_by_itself(resting: Driver, web: int) -> None:
+    assert resting.wherry("config", "set", "idle_suspend=1").returncode == 0
+    try:
+        resting.wait_until(lambda: resting.status()["status"] == "suspended", "it sleeps", 300)
+        assert b"Hello" in _patient(web)
+        assert resting.status()["status"] == "running"
+        resting.wait_until(lambda: resting.status()["status"] == "suspended", "it sleeps", 300)
+        crowd = [resting.popen("docker", "ps", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+        assert [command.wait(120) for command in crowd] == [0, 0, 0]
+    finally:
+        resting.wherry("config", "unset", "idle_suspend")
+
+
+def _patient(port: int) -> bytes:
+    """One connection, which is to be answered however long that takes."""
+    import socket
+
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as stream:
+        stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        got = b""
+        while data := stream.recv(65536):
+            got += data
+        return got
