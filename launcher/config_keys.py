@@ -49,7 +49,7 @@ KEYS: Final = (
     Key("shares.events", "switch", "true", "Tell containers of changes made on this computer: true, false.", restart=False),
     Key("engine.KEY", "table", "see config show", "A key of dockerd's daemon.json; not hosts, data-root, containerd."),
     Key("arch", "fixed", "this computer's", "Architecture.", changed_by="Make another machine: wherry init NAME --arch ARCH"),
-    Key("disk", "fixed", "100G", "What the disk may grow to.", changed_by="Make another machine: wherry init NAME --disk SIZE"),
+    Key("disk", "fixed", "100G", "What the disk may grow to.", changed_by="wherry disk grow SIZE"),
     Key("iso", "fixed", "this release's", "SHA-256 of the ISO that the machine runs.", changed_by="wherry upgrade"),
     Key("version", "fixed", "1", "Version of the file.", changed_by="It is wherry's own."),
 )

@@ -13,7 +13,7 @@ A client may send STDIN_WINDOW bytes of I before the first C: the keeper never s
 behind input that the command does not take.
 
 A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, handover, watch, stop, exec, engine,
-port.
+port, apply, shares, disk.
 
 `status` and `handover` are answered whatever protocol the request names, so that wherrys of different age can tell each other
 apart: status has "keeper": {"pid", "start", "wherry", "protocol", "sessions"} beside the state, handover answers {"released",

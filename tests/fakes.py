@@ -58,6 +58,7 @@ class FakeKeeper:
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
         self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
+        self.storage: dict[str, dict[str, Any]] = {}  # answers to `disk`, by action
         self.shares: dict[str, Any] = {}  # how all of them are, beside served
         self.client: Client = lambda request, folder: (0, b"", b"")
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -152,6 +153,7 @@ class FakeKeeper:
             "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},
             "stop": {"forced": False},
             "apply": {},
+            "disk": self.storage.get(request.get("action", ""), {}),
             "shares": {"shares": self._shares()},
             "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]

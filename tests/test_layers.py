@@ -44,6 +44,7 @@ PARTS = {
     "engine_values": "config",
     "configfile": "config",
     "diskcopy": "disks",
+    "diskexport": "disks",
 }
 
 

@@ -30,6 +30,7 @@ VERBS: Final = {
     "unlink": ("link", "Take back a link; what was there before comes back."),
     "port": ("port", "Published ports: list; add and remove forwards by hand."),
     "share": ("share", "Folders of this computer that the machine has: list, add, remove."),
+    "disk": ("disk", "The data disk: info, grow, reclaim, backup, restore."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -54,7 +55,7 @@ ALIASES: Final = {
 LATER: Final = frozenset(
     {
         "suspend", "save",
-        "disk", "autostart", "uninstall",
+        "autostart", "uninstall",
     }
 )  # fmt: skip
 

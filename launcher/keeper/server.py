@@ -19,6 +19,7 @@ from launcher.keeper import access, engine, sessions, starter
 from launcher.keeper.listener import UnixListener
 from launcher.keeper.proxy.server import GUEST
 from launcher.keeper.slots import StartSlots
+from launcher.keeper.storage import Storage
 from launcher.keeper.supervisor import Supervisor
 
 log = logging.getLogger("wherry.keeper.server")
@@ -59,6 +60,7 @@ class Server:
         self._relayed = relayed
         self._learn_agent = learn_agent
         self._shares = shares
+        self._storage = Storage(keeper)
         self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -150,6 +152,8 @@ class Server:
             framed.send_json({"ok": True, "data": self._apply()})
         elif verb == "shares":
             framed.send_json({"ok": True, "data": self._share(reload=request.get("reload") is True)})
+        elif verb == "disk":
+            framed.send_json({"ok": True, "data": self._disk(framed, request)})
         elif verb == "engine":
             framed.send_json({"ok": True, "data": self._engine(request)})
         else:
@@ -241,6 +245,14 @@ class Server:
             self._ready()
             self._shares.reload()
         return {"shares": self._shares.listing(count=True)}
+
+    def _disk(self, framed: Framed, request: dict[str, Any]) -> dict[str, Any]:
+        self._ready()
+
+        def tell(done: int, total: int) -> None:
+            framed.send_json({"event": "progress", "name": request["action"], "done": done, "total": total})
+
+        return self._storage.do(request, tell)
 
     def _lead_to_us(self, request: dict[str, Any]) -> None:
         """Docker clients in the guest, in a shell too, go through the same proxy as those of this computer."""

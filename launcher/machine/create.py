@@ -149,7 +149,10 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
             hint="wherry up NAME --arch …",
         )
     if options.disk not in (None, now.disk):
-        raise Usage(f"the disk of machine {directory.name!r} has {format_size(now.disk)}; its size is chosen when it is made.")
+        raise Usage(
+            f"the disk of machine {directory.name!r} has {format_size(now.disk)}.",
+            hint=f"To make it larger: wherry disk grow {directory.name} SIZE",
+        )
     _have_iso(directory.name, now, options.iso, report)
     published = options.publish_address or now.publish_address
     wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory, publish_address=published)
