@@ -58,6 +58,7 @@ class FakeKeeper:
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
         self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
+        self.cost: dict[str, Any] | None = None
         self.storage: dict[str, dict[str, Any]] = {}  # answers to `disk`, by action
         self.shares: dict[str, Any] = {}  # how all of them are, beside served
         self.client: Client = lambda request, folder: (0, b"", b"")
@@ -147,6 +148,7 @@ class FakeKeeper:
                     "sessions": self.sessions,
                     "uptime": 3.2 * 3600,
                     "disk": self.disk,
+                    "cost": self.cost,
                 },
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},

@@ -21,6 +21,7 @@ from launcher import control, host, store
 from launcher.errors import WherryError, of_system
 from launcher.keeper.agent import CHANNELS as AGENT_CHANNELS
 from launcher.keeper.agent import Agents
+from launcher.keeper.cost import Cost
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.healer import listening
@@ -132,7 +133,10 @@ def _keep(directory: MachineDir, action: str) -> int:
         folders = Folders(shares.shares, shares.private, shares.failed, directory.name)
         proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders)
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
-        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares)
+        cost = Cost(lambda: {"qemu": keeper.state.qemu_pid, "keeper": os.getpid(), "shares": shares.pid})
+        server = Server(
+            keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares, cost.to_json
+        )
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
@@ -151,6 +155,7 @@ def _keep(directory: MachineDir, action: str) -> int:
     pulse.every_second(keeper.link.look)
     pulse.every_few(guard.look)
     pulse.every_few(shares.look_at_pause)
+    pulse.every_few(cost.look)
     pulse.start()
     _tell("ready")
     try:

@@ -53,6 +53,7 @@ class Server:
         relayed: Callable[[float], bool] = lambda _: False,
         learn_agent: Callable[[str | None], None] = lambda _: None,
         shares: Shared | None = None,
+        cost: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._keeper = keeper
         self._ports = ports
@@ -60,6 +61,7 @@ class Server:
         self._relayed = relayed
         self._learn_agent = learn_agent
         self._shares = shares
+        self._cost = cost
         self._storage = Storage(keeper)
         self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
@@ -175,6 +177,7 @@ class Server:
             "ports": self._ports(),
             "shares": self._shares.listing() if self._shares is not None else [],
             "disk": self._keeper.healer.clock.disk,
+            "cost": self._cost(),
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
             data |= {"status": "paused", "problem": held.message, "next": held.hint}
         data["keeper_wherry"] = (keeper or {}).get("wherry")
         data["health"] = (keeper or {}).get("health")
+        data["cost"] = (keeper or {}).get("cost")
         guest = (keeper or {}).get("disk")
         data["warnings"] = room.warnings(directory.path, (guest[0], guest[1]) if guest else None)
     except Refused as error:
