@@ -148,7 +148,7 @@ class FakeKeeper:
                     "sessions": self.sessions,
                     "uptime": 3.2 * 3600,
                     "disk": self.disk,
-                    "cost": self.cost,
+                    "cost": self.cost if request.get("cost") else None,
                 },
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},

@@ -144,7 +144,7 @@ class Server:
         elif verb == "status":
             agent = request.get("ssh_agent")
             self._learn_agent(agent if isinstance(agent, str) else None)
-            framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "keeper": self._about()}})
+            framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "keeper": self._about(request)}})
         elif verb == "handover":
             self._hand_over(framed, request)
         elif verb == "port":
@@ -165,7 +165,7 @@ class Server:
     def _sessions(self) -> int:
         return self._working + self._others()
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self, request: dict[str, Any]) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
             "start": self._started,
@@ -177,7 +177,7 @@ class Server:
             "ports": self._ports(),
             "shares": self._shares.listing() if self._shares is not None else [],
             "disk": self._keeper.healer.clock.disk,
-            "cost": self._cost(),
+            "cost": self._cost() if request.get("cost") is True else None,
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
 def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
     """The keeper's own word when there is one, else what it left on disk; and what the keeper says of itself."""
     try:
-        data = control.status(directory.control_socket)
+        data = control.status(directory.control_socket, cost=True)
         if not directory.keeper_lives():
             control.status(directory.control_socket)  # it may have ended after its answer
             raise WherryError(
