@@ -58,6 +58,7 @@ class FakeKeeper:
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
         self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
+        self.oom: list[dict[str, Any]] = []
         self.cost: dict[str, Any] | None = None
         self.storage: dict[str, dict[str, Any]] = {}  # answers to `disk`, by action
         self.shares: dict[str, Any] = {}  # how all of them are, beside served
@@ -148,6 +149,7 @@ class FakeKeeper:
                     "sessions": self.sessions,
                     "uptime": 3.2 * 3600,
                     "disk": self.disk,
+                    "oom": self.oom,
                     "cost": self.cost if request.get("cost") else None,
                 },
             },

@@ -25,6 +25,7 @@ from launcher.keeper.cost import Cost
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.healer import listening
+from launcher.keeper.oom import Oom
 from launcher.keeper.ports.service import PortService
 from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
@@ -134,9 +135,11 @@ def _keep(directory: MachineDir, action: str) -> int:
         proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders)
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
         cost = Cost(lambda: {"qemu": keeper.state.qemu_pid, "keeper": os.getpid(), "shares": shares.pid})
+        oom = Oom(keeper, events)
         server = Server(
-            keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares, cost.to_json
-        )
+            keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares,
+            cost=cost.to_json, oom=oom.to_json,
+        )  # fmt: skip
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")

@@ -54,6 +54,7 @@ class Server:
         learn_agent: Callable[[str | None], None] = lambda _: None,
         shares: Shared | None = None,
         cost: Callable[[], dict[str, Any] | None] = lambda: None,
+        oom: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._keeper = keeper
         self._ports = ports
@@ -62,6 +63,7 @@ class Server:
         self._learn_agent = learn_agent
         self._shares = shares
         self._cost = cost
+        self._oom = oom
         self._storage = Storage(keeper)
         self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
@@ -178,6 +180,7 @@ class Server:
             "shares": self._shares.listing() if self._shares is not None else [],
             "disk": self._keeper.healer.clock.disk,
             "cost": self._cost() if request.get("cost") is True else None,
+            "oom": self._oom(),
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:
