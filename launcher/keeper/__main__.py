@@ -34,6 +34,7 @@ from launcher.keeper.relaypool import RelayPool
 from launcher.keeper.server import Server
 from launcher.keeper.shares.service import ShareService
 from launcher.keeper.supervisor import Supervisor
+from launcher.keeper.upkeep import Upkeep
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 
@@ -140,6 +141,7 @@ def _keep(directory: MachineDir, action: str) -> int:
             keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares,
             cost=cost.to_json, oom=oom.to_json,
         )  # fmt: skip
+        upkeep = Upkeep(keeper, events, server.storage)
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
@@ -159,6 +161,7 @@ def _keep(directory: MachineDir, action: str) -> int:
     pulse.every_few(guard.look)
     pulse.every_few(shares.look_at_pause)
     pulse.every_few(cost.look)
+    pulse.every_few(upkeep.look)
     pulse.start()
     _tell("ready")
     try:

@@ -64,7 +64,7 @@ class Server:
         self._shares = shares
         self._cost = cost
         self._oom = oom
-        self._storage = Storage(keeper)
+        self.storage = Storage(keeper)
         self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -258,7 +258,7 @@ class Server:
         def tell(done: int, total: int) -> None:
             framed.send_json({"event": "progress", "name": request["action"], "done": done, "total": total})
 
-        return self._storage.do(request, tell)
+        return self.storage.do(request, tell)
 
     def _lead_to_us(self, request: dict[str, Any]) -> None:
         """Docker clients in the guest, in a shell too, go through the same proxy as those of this computer."""
