@@ -29,8 +29,8 @@ class Key:
 
 
 KEYS: Final = (
-    Key("cpus", "number", "this computer's, at most 8", "Number of CPUs."),
-    Key("memory", "size", "a quarter of this computer's, 1G to 4G", "Memory."),
+    Key("cpus", "number", "this computer's", "Number of CPUs."),
+    Key("memory", "size", "a quarter of this computer's, 2G at least", "Memory."),
     Key("stop_seconds", "number", "30", "Seconds that containers get to stop when the machine is shut down."),
     Key("accel", "accel", "auto", f"Accelerator: {', '.join(ACCELS)}."),
     Key("qemu", "program", "found", "Path of the QEMU to use."),

@@ -186,7 +186,10 @@ def test_cpu_of_every_rung(arch: str, accel: str, cpu: str) -> None:
     ],
 )
 def test_interrupt_controller_of_every_rung(accel: str, version: command.Version, gic: str) -> None:
-    assert command.gic_version(replace(ARM, accel=accel, version=version)) == gic
+    boot = replace(ARM, accel=accel, version=version, cpus=10)
+    assert command.gic_version(boot) == gic
+    assert command.processors(boot) == (8 if gic == "2" else 10)
+    assert command.processors(replace(boot, arch="amd64")) == 10
 
 
 def test_commas_in_paths_are_doubled_where_qemu_splits_at_them() -> None:

@@ -25,6 +25,7 @@ Version = tuple[int, int, int]
 TRANSLATION_RACE_FIXED: Final[Version] = (8, 1, 0)
 # Release that has commit a2260983c655 "hvf: arm: Add support for GICv3".
 HVF_GICV3: Final[Version] = (8, 0, 0)
+_GIC2_CPUS: Final = 8
 # libvirt's choice, its default for years. spawn=deny means that a migration to `exec:` can not be used; `fd:` and `file:` can.
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # `host` is refused by most WHPX releases and `max` crashes in it ("Unexpected VP exit code 4"): a plain named model.
@@ -98,7 +99,7 @@ def machine_args(boot: Boot) -> list[str]:
         "-machine", machine_type(boot),
         "-accel", accelerator(boot),
         "-cpu", cpu_model(boot),
-        "-smp", str(boot.cpus),
+        "-smp", str(processors(boot)),
         "-m", str(boot.memory // MIB),
         "-rtc", "base=utc",
     ]  # fmt: skip
@@ -119,6 +120,11 @@ def gic_version(boot: Boot) -> str:
             return "2"
         case _:
             return "3"
+
+
+def processors(boot: Boot) -> int:
+    """As many as were chosen, and as the interrupt controller can have: an old QEMU on a Mac has no better one."""
+    return min(boot.cpus, _GIC2_CPUS) if boot.arch == "arm64" and gic_version(boot) == "2" else boot.cpus
 
 
 def family(accel: str) -> str:
