@@ -170,6 +170,17 @@ def test_a_backup_of_a_file_system_that_did_not_stand_still_is_none(keeper: Keep
     assert clean(keeper)
 
 
+def test_what_a_killed_keeper_left_in_qemu_is_in_nobodys_way(keeper: Keeper, tmp_path: Path) -> None:
+    left = blank(tmp_path / "left")
+    named: dict[str, Any] = {"node-name": "backup", "driver": "qcow2", "file": {"driver": "file", "filename": str(left)}}
+    keeper.client.execute("blockdev-add", **named)
+    job: dict[str, Any] = {"job-id": "backup", "sync": "top", "speed": 1, "auto-dismiss": False}
+    keeper.client.execute("blockdev-backup", device="data", target="backup", **job)
+    assert not clean(keeper)
+    backup.run(keeper.client, blank(tmp_path / "copy"), Rest(), ignore)
+    assert clean(keeper)
+
+
 def test_a_backup_that_nobody_waits_for_ends_and_is_removed(
     keeper: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,11 +85,11 @@ def machine() -> Iterator[Machine]:
 
 
 def test_memory_is_given_back_once_after_work(machine: Machine) -> None:
-    assert machine.rest(50) == []
+    assert machine.rest(110) == []
     assert machine.rest(40) == ["ease"]  # after the start
     assert machine.rest(7200) == []
     assert machine.work(300) == []
-    assert machine.rest(100) == ["ease"]
+    assert machine.rest(150) == ["ease"]
     assert machine.rest(7200) == []
 
 

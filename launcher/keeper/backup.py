@@ -40,6 +40,7 @@ def run(monitor: blocks.Monitor, file: Path, rest: Rest, tell: Tell) -> None:
     added: dict[str, Any] = {"node-name": _NODE, "driver": "qcow2", "file": image}
     job: dict[str, Any] = {"job-id": _NODE, "device": blocks.NODE, "target": _NODE, "sync": "top"}
     job |= {"auto-dismiss": False, "on-target-error": "report"}
+    _end(monitor)  # of a keeper that was killed in the middle
     monitor.execute("blockdev-add", **added)
     try:
         with rest():
@@ -71,7 +72,7 @@ def _end(monitor: blocks.Monitor) -> None:
             with contextlib.suppress(WherryError):
                 monitor.execute("job-dismiss" if job["status"] == "concluded" else "job-cancel", id=_NODE)
             rest.wait(_LOOKS_EVERY / 10)
-    with contextlib.suppress(WherryError):
+    with contextlib.suppress(WherryError):  # there is none
         gone: dict[str, Any] = {"node-name": _NODE}
         monitor.execute("blockdev-del", **gone)
 

@@ -26,6 +26,8 @@ TRANSLATION_RACE_FIXED: Final[Version] = (8, 1, 0)
 # Release that has commit a2260983c655 "hvf: arm: Add support for GICv3".
 HVF_GICV3: Final[Version] = (8, 0, 0)
 _GIC2_CPUS: Final = 8
+# MB of translated code that are kept; QEMU's own choice is 1024, all of which it fills and never gives back. A start fills 240.
+TRANSLATIONS: Final = 256
 # libvirt's choice, its default for years. spawn=deny means that a migration to `exec:` can not be used; `fd:` and `file:` can.
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 # `host` is refused by most WHPX releases and `max` crashes in it ("Unexpected VP exit code 4"): a plain named model.
@@ -143,7 +145,8 @@ def tcg_accel(version: Version) -> str:
     makes the kernel patch itself, and code that a container compiles while it runs meets the same race without a panic to show
     for it. So the slower, right one: all CPUs of the guest then take turns on one host thread.
     """
-    return "tcg,thread=multi" if version >= TRANSLATION_RACE_FIXED else "tcg,thread=single"
+    thread = "multi" if version >= TRANSLATION_RACE_FIXED else "single"
+    return f"tcg,thread={thread},tb-size={TRANSLATIONS}"
 
 
 def cpu_model(boot: Boot) -> str:
