@@ -123,7 +123,7 @@ def test_what_is_on_the_disk_is_clean(mounted: Path, tmp_path: Path) -> None:
 
 
 def ease(tmp_path: Path, cached: int, *, reclaims: bool = True) -> tuple[str, str, str]:
-    """What it says, and what it writes to the kernel's files."""
+    """What it says, what it asks the kernel to reclaim, and how small the pieces are that are told of afterwards."""
     facts = "MemTotal: 2048000 kB\nMemFree: 100000 kB\nBuffers: 1000 kB\nCached: {} kB\nShmem: 500 kB\nSReclaimable: 2000 kB\n"
     (tmp_path / "meminfo").write_text(facts.format(cached))
     if reclaims:
@@ -131,23 +131,25 @@ def ease(tmp_path: Path, cached: int, *, reclaims: bool = True) -> tuple[str, st
     else:
         (tmp_path / "memory.reclaim").mkdir()
     (tmp_path / "compact").touch()
+    (tmp_path / "order").write_text("9\n")
     environment = {
         "WHERRY_CGROUP": str(tmp_path), "WHERRY_MEMINFO": f"{tmp_path}/meminfo", "WHERRY_COMPACT": f"{tmp_path}/compact",
-        "PATH": os.environ["PATH"],
+        "WHERRY_REPORTING": f"{tmp_path}/order", "WHERRY_REPORTS": "0", "PATH": os.environ["PATH"],
     }  # fmt: skip
     done = subprocess.run(["sh", SCRIPTS / "ease"], env=environment, capture_output=True, text=True, check=True)
+    assert (tmp_path / "compact").read_text() == "1\n"
     reclaim = (tmp_path / "memory.reclaim").read_text() if reclaims else ""
-    return done.stdout, reclaim, (tmp_path / "compact").read_text()
+    return done.stdout, reclaim, (tmp_path / "order").read_text()
 
 
-def test_ease_gives_back_all_but_128_mb_of_files(tmp_path: Path) -> None:
-    kib = 300000 + 1000 + 2000 - 500 - 131072
-    assert ease(tmp_path, 300000) == ("100000 100000\n", f"{kib * 1024} swappiness=0\n", "1\n")
+def test_ease_gives_back_all_but_192_mb_of_files(tmp_path: Path) -> None:
+    kib = 400000 + 1000 + 2000 - 500 - 196608
+    assert ease(tmp_path, 400000) == ("100000 100000\n", f"{kib * 1024} swappiness=0\n", "9\n")
 
 
-def test_ease_of_little_does_nothing(tmp_path: Path) -> None:
-    assert ease(tmp_path, 128000) == ("100000 100000\n", "", "")
+def test_ease_of_few_files_drops_none(tmp_path: Path) -> None:
+    assert ease(tmp_path, 190000) == ("100000 100000\n", "", "9\n")
 
 
 def test_ease_does_not_mind_that_there_was_less(tmp_path: Path) -> None:
-    assert ease(tmp_path, 300000, reclaims=False) == ("100000 100000\n", "", "1\n")
+    assert ease(tmp_path, 400000, reclaims=False) == ("100000 100000\n", "", "9\n")
