@@ -29,8 +29,8 @@ class Key:
 
 
 KEYS: Final = (
-    Key("cpus", "number", "this computer's, at most 8", "Number of CPUs."),
-    Key("memory", "size", "a quarter of this computer's, 1G to 4G", "Memory."),
+    Key("cpus", "number", "this computer's", "Number of CPUs."),
+    Key("memory", "size", "a quarter of this computer's, 2G at least", "Memory."),
     Key("stop_seconds", "number", "30", "Seconds that containers get to stop when the machine is shut down."),
     Key(
         "idle_suspend",
@@ -57,7 +57,7 @@ KEYS: Final = (
     Key("shares.virtiofs", "switch", "false", "Linux: serve folders without private places by virtiofsd: true, false."),
     Key("engine.KEY", "table", "see config show", "A key of dockerd's daemon.json; not hosts, data-root, containerd."),
     Key("arch", "fixed", "this computer's", "Architecture.", changed_by="Make another machine: wherry init NAME --arch ARCH"),
-    Key("disk", "fixed", "100G", "What the disk may grow to.", changed_by="Make another machine: wherry init NAME --disk SIZE"),
+    Key("disk", "fixed", "100G", "What the disk may grow to.", changed_by="wherry disk grow SIZE"),
     Key("iso", "fixed", "this release's", "SHA-256 of the ISO that the machine runs.", changed_by="wherry upgrade"),
     Key("version", "fixed", "1", "Version of the file.", changed_by="It is wherry's own."),
 )

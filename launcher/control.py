@@ -13,11 +13,12 @@ A client may send STDIN_WINDOW bytes of I before the first C: the keeper never s
 behind input that the command does not take.
 
 A request: {"protocol": 1, "wherry": VERSION, "verb": NAME, ...}. Verbs: status, handover, watch, stop, exec, engine,
-port.
+port, apply, shares, disk.
 
 `status` and `handover` are answered whatever protocol the request names, so that wherrys of different age can tell each other
 apart: status has "keeper": {"pid", "start", "wherry", "protocol", "sessions"} beside the state, handover answers {"released",
-"sessions"}. A status request tells the caller's "ssh_agent", a path or null, by the way.
+"sessions"}. A status request tells the caller's "ssh_agent", a path or null, by the way; with "cost" true it
+is told what the machine costs.
 """
 
 from __future__ import annotations
@@ -206,9 +207,10 @@ def ask_within(seconds: float, path: Path, verb: str, /, **arguments: Any) -> An
         framed.close()
 
 
-def status(path: Path) -> dict[str, Any]:
-    """The keeper's state, which it gives at once. Raises NotRunning when there is none, NoProgress when it does not answer."""
-    return _ask_soon(path, "status", ssh_agent=host.current().ssh_agent(os.environ))
+def status(path: Path, *, cost: bool = False) -> dict[str, Any]:
+    """The keeper's state, which it gives at once; what the machine costs only when that is asked for, as it takes a look at
+    each process. Raises NotRunning when there is none, NoProgress when it does not answer."""
+    return _ask_soon(path, "status", ssh_agent=host.current().ssh_agent(os.environ), cost=cost)
 
 
 def handover(path: Path) -> dict[str, Any]:

@@ -48,17 +48,17 @@ def create(path: Path, size: int, qemu_img: Path) -> None:
     try:
         temporary.touch(mode=0o600, exist_ok=False)
     except OSError as error:
-        raise _explained(path, "it cannot be made", str(error)) from error
+        raise explained(path, "it cannot be made", str(error)) from error
     try:
-        # A relative name: the folder's may hold what qemu-img takes for a protocol, or letters that it cannot open on Windows.
-        _qemu_img(path, "it cannot be made", [qemu_img, "create", "-q", "-f", "qcow2", temporary.name, str(size)])
+        # A relative name: the folder's may hold letters that qemu-img cannot open on Windows.
+        _qemu_img(path, "it cannot be made", [qemu_img, "create", "-q", "-f", "qcow2", name_of(temporary), str(size)])
         files.sync(temporary)
-        _move(temporary, path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _move(temporary: Path, path: Path) -> None:
+def move(temporary: Path, path: Path) -> None:
     """Rename, but never over something: on POSIX only a link refuses that."""
     try:
         os.link(temporary, path)
@@ -81,6 +81,20 @@ def info(path: Path, qemu_img: Path) -> DiskInfo:
         return DiskInfo(int(found["virtual-size"]), int(found["actual-size"]))
     except (ValueError, KeyError, TypeError) as error:
         raise WherryError(f"{path} cannot be read as a disk.", detail=repr(error)) from error
+
+
+def grow(path: Path, size: int, qemu_img: Path) -> None:
+    """Make a disk that nothing uses larger; its file takes no more for that. Raises Refused when it is as large already."""
+    now = info(path, qemu_img).virtual_size
+    check_larger(path, now, size)
+    _qemu_img(path, "it cannot be made larger", [qemu_img, "resize", "-q", "-f", "qcow2", name_of(path), str(size)])
+    files.sync(path)
+
+
+def check_larger(path: Path, now: int, wanted: int) -> None:
+    """Raises Refused for a size that is none to grow to: what is in a disk is never cut off."""
+    if wanted <= now:
+        raise Refused(f"{path} has {now} bytes already, and a disk only grows.", hint=f"A size above {-(-now >> 30)}G.")
 
 
 def examine(path: Path, qemu_img: Path) -> Holds:
@@ -112,14 +126,14 @@ def _check_magic(path: Path) -> None:
     except FileNotFoundError as error:
         raise Refused(f"{path} is gone, and with it the machine's images, containers and volumes.") from error
     except OSError as error:
-        raise _explained(path, "it cannot be read", str(error)) from error
+        raise explained(path, "it cannot be read", str(error)) from error
     if magic != b"QFI\xfb":
         raise Refused(f"{path} is no qcow2 disk; it was not touched.")
 
 
 def _holds(path: Path, qemu_img: Path, size: int) -> Holds:
     """From qemu-img's map, no further than it takes: a fragmented disk has a million extents."""
-    words = [os.fspath(qemu_img), "map", "-f", "qcow2", "--output=json", path.name]
+    words = [os.fspath(qemu_img), "map", "-f", "qcow2", "--output=json", name_of(path)]
     most = _LITTLE + size // _LITTLE_PART
     with tempfile.TemporaryFile() as stderr:
         mapping = proc.spawn(words, cwd=path.parent, stdout=proc.PIPE, stderr=stderr, env=_environment())
@@ -138,7 +152,7 @@ def _holds(path: Path, qemu_img: Path, size: int) -> Holds:
             return Holds.MUCH
         if code != 0:
             stderr.seek(0)
-            raise _explained(path, "it cannot be read", stderr.read().decode(errors="replace"))
+            raise explained(path, "it cannot be read", stderr.read().decode(errors="replace"))
     return Holds.LITTLE if total else Holds.NOTHING
 
 
@@ -153,6 +167,11 @@ def _extent(path: Path, line: bytes) -> dict[str, Any] | None:
     return found
 
 
+def name_of(path: Path) -> str:
+    """A file in qemu-img's own folder, so that it takes no part of the name for a protocol or an option."""
+    return f"file:{path.name}"
+
+
 def snapshots(path: Path, qemu_img: Path) -> list[str]:
     """The names of the snapshots in a disk."""
     return [str(item["name"]) for item in _info(path, qemu_img).get("snapshots", [])]
@@ -163,7 +182,7 @@ def take_snapshot(path: Path, qemu_img: Path) -> bool:
     stays: it is from before an earlier try."""
     if SNAPSHOT in snapshots(path, qemu_img):
         return False
-    _qemu_img(path, "it cannot be kept as it is", [qemu_img, "snapshot", "-q", "-c", SNAPSHOT, path.name])
+    _qemu_img(path, "it cannot be kept as it is", [qemu_img, "snapshot", "-q", "-c", SNAPSHOT, name_of(path)])
     return True
 
 
@@ -171,20 +190,20 @@ def revert(path: Path, qemu_img: Path) -> None:
     """Back to the snapshot, which stays. Raises Refused when there is none."""
     if SNAPSHOT not in snapshots(path, qemu_img):
         raise Refused(f"{path} was not kept as it was before a repair.")
-    _qemu_img(path, "it cannot go back", [qemu_img, "snapshot", "-q", "-a", SNAPSHOT, path.name])
+    _qemu_img(path, "it cannot go back", [qemu_img, "snapshot", "-q", "-a", SNAPSHOT, name_of(path)])
 
 
 def drop_snapshot(path: Path, qemu_img: Path) -> bool:
     """Forget what was before the repair; False when there is no snapshot."""
     if SNAPSHOT not in snapshots(path, qemu_img):
         return False
-    _qemu_img(path, "its snapshot cannot be removed", [qemu_img, "snapshot", "-q", "-d", SNAPSHOT, path.name])
+    _qemu_img(path, "its snapshot cannot be removed", [qemu_img, "snapshot", "-q", "-d", SNAPSHOT, name_of(path)])
     return True
 
 
 def _info(path: Path, qemu_img: Path) -> dict[str, Any]:
     # -U: a running QEMU holds the lock, and reading the header needs none. The format is given, never guessed from content.
-    words: list[str | Path] = [qemu_img, "info", "-U", "-f", "qcow2", "--output=json", path.name]
+    words: list[str | Path] = [qemu_img, "info", "-U", "-f", "qcow2", "--output=json", name_of(path)]
     try:
         found: dict[str, Any] = json.loads(proc.run(words, timeout=_TIMEOUT, cwd=path.parent))
         return found
@@ -204,7 +223,7 @@ def _qemu_img(path: Path, what: str, words: list[str | Path]) -> None:
     except MissingOnHost:
         raise
     except WherryError as error:
-        raise _explained(path, what, error.detail or error.message) from error
+        raise explained(path, what, error.detail or error.message) from error
 
 
 # What qemu-img prints of the system's errors (strerror, in the C locale) and of QEMU's own locks.
@@ -219,7 +238,8 @@ _REASONS: Final = (
 )
 
 
-def _explained(path: Path, what: str, words: str) -> WherryError:
+def explained(path: Path, what: str, words: str) -> WherryError:
+    """What a tool of QEMU said of a disk, as an error with its reason."""
     for sign, reason, hint in _REASONS:
         if sign in words:
             kind = Refused if sign == "Failed to get" else WherryError

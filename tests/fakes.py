@@ -58,6 +58,9 @@ class FakeKeeper:
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
         self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
+        self.oom: list[dict[str, Any]] = []
+        self.cost: dict[str, Any] | None = None
+        self.storage: dict[str, dict[str, Any]] = {}  # answers to `disk`, by action
         self.shares: dict[str, Any] = {}  # how all of them are, beside served
         self.client: Client = lambda request, folder: (0, b"", b"")
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -146,12 +149,15 @@ class FakeKeeper:
                     "sessions": self.sessions,
                     "uptime": 3.2 * 3600,
                     "disk": self.disk,
+                    "oom": self.oom,
+                    "cost": self.cost if request.get("cost") else None,
                 },
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
             "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},
             "stop": {"forced": False},
             "apply": {},
+            "disk": self.storage.get(request.get("action", ""), {}),
             "shares": {"shares": self._shares()},
             "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]

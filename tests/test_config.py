@@ -159,3 +159,15 @@ def test_what_a_path_of_a_key_looks_like(key: str, example: str) -> None:
 @pytest.mark.parametrize("text", ["/srv/x:ro, ~/y", '["/srv/x:ro", "~/y"]'])
 def test_folders_in_the_words_of_a_command_line(text: str) -> None:
     assert config_keys.parse("shares.folders", text) == ["/srv/x:ro", "~/y"]
+
+
+@pytest.mark.parametrize(
+    ("here", "memory"), [(1.4, 1.0), (3, 2), (8, 2), (15.5, 3.5), (16, 4), (256, 64)]
+)  # in GB: a quarter, 2 at least, no more than there is
+def test_memory_of_a_new_machine(monkeypatch: pytest.MonkeyPatch, here: float, memory: float) -> None:
+    import psutil
+
+    from launcher.machine import create
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"total": int(here * GIB)}))
+    assert create.default_memory() == memory * GIB

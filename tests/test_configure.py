@@ -121,7 +121,7 @@ def test_values_for_the_engine_are_toml(words: str, written: dict[str, Any], whe
         ("network.subnet 10.0.0.0/16", "10.0.2.0/24, which links", None),
         ("network.subnet 10.1.2.3/16", "host bits", None),
         ("network.subnet 10.1.2.0/30", "/8 to /24", None),
-        ("disk 200G", "disk cannot be set.", "Make another machine: wherry init NAME --disk SIZE"),
+        ("disk 200G", "disk cannot be set.", "wherry disk grow SIZE"),
         ("iso " + "b" * 64, "iso cannot be set.", "wherry upgrade"),
         ("arch arm64", "arch cannot be set.", None),
         ("version 2", "version cannot be set.", None),

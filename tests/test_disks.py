@@ -96,7 +96,7 @@ def test_a_qemu_img_that_is_not_there_is_said_as_that(tmp_path: Path) -> None:
 
 
 def qemu_io(path: Path, *commands: str) -> None:
-    words = ["qemu-io", "-f", "qcow2", *(word for command in commands for word in ("-c", command)), path.name]
+    words = ["qemu-io", "-f", "qcow2", *(word for command in commands for word in ("-c", command)), f"file:{path.name}"]
     subprocess.run(words, cwd=path.parent, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -46,6 +46,7 @@ PARTS = {
     "engine_values": "config",
     "configfile": "config",
     "diskcopy": "disks",
+    "diskexport": "disks",
 }
 
 

@@ -105,7 +105,7 @@ def test_linux_kvm() -> None:
 def test_linux_tcg() -> None:
     assert arguments(replace(BOOT, accel="tcg", version=(8, 1, 0))) == [
         *IDENTITY,
-        *machine("q35", "tcg,thread=multi", "max"),
+        *machine("q35", "tcg,thread=multi,tb-size=288", "max"),
         *KERNEL, *append("ttyS0"),
         *DISKS,
         *PC,
@@ -117,7 +117,7 @@ def test_linux_tcg() -> None:
 def test_linux_tcg_arm64() -> None:
     assert arguments(replace(ARM, accel="tcg", version=(8, 1, 0))) == [
         *IDENTITY,
-        *machine("virt,gic-version=3,highmem=on", "tcg,thread=multi", "max,pauth-impdef=on"),
+        *machine("virt,gic-version=3,highmem=on", "tcg,thread=multi,tb-size=288", "max,pauth-impdef=on"),
         *KERNEL, *append("ttyAMA0"),
         *DISKS,
         *DEVICES, "-device", "virtio-keyboard-pci",
@@ -157,7 +157,7 @@ def test_windows_whpx() -> None:
 )
 def test_a_qemu_that_keeps_stale_translations_gets_one_thread(version: command.Version, thread: str) -> None:
     words = arguments(replace(BOOT, accel="tcg", version=version))
-    assert words[words.index("-accel") + 1] == f"tcg,thread={thread}"
+    assert words[words.index("-accel") + 1] == f"tcg,thread={thread},tb-size=288"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,10 @@ def test_cpu_of_every_rung(arch: str, accel: str, cpu: str) -> None:
     ],
 )
 def test_interrupt_controller_of_every_rung(accel: str, version: command.Version, gic: str) -> None:
-    assert command.gic_version(replace(ARM, accel=accel, version=version)) == gic
+    boot = replace(ARM, accel=accel, version=version, cpus=10)
+    assert command.gic_version(boot) == gic
+    assert command.processors(boot) == (8 if gic == "2" else 10)
+    assert command.processors(replace(boot, arch="amd64")) == 10
 
 
 def test_commas_in_paths_are_doubled_where_qemu_splits_at_them() -> None:

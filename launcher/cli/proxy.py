@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,8 @@ _BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "XDG_", "BASH_FUNC_
 
 # A word that is a program's name and cannot be a line for the shell.
 _PLAIN: Final = re.compile(r"[\w./+-]+")
+
+_KILLED: Final = 137  # 128 + SIGKILL
 
 _SHORT_V: Final = re.compile(r"-[A-Za-z]*v")  # also the last letter of several
 
@@ -167,7 +170,23 @@ class Machine:
         tty = _all_ends() or (_both_ends() and stdio.wants_terminal(argv))
         hello = HELLO_IMAGE in argv
         stdin = tty or stdio.reads_input(argv)
-        return self.command(argv, client=True, create=True, tty=tty, cwd=cwd, env=env, stdin=stdin, ensure_hello=hello)
+        began = time.time()
+        code = self.command(argv, client=True, create=True, tty=tty, cwd=cwd, env=env, stdin=stdin, ensure_hello=hello)
+        if code == _KILLED:
+            self._tell_memory(began)
+        return code
+
+    def _tell_memory(self, began: float) -> None:
+        """What the engine says of memory since then: 137 alone tells nobody what to do."""
+        from launcher import control
+
+        try:
+            found = control.status(self.control())["keeper"].get("oom", [])
+        except WherryError:
+            return
+        for entry in found:
+            if entry["at"] >= began:
+                self.console.warning(f"{entry['text']}.   {entry['hint']}")
 
     def become(self, program: Path, words: list[str]) -> int:
         """Let the docker client of this computer take our place, led to the machine."""

@@ -31,6 +31,7 @@ VERBS: Final = {
     "unlink": ("link", "Take back a link; what was there before comes back."),
     "port": ("port", "Published ports: list; add and remove forwards by hand."),
     "share": ("share", "Folders of this computer that the machine has: list, add, remove."),
+    "disk": ("disk", "The data disk: info, grow, reclaim, backup, restore."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -55,7 +56,7 @@ ALIASES: Final = {
 # What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
 LATER: Final = frozenset(
     {
-        "disk", "autostart", "uninstall",
+        "autostart", "uninstall",
     }
 )  # fmt: skip
 

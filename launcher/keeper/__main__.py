@@ -21,10 +21,12 @@ from launcher import control, host, store
 from launcher.errors import WherryError, of_system
 from launcher.keeper.agent import CHANNELS as AGENT_CHANNELS
 from launcher.keeper.agent import Agents
+from launcher.keeper.cost import Cost
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.healer import listening
 from launcher.keeper.idle import Idle
+from launcher.keeper.oom import Oom
 from launcher.keeper.ports.service import PortService
 from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.server import GUEST_CHANNELS, EngineProxy
@@ -33,6 +35,7 @@ from launcher.keeper.relaypool import RelayPool
 from launcher.keeper.server import Server
 from launcher.keeper.shares.service import ShareService
 from launcher.keeper.supervisor import Supervisor
+from launcher.keeper.upkeep import Upkeep
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 
@@ -133,7 +136,13 @@ def _keep(directory: MachineDir, action: str) -> int:
         folders = Folders(shares.shares, shares.private, shares.failed, directory.name)
         proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders)
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
-        server = Server(keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares)
+        cost = Cost(lambda: {"qemu": keeper.state.qemu_pid, "keeper": os.getpid(), "shares": shares.pid})
+        oom = Oom(keeper, events)
+        server = Server(
+            keeper, proxy.working, ports.holders.listing, ports.by_hand.change, guest.usable, agents.learn, shares,
+            cost=cost.to_json, oom=oom.to_json,
+        )  # fmt: skip
+        upkeep = Upkeep(keeper, events, server.storage)
         server.start()
         proxy.start()
         keeper.health.report("socket", "ok")
@@ -158,6 +167,8 @@ def _keep(directory: MachineDir, action: str) -> int:
     pulse.every_few(shares.look_at_pause)
     pulse.every_few(shares.look_at_virtiofs)
     pulse.every_few(idle.look)
+    pulse.every_few(cost.look)
+    pulse.every_few(upkeep.look)
     pulse.start()
     _tell("ready")
     try:

@@ -22,9 +22,11 @@ log = logging.getLogger("wherry.keeper.events")
 Event = dict[str, Any]
 # Others come often (exec_start of health checks) and nobody of us wants them.
 FILTERS: Final = {
-    "type": ["container", "service"],
-    "event": ["create", "start", "die", "destroy", "rename", "pause", "unpause", "update", "remove"],
-}
+    "type": ["container", "service", "image", "volume", "builder"],
+    "event": [
+        "create", "start", "die", "destroy", "rename", "pause", "unpause", "update", "remove", "oom", "delete", "prune",
+    ],
+}  # fmt: skip
 _AGAIN: Final = (0.2, 1.0, 5.0)  # seconds before the stream is opened again, while the engine does not answer
 
 

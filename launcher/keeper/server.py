@@ -15,10 +15,11 @@ import psutil
 from launcher import __version__, control
 from launcher.control import Framed
 from launcher.errors import NotRunning, Usage, WherryError, from_json
-from launcher.keeper import access, engine, sessions, starter
+from launcher.keeper import access, engine, sessions, told
 from launcher.keeper.listener import UnixListener
 from launcher.keeper.proxy.server import GUEST
 from launcher.keeper.slots import StartSlots
+from launcher.keeper.storage import Storage
 from launcher.keeper.supervisor import Supervisor
 
 log = logging.getLogger("wherry.keeper.server")
@@ -52,6 +53,8 @@ class Server:
         relayed: Callable[[float], bool] = lambda _: False,
         learn_agent: Callable[[str | None], None] = lambda _: None,
         shares: Shared | None = None,
+        cost: Callable[[], dict[str, Any] | None] = lambda: None,
+        oom: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._keeper = keeper
         self._ports = ports
@@ -59,6 +62,9 @@ class Server:
         self._relayed = relayed
         self._learn_agent = learn_agent
         self._shares = shares
+        self._cost = cost
+        self._oom = oom
+        self.storage = Storage(keeper)
         self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
@@ -141,17 +147,19 @@ class Server:
         if verb == "exec":
             self._exec(framed, request)
         elif verb == "watch":
-            framed.send_json({"ok": True, "data": self._watch(framed)})
+            framed.send_json({"ok": True, "data": told.start(self._keeper, framed.send_json)})
         elif verb == "stop":
-            framed.send_json({"ok": True, "data": self._stop(framed, force=request.get("force") is True)})
+            framed.send_json(
+                {"ok": True, "data": told.stop(self._keeper, framed.send_json, force=request.get("force") is True)}
+            )
         elif verb == "wake":
             framed.send_json({"ok": True, "data": {"woken": self._keeper.nap.wake()}})
         elif verb == "suspend":
-            framed.send_json({"ok": True, "data": self._suspend(framed)})
+            framed.send_json({"ok": True, "data": told.suspend(self._keeper, framed.send_json)})
         elif verb == "status":
             agent = request.get("ssh_agent")
             self._learn_agent(agent if isinstance(agent, str) else None)
-            framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "keeper": self._about()}})
+            framed.send_json({"ok": True, "data": {**self._keeper.state.to_json(), "keeper": self._about(request)}})
         elif verb == "handover":
             self._hand_over(framed, request)
         elif verb == "port":
@@ -161,6 +169,8 @@ class Server:
             framed.send_json({"ok": True, "data": self._apply()})
         elif verb == "shares":
             framed.send_json({"ok": True, "data": self._share(reload=request.get("reload") is True)})
+        elif verb == "disk":
+            framed.send_json({"ok": True, "data": self._disk(framed, request)})
         elif verb == "engine":
             framed.send_json({"ok": True, "data": self._engine(request)})
         else:
@@ -170,7 +180,7 @@ class Server:
     def _sessions(self) -> int:
         return self._working + self._others()
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self, request: dict[str, Any]) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
             "start": self._started,
@@ -182,6 +192,8 @@ class Server:
             "ports": self._ports(),
             "shares": self._shares.listing() if self._shares is not None else [],
             "disk": self._keeper.healer.clock.disk,
+            "cost": self._cost() if request.get("cost") is True else None,
+            "oom": self._oom(),
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:
@@ -198,45 +210,6 @@ class Server:
         if released:
             log.info("wherry %s takes the machine over", request.get("wherry"))
             self._keeper.leave()
-
-    def _watch(self, framed: Framed) -> dict[str, Any]:
-        """The start's events from its beginning, then its result."""
-        for event in self._keeper.journal.follow():
-            if event["event"] == "ready":
-                data: dict[str, Any] = event["data"]
-                return data
-            if event["event"] == "failed":
-                raise starter.error_of(event)
-            if event["event"] == "stopped":
-                raise WherryError("the machine was stopped while it started.", hint="wherry up")
-            framed.send_json(event)
-        raise AssertionError("a journal never ends")
-
-    def _stop(self, framed: Framed, *, force: bool) -> dict[str, Any]:
-        self._keeper.request_stop(force=force)
-        begun = False
-        for event in self._keeper.journal.follow():
-            if event["event"] == "stopped":
-                return {"forced": event["forced"]}
-            begun = begun or event["event"] == "stop"  # what came before belongs to the start
-            if begun and event["event"] in ("stop", "note", "warning"):
-                framed.send_json(event)
-        raise AssertionError("a journal never ends")
-
-    def _suspend(self, framed: Framed) -> dict[str, Any]:
-        since = self._keeper.journal.end
-        self._ready()
-        self._keeper.request_suspend()
-        for event in self._keeper.journal.follow(since):
-            if event["event"] == "unsuspended":
-                raise from_json(event["error"])
-            if event["event"] == "stopped":
-                if self._keeper.status == "suspended":
-                    return {}
-                raise NotRunning("the machine was stopped before it was suspended.", hint="wherry up")
-            if event["event"] in ("suspend", "suspend-progress", "warning"):
-                framed.send_json(event)
-        raise AssertionError("a journal never ends")
 
     def _ready(self) -> None:
         """Raises what keeps a command from the guest."""
@@ -269,6 +242,14 @@ class Server:
             self._ready()
             self._shares.reload()
         return {"shares": self._shares.listing(count=True)}
+
+    def _disk(self, framed: Framed, request: dict[str, Any]) -> dict[str, Any]:
+        self._ready()
+
+        def tell(done: int, total: int) -> None:
+            framed.send_json({"event": "progress", "name": request["action"], "done": done, "total": total})
+
+        return self.storage.do(request, tell)
 
     def _lead_to_us(self, request: dict[str, Any]) -> None:
         """Docker clients in the guest, in a shell too, go through the same proxy as those of this computer."""

@@ -107,7 +107,7 @@ class Supervisor:
             threading.Thread(target=self.guest.quit, name="force", daemon=True).start()
 
     def request_suspend(self, *, idle: bool = False) -> None:
-        """`stopped`, or `unsuspended` with why, is in the journal then. With `idle` the keeper stays, and the next use resumes."""
+        """`stopped`, or `unsuspended` with why, is in the journal then. With `idle` the keeper stays until the next use."""
         self.idle_wanted = idle
         self.suspend_wanted.set()
         self.watch.interrupt()

@@ -18,9 +18,8 @@ from launcher.store import MachineDir
 if TYPE_CHECKING:
     from launcher.images import IsoSource
 
-_MOST_CPUS: Final = 8
-_MOST_MEMORY: Final = 4 * GIB
-_LEAST_MEMORY: Final = GIB
+_MOST_CPUS: Final = 255  # of a machine (config.py)
+_LEAST_MEMORY: Final = 2 * GIB
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,13 @@ def default_cpus() -> int:
 
 
 def default_memory() -> int:
-    """A quarter of this computer's memory, between 1 and 4 GB, in steps of 512 MB."""
+    """A quarter of this computer's memory, in steps of 512 MB, 2 GB at least, or all that a smaller computer has. Memory that
+    the machine does not use any more goes back to this computer, so a large number costs nothing at rest."""
     import psutil
 
-    quarter: int = psutil.virtual_memory().total // 4
-    return max(_LEAST_MEMORY, min(_MOST_MEMORY, quarter // (512 * MIB) * (512 * MIB)))
+    total: int = psutil.virtual_memory().total
+    step = 512 * MIB
+    return max(step, min(total // step * step, max(_LEAST_MEMORY, total // 4 // step * step)))
 
 
 def check_memory(wanted: int | None) -> None:
@@ -151,7 +152,10 @@ def change(directory: MachineDir, options: UpOptions, report: Reporter) -> None:
             hint="wherry up NAME --arch …",
         )
     if options.disk not in (None, now.disk):
-        raise Usage(f"the disk of machine {directory.name!r} has {format_size(now.disk)}; its size is chosen when it is made.")
+        raise Usage(
+            f"the disk of machine {directory.name!r} has {format_size(now.disk)}.",
+            hint=f"To make it larger: wherry disk grow {directory.name} SIZE",
+        )
     _have_iso(directory.name, now, options.iso, report)
     published = options.publish_address or now.publish_address
     wanted = now.changed(cpus=options.cpus or now.cpus, memory=options.memory or now.memory, publish_address=published)

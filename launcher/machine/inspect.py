@@ -50,6 +50,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
             data |= {"status": "paused", "problem": held.message, "next": held.hint}
         data["keeper_wherry"] = (keeper or {}).get("wherry")
         data["health"] = (keeper or {}).get("health")
+        data["cost"] = (keeper or {}).get("cost")
         guest = (keeper or {}).get("disk")
         data["warnings"] = room.warnings(directory.path, (guest[0], guest[1]) if guest else None)
     except Refused as error:
@@ -71,7 +72,7 @@ def _suspended(directory: MachineDir) -> dict[str, Any]:
 def _state(directory: MachineDir) -> tuple[State, dict[str, Any] | None]:
     """The keeper's own word when there is one, else what it left on disk; and what the keeper says of itself."""
     try:
-        data = control.status(directory.control_socket)
+        data = control.status(directory.control_socket, cost=True)
         if not directory.keeper_lives():
             control.status(directory.control_socket)  # it may have ended after its answer
             raise WherryError(

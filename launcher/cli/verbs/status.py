@@ -95,6 +95,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"{'disk':<10}{size(found.get('disk_used', 0))} here, at most {memory(found['disk'])}")
     if found.get("idle_suspend"):
         lines.append(f"{'idle':<10}suspends itself after {found['idle_suspend']} min without any use; the next use resumes it")
+    lines += _cost_lines(found.get("cost") or {})
     lines += lines_of(found.get("shares") or [])
     lines += _health_lines(found.get("health") or {})
     if found.get("socket"):
@@ -112,6 +113,19 @@ def _lines(found: dict[str, Any]) -> list[str]:
     elif found.get("last_error") and found["status"] == "stopped":
         lines.append(f"{'last':<10}{found['last_error'].get('message', '')}")
     return lines
+
+
+def _cost_lines(cost: dict[str, Any]) -> list[str]:
+    """What the machine's processes take of this computer now."""
+    if not cost:
+        return []
+    parts = cost["processes"]
+    qemu = f" (QEMU {size(parts['qemu'])})" if parts.get("qemu") else ""
+    facts = [f"{size(cost['memory'])} of memory{qemu}"]
+    if cost["cpu"] is not None:
+        over = "the last minute" if cost["seconds"] >= 55 else f"the last {cost['seconds']} s"
+        facts.append(f"{cost['cpu']:.1f} % of a CPU over {over}")
+    return [f"{'costs':<10}{', '.join(facts)}"]
 
 
 def _health_lines(health: dict[str, Any]) -> list[str]:

@@ -79,6 +79,11 @@ class ShareService:
         """Nothing is served any more."""
         self._child.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the process that serves; 0 while there is none."""
+        return self._child.pid or 0
+
     def reload(self) -> None:
         """Have what machine.toml names now; of the shares only. Raises WherryError when a share could not be mounted."""
         shares = self._keeper.directory.read_config().shares
