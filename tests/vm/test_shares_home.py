@@ -179,7 +179,7 @@ def test_root_in_the_guest_reaches_nothing_by_raw_requests(
     """It ends the share's process and takes its place; see tests/shares/attack.py."""
     scene, before = house.scene, house.scene.state()
     share = "home"
-    plan = scene.plan(handles=HANDLES, every=1 if SOAK else 8, socket=f"{RUN}/shares/{share}", share=share)
+    plan = scene.plan(handles=HANDLES, every=1 if SOAK else 20, socket=f"{RUN}/shares/{share}", share=share)
     with Container(client, "workshop", [], options=["--privileged", "--pid", "host"]) as root:
         client("cp", str(TOOLS), f"{root.id}:/tools")
         keeper = keeper_of(house)
