@@ -86,7 +86,7 @@ def test_which_are_over_virtiofs_is_said(wherry: Wherry, user: Path, keeper: Fak
     keeper.shares = {"virtiofs": True, "why": ""}
     assert wherry("share", "list").out.splitlines()[1].split()[-1] == "yes"
     assert lines_of(data(wherry("share", "list", "--json"))) == [
-        f"shares    {user} (read-write, virtiofs, 9 private folders hidden)"
+        f"shares    {user} (read-write, virtiofs, 9 private places hidden)"
     ]
 
 
@@ -294,7 +294,7 @@ def test_up_of_a_machine_that_runs(wherry: Wherry, user: Path, keeper: FakeKeepe
     assert said.code == 0, said
     assert keeper.directory.read_config().shares == Shares(False, (f"{user.parent}/data", str(user)))
     assert len([request for request in keeper.requests if request.get("reload")]) == 3
-    assert f"  shares    {user} (read-write, 9 private folders hidden)\n            {user.parent}/data (read-write" in said.err
+    assert f"  shares    {user} (read-write, 9 private places hidden)\n            {user.parent}/data (read-write" in said.err
     assert "from its next start on" not in said.err
     assert wherry("up", "--share", "none").code == 2
 
@@ -310,7 +310,7 @@ def test_status(wherry: Wherry, user: Path, keeper: FakeKeeper) -> None:
     (user / "ro").mkdir()
     assert wherry("share", "add", "~/ro:ro").code == 0
     keeper.shares = {"hidden": 1}
-    assert f"\nshares    {user} (read-write, 1 private folder hidden)\n" in wherry("status").out
+    assert f"\nshares    {user} (read-write, 1 private place hidden)\n" in wherry("status").out
     keeper.shares = {"hidden": 0, "state": "failed", "detail": "no"}
     assert f"\nshares    {user} (read-write, FAILED: no)\n" in wherry("status").out
     assert data(wherry("status", "--json"))["shares"][0]["id"] == "home"
@@ -366,7 +366,7 @@ def test_the_usual_private_places(wherry: Wherry, user: Path) -> None:
         return ""
 
     words = "is private and hidden from the machine. To give it to containers:  wherry share add"
-    assert f"shares    {user} (read-write, 2 private folders hidden)" in wherry("status").out
+    assert f"shares    {user} (read-write, 2 private places hidden)" in wherry("status").out
     assert refused(f"{user}/.aws/config") == f"~/.aws {words} ~/.aws:ro" and refused(f"{user}/.cache") == ""
     assert refused(f"{user}/.ssh/id") == f"~/.ssh {words} ~/.ssh:ro"  # also when it is not there
     assert wherry("share", "add", "~/.aws:ro").err == "~/.aws is shared with default, read-only from its next start on.\n"

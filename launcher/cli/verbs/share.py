@@ -96,7 +96,7 @@ def share_lines(name: str) -> list[str]:
 
 
 def lines_of(found: list[dict[str, Any]]) -> list[str]:
-    """`shares    /Users/ana (read-write, 9 private folders hidden)`; what lies in another share is none of its own."""
+    """`shares    /Users/ana (read-write, 9 private places hidden)`; what lies in another share is none of its own."""
     lines: list[str] = []
     for item in found:
         if item["inside"]:
@@ -105,7 +105,7 @@ def lines_of(found: list[dict[str, Any]]) -> list[str]:
         if item.get("virtiofs"):
             facts.append("virtiofs")
         if item["hidden"]:
-            facts.append(f"{item['hidden']} private {'folder' if item['hidden'] == 1 else 'folders'} hidden")
+            facts.append(f"{item['hidden']} private {'place' if item['hidden'] == 1 else 'places'} hidden")
         if item["state"] == "failed":
             facts.append(f"FAILED: {item['detail']}")
         lines.append(f"{'' if lines else 'shares':<10}{item['path']} ({', '.join(facts)})")
