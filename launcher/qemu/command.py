@@ -178,7 +178,7 @@ def cpu_model(boot: Boot) -> str:
 
 def byte_by_byte(version: Version) -> list[str]:
     """Promises of `max` that `rep stosb` and `rep movsb` are fast. Emulated they go byte by byte, and the kernel clears pages
-    with them. Without the promises it takes eight bytes at a time: 0.8 of 15.3 s of CPU to the engine's first answer (QEMU 7.2).
+    with them. Without the promises it takes eight bytes at a time: 0.8 of 15.3 s of CPU to the engine's answer (QEMU 7.2).
     """
     return ["erms", "fsrm", *(["fzrm", "fsrs", "fsrc"] if version >= FAST_STRINGS else [])]
 
