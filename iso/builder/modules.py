@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import shutil
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,6 @@ from builder.log import BuildError
 from builder.tools import Tools
 
 _FROM_KERNEL = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
-# Linux, include/linux/module_signature.h: five bytes, padding, the signature's length.
-_SIGNED = b"~Module signature appended~\n"
-_SIGNATURE = struct.Struct(">8xI")
 _KEPT_INDEXES = (*_FROM_KERNEL, "modules.alias", "modules.dep", "modules.softdep", "modules.symbols")
 
 
@@ -75,29 +71,15 @@ def read_kernel(tools: Tools, tree: Path) -> Kernel:
 
 
 def copy_module(kernel: Kernel, name: str, target: Path) -> None:
-    """One module, unpacked and without its signature."""
+    """One module, unpacked."""
     source = kernel.folder / kernel.files[name]
     target.parent.mkdir(parents=True, exist_ok=True)
-    data = source.read_bytes()
-    target.write_bytes(without_signature(lzma.decompress(data) if source.suffix == ".xz" else data))
+    if source.suffix == ".xz":
+        with lzma.open(source) as packed, target.open("wb") as out:
+            shutil.copyfileobj(packed, out)
+    else:
+        shutil.copyfile(source, target)
     target.chmod(0o644)
-
-
-def without_signature(module: bytes) -> bytes:
-    """The module less what the kernel's scripts/sign-file.c appends: signature, `struct module_signature`, a line of text.
-
-    What vouches for a module is the digest of the ISO. This kernel loads one without a signature too (no secure boot, so no
-    lockdown), and says `E` in its taint flags. To check one, ECDSA over P-384, is slow under emulation, and a start has 40.
-
-    Raises BuildError when the signature is longer than the module.
-    """
-    if not module.endswith(_SIGNED):
-        return module
-    end = len(module) - len(_SIGNED) - _SIGNATURE.size
-    (length,) = _SIGNATURE.unpack_from(module, end)
-    if length > end:
-        raise BuildError("a module has a signature that is longer than the module")
-    return module[: end - length]
 
 
 def install_modules(tools: Tools, kernel: Kernel, names: Iterable[str], root: Path) -> None:

@@ -29,8 +29,9 @@ HVF_GICV3: Final[Version] = (8, 0, 0)
 FAST_STRINGS: Final[Version] = (8, 1, 0)
 # What only costs time under emulation. There the kernel's answers to speculation guard nothing: what speculates is the
 # host's processor, which runs code of QEMU's making. The self-tests of its ciphers and of their noise source took 0.6 s of
-# 3.4 s to the first process, the keys for signed modules 0.2 s more: the image's modules carry no signature. The clock is
-# QEMU's and steady, but a busy host makes the kernel doubt it and turn to the HPET, which is read through QEMU each time.
+# 3.4 s to the first process. Without its keys it cannot check the modules' signatures (ECDSA over P-384, 40 times a start)
+# and loads them all the same, as it would any: what vouches for them is the digest of the ISO. The clock is QEMU's and
+# steady, but a busy host makes the kernel doubt it and turn to the HPET, which is read through QEMU each time.
 EMULATED_KERNEL: Final = (
     "mitigations=off",
     "cryptomgr.notests",
