@@ -90,9 +90,9 @@ def test_a_disk_at_rest_grows(wherry: Wherry, directory: MachineDir) -> None:
     assert said.code == 0 and "follows at the next start" in said.err
     assert disks.info(directory.data_disk, IMG).virtual_size == 2 * GIB == directory.read_config().disk
     holds(directory.data_disk, 1)
-    for size in ("1G", "2G"):
-        refused = wherry("disk", "grow", "default", size)
-        assert refused.code == 6 and "only grows" in refused.err
+    refused = wherry("disk", "grow", "default", "1G")
+    assert refused.code == 6 and "the disk has 2G, and a disk only grows" in refused.err
+    assert wherry("disk", "grow", "default", "2G").code == 0  # as it is already
     assert directory.read_config().disk == 2 * GIB
     assert wherry("disk", "grow", "100").code == 2
     assert wherry("disk", "grow", "2.1G").code == 2
@@ -157,7 +157,32 @@ def test_places_that_are_none(wherry: Wherry, directory: MachineDir, tmp_path: P
     inside = wherry("disk", "backup", str(directory.path / "copy"))
     assert inside.code == 6 and "deleted with it" in inside.err
     assert wherry("disk", "restore", str(tmp_path / "none")).code == 2
+    assert "is a folder" in wherry("disk", "restore", str(tmp_path)).err
     assert wherry("disk", "restore", str(directory.data_disk)).code == 2
+
+
+def test_a_name_is_not_taken_for_a_file(
+    wherry: Wherry, directory: MachineDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in ("backup", "restore"):
+        said = wherry("disk", word, "default")
+        assert said.code == 2 and f"wherry disk {word} default FILE" in said.err
+    assert wherry("disk", "backup", "default", "default").code == 0 and (tmp_path / "default").exists()
+
+
+def test_a_disk_that_was_never_used_is_not_backed_up(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    directory.data_disk.unlink()
+    disks.create(directory.data_disk, GIB, IMG)
+    said = wherry("disk", "backup", str(tmp_path / "kept"))
+    assert said.code == 6 and "has never been started" in said.err and not (tmp_path / "kept").exists()
+
+
+def test_a_disk_that_is_gone(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    directory.data_disk.unlink()
+    for words in (["info"], ["reclaim"], ["grow", "9G"], ["backup", str(tmp_path / "x")]):
+        said = wherry("disk", *words)
+        assert said.code == 1 and "is gone" in said.err and "wherry disk restore default FILE" in said.err, words
 
 
 def test_what_is_no_disk_of_ours_is_not_restored(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:

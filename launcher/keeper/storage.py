@@ -69,7 +69,7 @@ class Storage:
         monitor = self._monitor()
         now = blocks.size(monitor)
         if wanted != now:
-            disks.check_larger(self._keeper.directory.data_disk, now, wanted)
+            disks.check_larger(now, wanted)
             blocks.resize(monitor, wanted)
             log.info("the data disk: %d bytes, %d before", wanted, now)
         return {"size": wanted, "total": int(self._run([GROW, str(wanted)], _GROW_SECONDS).split()[0])}

@@ -29,6 +29,14 @@ def name_of(app: App, names: tuple[str, ...]) -> str:
     return app.name(*names)
 
 
+def check_file(word: str, names: tuple[str, ...], file: Path) -> None:
+    """A machine's name and no file: the name would be taken for one."""
+    from launcher import store
+
+    if not names and str(file) in [found.name for found in store.machines()] and not file.exists():
+        raise Usage(f"{file} is a machine, and the file is missing.", hint=f"wherry disk {word} {file} FILE")
+
+
 @click.group(cls=Words)
 def disk() -> None:
     """A machine's data disk: everything that is made in it."""
@@ -100,6 +108,7 @@ def backup(app: App, names: tuple[str, ...], file: Path) -> None:
     """Copy everything in the disk to FILE, a qcow2 disk; the machine may go on meanwhile."""
     from launcher.machine import backups
 
+    check_file("backup", names, file)
     chosen = name_of(app, names)
     with app.console.telling() as reporter:
         done = backups.backup(chosen, file, reporter)
@@ -117,6 +126,7 @@ def restore(app: App, names: tuple[str, ...], file: Path, yes: bool) -> None:
     """Let the disk be what FILE has; everything that the machine has now goes, so it asks first."""
     from launcher.machine import backups
 
+    check_file("restore", names, file)
     planned = backups.plan(name_of(app, names), file)
     if planned.before is not None and not yes:
         _ask(app, planned)
