@@ -151,6 +151,30 @@ def test_a_killed_backup_leaves_nothing_in_the_way(wherry: Wherry, directory: Ma
     assert not left.exists() and other.exists()
 
 
+def test_a_killed_restore_leaves_nothing_in_the_way(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    file, left = tmp_path / "kept", directory.path / ".data.qcow2.999999999-0123abcd"
+    assert wherry("disk", "backup", str(file)).code == 0
+    left.touch()
+    assert wherry("disk", "restore", "--yes", str(file)).code == 0
+    assert not left.exists()
+
+
+def test_a_backup_that_was_cut_short_is_not_restored(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    file, before = tmp_path / "kept", directory.data_disk.read_bytes()
+    # The header first, so that what is cut off is none of it.
+    directory.data_disk.unlink()
+    fill(directory.data_disk, 3)
+    shutil.copy(directory.data_disk, file)
+    qemu_io(file, "write -P 4 300M 10M")
+    whole = file.stat().st_size
+    directory.data_disk.write_bytes(before)
+    for size in (whole - 5 * MIB, 100_000, 60):
+        os.truncate(file, size)
+        said = wherry("disk", "restore", "--yes", str(file))
+        assert said.code in (1, 6) and directory.data_disk.read_bytes() == before, size
+        assert size < MIB or "was cut short, or is damaged" in said.err
+
+
 def test_places_that_are_none(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
     assert wherry("disk", "backup", str(tmp_path / "no" / "file")).code == 2
     assert wherry("disk", "backup", str(tmp_path)).code == 2

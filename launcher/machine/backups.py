@@ -125,6 +125,7 @@ def restore(planned: Restore, report: Reporter) -> None:
     with storage.at_rest(planned.name) as directory:
         if planned.before is None and directory.data_disk.exists():
             raise Refused(f"machine {planned.name!r} has got a disk meanwhile.", hint="Try again.")
+        files.sweep(directory.path)  # one that was killed left what it had copied, and its room is needed
         try:
             diskexport.export(
                 planned.file, directory.data_disk, storage.tool(), replace=True,
