@@ -131,6 +131,8 @@ def test_a_backup_of_a_running_machine_brings_everything_back(made: Machine) -> 
 
 
 def test_a_container_without_memory_is_told_what_helps(made: Machine) -> None:
+    limits = made.docker("info", "--format", "{{.SwapLimit}} {{.MemoryLimit}} {{.PidsLimit}} {{.CPUCfsQuota}} {{.CPUSet}}")
+    assert limits.split() == ["true"] * 5
     done = made.wherry(
         "run", "--name", "hungry", "--memory", "32m", "--memory-swap", "32m", "wherry/hello",
         "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1",

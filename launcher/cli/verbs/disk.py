@@ -42,7 +42,7 @@ def disk() -> None:
     """A machine's data disk: everything that is made in it."""
 
 
-@disk.command()
+@disk.command(short_help="What it holds, and takes on this computer.")
 @machine_name
 @verb
 def info(app: App, name: str | None) -> None:
@@ -68,7 +68,7 @@ def _lines(found: Facts) -> list[str]:
     return lines + [f"copy      {path}   {size(taken)}" for path, taken in found.copies]
 
 
-@disk.command()
+@disk.command(short_help="Make it larger: wherry disk grow 200G")
 @optional_name
 @click.argument("wanted", metavar="SIZE", type=Size())
 @verb
@@ -86,7 +86,7 @@ def grow(app: App, names: tuple[str, ...], wanted: int) -> None:
         app.console.story(f"The disk has {memory(grown.size)}, and the file system in it {size(grown.total)}.")
 
 
-@disk.command()
+@disk.command(short_help="Give the space back that is not used.")
 @machine_name
 @verb
 def reclaim(app: App, name: str | None) -> None:
@@ -100,7 +100,7 @@ def reclaim(app: App, name: str | None) -> None:
     app.console.story(f"{size(done.given_back)} given back; the disk takes {size(done.after)} here.")
 
 
-@disk.command()
+@disk.command(short_help="Copy all of it to FILE.")
 @optional_name
 @click.argument("file", type=click.Path(path_type=Path))
 @verb
@@ -117,7 +117,7 @@ def backup(app: App, names: tuple[str, ...], file: Path) -> None:
     app.console.story(f"Back   wherry disk restore {chosen} {shlex.quote(done.file)}")
 
 
-@disk.command()
+@disk.command(short_help="Let it be what FILE has.")
 @optional_name
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before the disk is replaced.")
