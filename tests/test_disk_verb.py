@@ -83,6 +83,8 @@ def test_info_of_a_machine_that_runs(wherry: Wherry, used: FakeKeeper) -> None:
     used.disk = (1000 * MIB, 400 * MIB)
     assert answer(wherry("disk", "info", "--json"))["used"] == 600 * MIB
     assert "1 GB, 629 MB of it used, 419 MB free" in wherry("disk", "info").out
+    used.storage["info"] = {"total": 900 * MIB, "free": 800 * MIB}  # what it says itself is newer than what was heard
+    assert answer(wherry("disk", "info", "--json"))["used"] == 100 * MIB
 
 
 def test_a_disk_at_rest_grows(wherry: Wherry, directory: MachineDir) -> None:

@@ -15,7 +15,7 @@ from launcher.errors import ConnectionLost, Damaged, NotRunning, Refused, Usage,
 from launcher.machine import wayback
 from launcher.machine.settings import existing
 from launcher.machine.stop import running
-from launcher.report import Reporter
+from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
 
 STEP: Final = 1 << 20  # a disk's size is whole MiB: the guest leaves the last one to its header
@@ -77,11 +77,17 @@ def info(name: str) -> Facts:
 
 
 def _inside(directory: MachineDir) -> tuple[int, int] | None:
+    """What the machine says now; where it cannot be asked, what the keeper heard last."""
     try:
-        told = control.status(directory.control_socket).get("keeper", {}).get("disk")
-    except (NotRunning, WherryError):
+        told = control.status(directory.control_socket)
+    except WherryError:
         return None
-    return (int(told[0]), int(told[1])) if told else None
+    if told.get("status") == "running" and not told.get("paused"):
+        with contextlib.suppress(WherryError, KeyError):
+            found = ask(directory, SilentReporter(), "info")
+            return int(found["total"]), int(found["free"])
+    heard = told.get("keeper", {}).get("disk")
+    return (int(heard[0]), int(heard[1])) if heard else None
 
 
 def _free(folder: Path) -> int:
