@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from launcher import diskcopy, disks, files, host, proc
+from launcher import diskcopy, disks, files, host, proc, qcow
 from launcher.errors import Refused, WherryError
 
 SPARE: Final = 256 << 20  # bytes that are left free: other things grow as well
@@ -97,8 +97,12 @@ def _convert(source: Path, made: Path, target: Path, qemu_img: Path, tell: Tell)
 
 
 def check_ours(file: Path, qemu_img: Path) -> None:
-    """Raises Refused for what is no data disk that a machine has used; nothing is written."""
+    """Raises Refused for what is no whole data disk that a machine has used; nothing is written."""
     disks.examine(file, qemu_img)
+    # What a file that was cut short lacks reads as zeros, without a word: only its tables tell.
+    if broken := qcow.check(file, qemu_img).corruptions:
+        said = f"{file} was cut short, or is damaged: {broken} of its parts are missing or wrong."
+        raise Refused(said, hint="Copy it again from where it came, or take another backup.")
     size = disks.info(file, qemu_img).virtual_size
     with tempfile.TemporaryDirectory(prefix="wherry-") as folder:
         tail = Path(folder) / "tail"

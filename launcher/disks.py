@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher import files, proc
+from launcher.config import format_size
 from launcher.errors import MissingOnHost, Refused, WherryError
 
 _TIMEOUT: Final = 120
@@ -86,15 +87,15 @@ def info(path: Path, qemu_img: Path) -> DiskInfo:
 def grow(path: Path, size: int, qemu_img: Path) -> None:
     """Make a disk that nothing uses larger; its file takes no more for that. Raises Refused when it is as large already."""
     now = info(path, qemu_img).virtual_size
-    check_larger(path, now, size)
+    check_larger(now, size)
     _qemu_img(path, "it cannot be made larger", [qemu_img, "resize", "-q", "-f", "qcow2", name_of(path), str(size)])
     files.sync(path)
 
 
-def check_larger(path: Path, now: int, wanted: int) -> None:
+def check_larger(now: int, wanted: int) -> None:
     """Raises Refused for a size that is none to grow to: what is in a disk is never cut off."""
     if wanted <= now:
-        raise Refused(f"{path} has {now} bytes already, and a disk only grows.", hint=f"A size above {-(-now >> 30)}G.")
+        raise Refused(f"the disk has {format_size(now)}, and a disk only grows.", hint=f"A size above {format_size(now)}.")
 
 
 def examine(path: Path, qemu_img: Path) -> Holds:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from launcher import files, proc
+from launcher import disks, files, proc
 from launcher.errors import MissingOnHost, Refused, WherryError
 
 _TIMEOUT: Final = 3600  # a check reads all tables of a large disk
@@ -75,7 +75,7 @@ def _copy(disk: Path) -> Path:
 
 
 def _check(disk: Path, qemu_img: Path, *options: str) -> Tables:
-    words: list[str | Path] = [qemu_img, "check", "-f", "qcow2", "--output=json", *options, disk.name]
+    words: list[str | Path] = [qemu_img, "check", "-f", "qcow2", "--output=json", *options, disks.name_of(disk)]
     try:
         found = json.loads(proc.run(words, timeout=_TIMEOUT, cwd=disk.parent, good=_REPORTS))
         return Tables(int(found.get("leaks", 0)), int(found.get("corruptions", 0)) + int(found.get("check-errors", 0)))

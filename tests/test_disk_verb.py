@@ -83,6 +83,8 @@ def test_info_of_a_machine_that_runs(wherry: Wherry, used: FakeKeeper) -> None:
     used.disk = (1000 * MIB, 400 * MIB)
     assert answer(wherry("disk", "info", "--json"))["used"] == 600 * MIB
     assert "1 GB, 629 MB of it used, 419 MB free" in wherry("disk", "info").out
+    used.storage["info"] = {"total": 900 * MIB, "free": 800 * MIB}  # what it says itself is newer than what was heard
+    assert answer(wherry("disk", "info", "--json"))["used"] == 100 * MIB
 
 
 def test_a_disk_at_rest_grows(wherry: Wherry, directory: MachineDir) -> None:
@@ -90,9 +92,9 @@ def test_a_disk_at_rest_grows(wherry: Wherry, directory: MachineDir) -> None:
     assert said.code == 0 and "follows at the next start" in said.err
     assert disks.info(directory.data_disk, IMG).virtual_size == 2 * GIB == directory.read_config().disk
     holds(directory.data_disk, 1)
-    for size in ("1G", "2G"):
-        refused = wherry("disk", "grow", "default", size)
-        assert refused.code == 6 and "only grows" in refused.err
+    refused = wherry("disk", "grow", "default", "1G")
+    assert refused.code == 6 and "the disk has 2G, and a disk only grows" in refused.err
+    assert wherry("disk", "grow", "default", "2G").code == 0  # as it is already
     assert directory.read_config().disk == 2 * GIB
     assert wherry("disk", "grow", "100").code == 2
     assert wherry("disk", "grow", "2.1G").code == 2
@@ -151,13 +153,62 @@ def test_a_killed_backup_leaves_nothing_in_the_way(wherry: Wherry, directory: Ma
     assert not left.exists() and other.exists()
 
 
+def test_a_killed_restore_leaves_nothing_in_the_way(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    file, left = tmp_path / "kept", directory.path / ".data.qcow2.999999999-0123abcd"
+    assert wherry("disk", "backup", str(file)).code == 0
+    left.touch()
+    assert wherry("disk", "restore", "--yes", str(file)).code == 0
+    assert not left.exists()
+
+
+def test_a_backup_that_was_cut_short_is_not_restored(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    file, before = tmp_path / "kept", directory.data_disk.read_bytes()
+    # The header first, so that what is cut off is none of it.
+    directory.data_disk.unlink()
+    fill(directory.data_disk, 3)
+    shutil.copy(directory.data_disk, file)
+    qemu_io(file, "write -P 4 300M 10M")
+    whole = file.stat().st_size
+    directory.data_disk.write_bytes(before)
+    for size in (whole - 5 * MIB, 100_000, 60):
+        os.truncate(file, size)
+        said = wherry("disk", "restore", "--yes", str(file))
+        assert said.code in (1, 6) and directory.data_disk.read_bytes() == before, size
+        assert size < MIB or "was cut short, or is damaged" in said.err
+
+
 def test_places_that_are_none(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
     assert wherry("disk", "backup", str(tmp_path / "no" / "file")).code == 2
     assert wherry("disk", "backup", str(tmp_path)).code == 2
     inside = wherry("disk", "backup", str(directory.path / "copy"))
     assert inside.code == 6 and "deleted with it" in inside.err
     assert wherry("disk", "restore", str(tmp_path / "none")).code == 2
+    assert "is a folder" in wherry("disk", "restore", str(tmp_path)).err
     assert wherry("disk", "restore", str(directory.data_disk)).code == 2
+
+
+def test_a_name_is_not_taken_for_a_file(
+    wherry: Wherry, directory: MachineDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in ("backup", "restore"):
+        said = wherry("disk", word, "default")
+        assert said.code == 2 and f"wherry disk {word} default FILE" in said.err
+    assert wherry("disk", "backup", "default", "default").code == 0 and (tmp_path / "default").exists()
+
+
+def test_a_disk_that_was_never_used_is_not_backed_up(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    directory.data_disk.unlink()
+    disks.create(directory.data_disk, GIB, IMG)
+    said = wherry("disk", "backup", str(tmp_path / "kept"))
+    assert said.code == 6 and "has never been started" in said.err and not (tmp_path / "kept").exists()
+
+
+def test_a_disk_that_is_gone(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
+    directory.data_disk.unlink()
+    for words in (["info"], ["reclaim"], ["grow", "9G"], ["backup", str(tmp_path / "x")]):
+        said = wherry("disk", *words)
+        assert said.code == 1 and "is gone" in said.err and "wherry disk restore default FILE" in said.err, words
 
 
 def test_what_is_no_disk_of_ours_is_not_restored(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import ConnectionLost
-from launcher.keeper import link, race
+from launcher.keeper import link, race, rhythm
 from launcher.keeper.link import Link
 from launcher.ssh.transport import BROKEN, Connection, receive
 from tests.guestserver import Guest, guest
@@ -255,6 +255,22 @@ def test_beats_come_after_answers(setup: Setup) -> None:
     setup.link.beat(lambda _: beaten.set())
     setup.link.get()
     assert beaten.wait(10)
+
+
+def test_who_comes_after_a_rest_does_not_wait_for_the_next_question(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rhythm, "QUIET", 0.2)
+    monkeypatch.setattr(rhythm, "CALM", 600.0)
+    beaten = threading.Event()
+    setup.link.beat(lambda _: beaten.set())
+    first = setup.link.get()
+    kick = setup.link._kick
+    assert kick is not None
+    until(lambda: kick._calm)
+    beaten.clear()
+    setup.wire.cut_what_is_there()
+    assert setup.link.get() is first  # it looks well
+    setup.wait_up(2)
+    assert setup.link.get() is not first and beaten.wait(10)
 
 
 def test_silence_that_begins_in_a_beat_is_noticed(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,8 @@ class Guest:
         self.asked: list[list[str]] = []
         self.answer: tuple[int, bytes, bytes] = (0, b"", b"")
 
-    def run(self, argv: list[str], *, timeout: float) -> tuple[int, bytes, bytes]:
-        assert timeout > 60
+    def run(self, argv: list[str], *, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+        assert timeout >= 10 and stdin in (b"", b"d\n")
         self.asked.append(argv)
         return self.answer
 
@@ -109,9 +109,17 @@ def test_what_the_guest_says_is_said(keeper: Keeper) -> None:
     assert caught.value.hint == "wherry upgrade default"
 
 
+def test_how_full_it_is_is_asked_of_the_guest(keeper: Keeper) -> None:
+    keeper.guest.answer = (0, b"2100000000 2000000000\n", b"")
+    assert Storage(keeper).do({"action": "info"}, ignore) == {"total": 2100000000, "free": 2000000000}
+    keeper.guest.answer = (0, b"error No such file or directory\n", b"")
+    with pytest.raises(WherryError, match="says of its disk"):
+        Storage(keeper).do({"action": "info"}, ignore)
+
+
 def test_a_trim_tells_what_came_back(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(argv: list[str], *, timeout: float) -> tuple[int, bytes, bytes]:
-        assert timeout > 60 and argv == ["/usr/lib/wherry/trim", "/var/lib/wherry"]
+    def run(argv: list[str], *, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+        assert not stdin and timeout > 60 and argv == ["/usr/lib/wherry/trim", "/var/lib/wherry"]
         command = f'qemu-io {blocks.NODE} "discard 100M 20M"'
         keeper.client.execute("human-monitor-command", **cast(dict[str, Any], {"command-line": command}))
         return 0, b"20971520\n", b""
@@ -213,8 +221,8 @@ def test_one_at_a_time(keeper: Keeper) -> None:
     serving = Storage(keeper)
     inner: list[WherryError] = []
 
-    def run(_argv: list[str], *, timeout: float) -> tuple[int, bytes, bytes]:
-        assert timeout
+    def run(_argv: list[str], *, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+        assert not stdin and timeout
         with pytest.raises(WherryError, match="another command") as caught:
             serving.do({"action": "reclaim"}, ignore)
         inner.append(caught.value)

@@ -1,10 +1,10 @@
 """The keeper's one warm SSH connection: made when it is first asked for, and from then on looked after.
 
-Every 5 s sshd is asked for an answer. Two that do not come are a sign that the connection is dead; but a computer under load,
-or a QEMU that was stopped for a while, looks just the same from here, and what is under way would be lost for nothing. So
-another connection is tried beside the old one, and whichever answers first is the one. Where neither does, the old one is
-ended after 30 s. A connection that ends by itself is replaced at once. There are as many tries as it takes, as long as the
-machine is wanted.
+Every 5 s sshd is asked for an answer, less often while nobody uses the connection. Two that do not come are a sign that it is
+dead; but a computer under load, or a QEMU that was stopped for a while, looks just the same from here, and what is under way
+would be lost for nothing. So another connection is tried beside the old one, and whichever answers first is the one. Where
+neither does, the old one is ended after 30 s. A connection that ends by itself is replaced at once. There are as many tries as
+it takes, as long as the machine is wanted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from launcher.errors import ConnectionLost, WherryError
 from launcher.keeper import race
+from launcher.keeper.rhythm import Rhythm
 from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.keeper.link")
@@ -65,7 +66,7 @@ class Link:
         self._missed: float | None = None  # since when, while there is none or it is in doubt
         self._asked: float | None = None  # when the question was asked that has no answer yet
         self._doubt = DOUBT
-        self._kick: threading.Event | None = None  # wakes the thread that asks
+        self._kick: Rhythm | None = None  # wakes the thread that asks
 
     def subscribe(self, on_up: OnUp) -> None:
         """Have `on_up` called, in a thread of its own, with each new connection: the first one and every one after."""
@@ -81,8 +82,8 @@ class Link:
         with self._changed:
             if self._wanted:
                 self._changed.wait_for(lambda: self._usable or not self._wanted, CALLS_WAIT)
-                if self._usable:
-                    assert self._connection is not None
+                if self._usable and self._connection is not None and self._kick is not None:
+                    self._kick.use()
                     return self._connection
                 raise self._gone()
         with self._making:
@@ -171,7 +172,7 @@ class Link:
     def _take(self, connection: Connection, needed: Callable[[], bool]) -> float | None:
         """Have this connection from now on, and end the one before: for how many seconds it was missed. None when it is not
         `needed` any more, and then it is ended; as it is when it cannot be looked after."""
-        kick, answered = threading.Event(), threading.Event()
+        kick, answered = Rhythm(), threading.Event()
         threads = [
             threading.Thread(target=self._watch, args=(connection, kick, answered), name="link", daemon=True),
             threading.Thread(target=self._beat, args=(connection, answered), name="link-beat", daemon=True),
@@ -200,11 +201,10 @@ class Link:
             old.close()
         return 0.0 if missed is None else time.monotonic() - missed
 
-    def _watch(self, connection: Connection, kick: threading.Event, answered: threading.Event) -> None:
+    def _watch(self, connection: Connection, kick: Rhythm, answered: threading.Event) -> None:
         """Ask for answers until the connection ends."""
         while True:
             kick.wait(EVERY)
-            kick.clear()
             with self._changed:
                 if not connection.alive or self._connection is not connection:
                     break

@@ -23,7 +23,9 @@ log = logging.getLogger("wherry.keeper.storage")
 
 GROW: Final = "/usr/lib/wherry/grow"
 TRIM: Final = "/usr/lib/wherry/trim"
+VITALS: Final = "/usr/lib/wherry/vitals"
 PLACE: Final = "/var/lib/wherry"
+_INFO_SECONDS: Final = 10.0
 _TRIM_SECONDS: Final = 600.0
 _GROW_SECONDS: Final = 600.0  # resize2fs writes a table for each 128 MB that come, 4 TB are a minute under emulation
 _MISSING: Final = 127
@@ -53,6 +55,8 @@ class Storage:
             raise WherryError("another command works on the machine's disk.", hint="Try again when it is done.")
         try:
             match request:
+                case {"action": "info"}:
+                    return self.info()
                 case {"action": "grow", "size": int(size)}:
                     return self.grow(size)
                 case {"action": "reclaim"}:
@@ -64,12 +68,21 @@ class Storage:
         finally:
             self._busy.release()
 
+    def info(self) -> dict[str, Any]:
+        """Bytes of the file system in the disk, and how many of them are free."""
+        said = self._run([VITALS], _INFO_SECONDS, b"d\n")
+        try:
+            total, free = map(int, said.split())
+        except ValueError as error:
+            raise WherryError(f"the machine says of its disk: {said.strip()!r}.") from error
+        return {"total": total, "free": free}
+
     def grow(self, wanted: int) -> dict[str, Any]:
         """The disk, and the file system in it. A size that the disk has already is what an earlier try came to."""
         monitor = self._monitor()
         now = blocks.size(monitor)
         if wanted != now:
-            disks.check_larger(self._keeper.directory.data_disk, now, wanted)
+            disks.check_larger(now, wanted)
             blocks.resize(monitor, wanted)
             log.info("the data disk: %d bytes, %d before", wanted, now)
         return {"size": wanted, "total": int(self._run([GROW, str(wanted)], _GROW_SECONDS).split()[0])}
@@ -94,8 +107,8 @@ class Storage:
         log.info("the data disk was copied")
         return {}
 
-    def _run(self, argv: list[str], seconds: float) -> str:
-        code, out, words = self._keeper.connection().run(argv, timeout=seconds)
+    def _run(self, argv: list[str], seconds: float, stdin: bytes = b"") -> str:
+        code, out, words = self._keeper.connection().run(argv, stdin=stdin, timeout=seconds)
         if code == _MISSING:
             raise WherryError("the machine's ISO is too old for this.", hint=f"wherry upgrade {self._keeper.directory.name}")
         if code != 0:

@@ -42,6 +42,7 @@ def backup(name: str, file: Path, report: Reporter) -> Backup:
     """
     directory, target = existing(name), _target(file)
     storage.check_awake(directory)
+    storage.check_there(directory)
     if target.is_relative_to(directory.path.resolve()):
         raise Refused(f"{target} is in the machine's own folder, and would be deleted with it.", hint="Name another place.")
     _sweep(target)
@@ -50,7 +51,7 @@ def backup(name: str, file: Path, report: Reporter) -> Backup:
         _copy_running(directory, target, report)
     else:
         with storage.at_rest(name):
-            disks.examine(directory.data_disk, storage.tool())
+            _check_used(directory)
             diskexport.export(
                 directory.data_disk, target, storage.tool(), lambda done, total: report.progress("backup", done, total)
             )
@@ -65,6 +66,13 @@ def _target(file: Path) -> Path:
         raise Usage(f"{target} is a folder; a file is wanted.", hint=f"{target / 'default.qcow2'}")
     diskexport.check_free(target)
     return target
+
+
+def _check_used(directory: MachineDir) -> None:
+    """Raises Refused for a disk that nothing is in: a backup of it could not be restored."""
+    if disks.examine(directory.data_disk, storage.tool()) is disks.Holds.NOTHING:
+        said = f"machine {directory.name!r} has never been started; its disk is blank, and there is nothing to back up."
+        raise Refused(said, hint=f"wherry up {directory.name}")
 
 
 def _sweep(target: Path) -> None:
@@ -97,6 +105,8 @@ def plan(name: str, file: Path) -> Restore:
     if running(directory):
         raise Refused(f"machine {name!r} is running; its disk is in use.", hint=f"wherry stop {name}")
     storage.check_awake(directory)
+    if file.is_dir():
+        raise Usage(f"{file} is a folder; a file that `wherry disk backup` made is wanted.")
     if not file.is_file():
         raise Usage(f"there is no file {file}.")
     source = file.resolve()
@@ -115,6 +125,7 @@ def restore(planned: Restore, report: Reporter) -> None:
     with storage.at_rest(planned.name) as directory:
         if planned.before is None and directory.data_disk.exists():
             raise Refused(f"machine {planned.name!r} has got a disk meanwhile.", hint="Try again.")
+        files.sweep(directory.path)  # one that was killed left what it had copied, and its room is needed
         try:
             diskexport.export(
                 planned.file, directory.data_disk, storage.tool(), replace=True,

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import control, disks, host
+from launcher import control, disks, host, saved
 from launcher.config import format_size
 from launcher.errors import ConnectionLost, Damaged, NotRunning, Refused, Usage, WherryError
 from launcher.machine import wayback
 from launcher.machine.settings import existing
 from launcher.machine.stop import running
-from launcher.report import Reporter
+from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
 
 STEP: Final = 1 << 20  # a disk's size is whole MiB: the guest leaves the last one to its header
@@ -64,6 +64,7 @@ class Reclaimed:
 def info(name: str) -> Facts:
     """Raises NoSuchMachine, and WherryError for a disk that is gone or cannot be read."""
     directory = existing(name)
+    check_there(directory)
     found = disks.info(directory.data_disk, tool())
     inside = _inside(directory)
     return Facts(
@@ -76,11 +77,17 @@ def info(name: str) -> Facts:
 
 
 def _inside(directory: MachineDir) -> tuple[int, int] | None:
+    """What the machine says now; where it cannot be asked, what the keeper heard last."""
     try:
-        told = control.status(directory.control_socket).get("keeper", {}).get("disk")
-    except (NotRunning, WherryError):
+        told = control.status(directory.control_socket)
+    except WherryError:
         return None
-    return (int(told[0]), int(told[1])) if told else None
+    if told.get("status") == "running" and not told.get("paused"):
+        with contextlib.suppress(WherryError, KeyError):
+            found = ask(directory, SilentReporter(), "info")
+            return int(found["total"]), int(found["free"])
+    heard = told.get("keeper", {}).get("disk")
+    return (int(heard[0]), int(heard[1])) if heard else None
 
 
 def _free(folder: Path) -> int:
@@ -90,21 +97,25 @@ def _free(folder: Path) -> int:
 
 
 def grow(name: str, size: int, report: Reporter) -> Grown:
-    """Make the disk larger: at once where the machine runs, else the file system in it follows at the next start.
+    """Make the disk larger: at once where the machine runs, else the file system in it follows at the next start. A size that
+    it has already is no error.
 
-    Raises Refused for a size that is not larger, and what the guest says when its file system cannot be made as large: the
-    disk is larger then, and the next start tries again.
+    Raises Refused for a smaller one, and what the guest says when its file system cannot be made as large: the disk is larger
+    then, and the next start tries again.
     """
     directory = existing(name)
     if size % STEP:
         raise Usage(f"a disk's size is a whole number of MB: {format_size(size - size % STEP)}.")
     config = directory.read_config()
+    check_awake(directory)
+    check_there(directory)
     if running(directory):
         grown = Grown(**ask(directory, report, "grow", size=size))
     else:
         with at_rest(name):
             disks.examine(directory.data_disk, tool())
-            disks.grow(directory.data_disk, size, tool())
+            if disks.info(directory.data_disk, tool()).virtual_size != size:
+                disks.grow(directory.data_disk, size, tool())
         grown = Grown(size)
     if config.disk != size:
         note_size(directory, size)
@@ -125,6 +136,7 @@ def reclaim(name: str, report: Reporter) -> Reclaimed:
     """Give back what the machine's file system does not use. Raises NotRunning: only the guest knows what that is."""
     directory = existing(name)
     check_awake(directory)
+    check_there(directory)
     if not running(directory):
         raise NotRunning(
             f"machine {name!r} is not running, and only its own system knows what is unused.", hint=f"wherry up {name}"
@@ -164,6 +176,13 @@ def at_rest(name: str) -> Iterator[MachineDir]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def check_there(directory: MachineDir) -> None:
+    """Raises Damaged for a machine without its disk: a delete that was cut short, or somebody's hand."""
+    if not directory.data_disk.exists() and not saved.is_suspended(directory):
+        said = f"the data disk of {directory.name} is gone, and with it its images, containers and volumes."
+        raise Damaged(said, hint=f"wherry disk restore {directory.name} FILE of a backup, or {directory.repair_hint}")
 
 
 def check_awake(directory: MachineDir) -> None:

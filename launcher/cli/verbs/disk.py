@@ -29,12 +29,20 @@ def name_of(app: App, names: tuple[str, ...]) -> str:
     return app.name(*names)
 
 
+def check_file(word: str, names: tuple[str, ...], file: Path) -> None:
+    """A machine's name and no file: the name would be taken for one."""
+    from launcher import store
+
+    if not names and str(file) in [found.name for found in store.machines()] and not file.exists():
+        raise Usage(f"{file} is a machine, and the file is missing.", hint=f"wherry disk {word} {file} FILE")
+
+
 @click.group(cls=Words)
 def disk() -> None:
     """A machine's data disk: everything that is made in it."""
 
 
-@disk.command()
+@disk.command(short_help="What it holds, and takes on this computer.")
 @machine_name
 @verb
 def info(app: App, name: str | None) -> None:
@@ -60,7 +68,7 @@ def _lines(found: Facts) -> list[str]:
     return lines + [f"copy      {path}   {size(taken)}" for path, taken in found.copies]
 
 
-@disk.command()
+@disk.command(short_help="Make it larger: wherry disk grow 200G")
 @optional_name
 @click.argument("wanted", metavar="SIZE", type=Size())
 @verb
@@ -78,7 +86,7 @@ def grow(app: App, names: tuple[str, ...], wanted: int) -> None:
         app.console.story(f"The disk has {memory(grown.size)}, and the file system in it {size(grown.total)}.")
 
 
-@disk.command()
+@disk.command(short_help="Give the space back that is not used.")
 @machine_name
 @verb
 def reclaim(app: App, name: str | None) -> None:
@@ -92,7 +100,7 @@ def reclaim(app: App, name: str | None) -> None:
     app.console.story(f"{size(done.given_back)} given back; the disk takes {size(done.after)} here.")
 
 
-@disk.command()
+@disk.command(short_help="Copy all of it to FILE.")
 @optional_name
 @click.argument("file", type=click.Path(path_type=Path))
 @verb
@@ -100,6 +108,7 @@ def backup(app: App, names: tuple[str, ...], file: Path) -> None:
     """Copy everything in the disk to FILE, a qcow2 disk; the machine may go on meanwhile."""
     from launcher.machine import backups
 
+    check_file("backup", names, file)
     chosen = name_of(app, names)
     with app.console.telling() as reporter:
         done = backups.backup(chosen, file, reporter)
@@ -108,7 +117,7 @@ def backup(app: App, names: tuple[str, ...], file: Path) -> None:
     app.console.story(f"Back   wherry disk restore {chosen} {shlex.quote(done.file)}")
 
 
-@disk.command()
+@disk.command(short_help="Let it be what FILE has.")
 @optional_name
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before the disk is replaced.")
@@ -117,6 +126,7 @@ def restore(app: App, names: tuple[str, ...], file: Path, yes: bool) -> None:
     """Let the disk be what FILE has; everything that the machine has now goes, so it asks first."""
     from launcher.machine import backups
 
+    check_file("restore", names, file)
     planned = backups.plan(name_of(app, names), file)
     if planned.before is not None and not yes:
         _ask(app, planned)
