@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -69,6 +69,11 @@ class ShareService:
         self._connect: dict[str, Any] | None = None  # where the guest is, once that is known
         self._bound = Bound(events, keeper.connection, self._ours, self._tell_bound)
         keeper.link.subscribe(self._up)
+
+    @property
+    def uses(self) -> Callable[[], tuple[int, int]]:
+        """What idle suspend counts."""
+        return self._child.uses
 
     def begin(self) -> None:
         """Serve what machine.toml names; the guest's part comes with its connection."""
