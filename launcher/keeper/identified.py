@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -48,9 +47,9 @@ def describe(keeper: Supervisor) -> Saved:
 
 
 def completed(directory: MachineDir, description: Saved) -> Saved:
-    """With what is known when the memory is in its file and QEMU writes to the disk no more."""
+    """With what is known when the memory is in its file and QEMU writes to the disk no more; `at` is known before."""
     size = directory.memory_file.stat().st_size
-    return description._replace(disk=saved.stamp(directory, suspended=False), memory=size, at=time.time())
+    return description._replace(disk=saved.stamp(directory, suspended=False), memory=size)
 
 
 def check(directory: MachineDir, found: Saved, iso: str) -> None:
