@@ -19,6 +19,7 @@ from launcher.errors import WherryError
 from launcher.keeper import engine
 from launcher.keeper.events import Events
 from launcher.keeper.health import Health
+from launcher.keeper.identified import Parts
 from launcher.keeper.link import Link
 from launcher.keeper.shares import bound, mounts
 from launcher.keeper.shares.service import ShareService
@@ -104,6 +105,7 @@ class Keeper:
         self.directory.write_config(config)
         self.config = config
         self.health = Health()
+        self.parts = Parts()
         self.notes: list[str] = []
         self.state = State(status="running", ssh_port=guest.port)
         self.link = Link(guest.connect)

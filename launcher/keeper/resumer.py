@@ -60,6 +60,7 @@ def _wake(keeper: Supervisor, found: Saved, behind: float) -> None:
         suspender.wake(keeper, connection, found.id, behind)
 
     keeper.parts.greet = greet
+    keeper.parts.urgent_done.clear()
     try:
         keeper.connection()
     except WherryError as error:
