@@ -78,15 +78,16 @@ class Server:
         self._waiting: set[threading.Thread] = set()
         self._others = others
         self._working = 0  # requests that a handover would cut short
+        self._using = 0  # of these: that use the machine
         self._used = 0  # and how many there were
         self._at_disk = 0  # commands that work on the disk
         self._leaving = False
-        self._counting = threading.Lock()  # for the four above
+        self._counting = threading.Lock()  # for the five above
 
     def uses(self) -> tuple[int, int]:
         """Requests under way that use the machine, and how many there ever were."""
         with self._counting:
-            return self._working, self._used
+            return self._using, self._used
 
     def hindrance(self) -> str:
         """Why the machine cannot be suspended now: QEMU saves no machine whose disk it copies."""
@@ -136,12 +137,14 @@ class Server:
             if self._leaving:
                 raise NotRunning("the machine's keeper is being replaced.", hint="Try again.")
             self._working += 1
+            self._using += used
             self._used += used
         try:
             yield
         finally:
             with self._counting:
                 self._working -= 1
+                self._using -= used
 
     @staticmethod
     def _send(framed: Framed, value: dict[str, Any]) -> None:
