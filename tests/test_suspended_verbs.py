@@ -13,6 +13,7 @@ import pytest
 
 from launcher import disks, saved, store
 from launcher.config import GIB
+from launcher.keeper import rest
 from launcher.keeper.idle import Containers
 from launcher.store import MachineDir
 from tests.conftest import Said
@@ -150,3 +151,22 @@ def test_containers_that_run_are_uses() -> None:
     assert containers.uses() == (1, 2)
     ignored = True
     assert containers.uses() == (0, 2)
+
+
+class Told:
+    """A guest's answers to `rest wake`, so many seconds off."""
+
+    def __init__(self, off: float | None) -> None:
+        self.off, self.line = off, ""
+
+    def run_line(self, line: str, *, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+        self.line = line.splitlines()[0]
+        assert stdin.endswith(b"\n") and len(stdin) == 129
+        return 0, b"" if self.off is None else f"ok\n{(time.time() + self.off) * 1e9:.0f}\n".encode(), b""
+
+
+@pytest.mark.parametrize(("off", "right"), [(0.0, True), (0.2, False), (-0.2, False), (None, False)])
+def test_a_clock_that_was_set_by_what_is_known_is_looked_at(off: float | None, right: bool) -> None:
+    told = Told(off)
+    assert rest.wake(told, "abc", 1.5) is right  # type: ignore[arg-type]
+    assert told.line == "set -- wake abc 1500000000"
