@@ -97,6 +97,9 @@ class TestVerbs:
         assert wherry("config", "set", "engine.debug=true").code == 0
         assert wherry("share", "add", str(folder)).code == 0
         assert str(folder) in wherry("share", "list").out
+        assert "after 5 min without any use, such as a container that runs; the next" in wherry("status").out
+        assert wherry("config", "set", "idle_suspend_containers=true").code == 0
+        assert "after 5 min without any use; the next" in wherry("status").out
         wanted = suspended.read_config()
         assert wanted.idle_suspend == 5 and wanted.shares.folders == (str(folder),)
         assert saved.is_suspended(suspended)
