@@ -36,7 +36,7 @@ case $1 in
         read -r stir
         echo "$stir" >/dev/urandom
         if [ -n "${3-}" ]; then
-            /usr/lib/wherry/vitals <<EOF
+            /usr/lib/wherry/vitals <<EOF || true
 step $3
 t
 EOF
