@@ -15,7 +15,7 @@ from launcher import files, host, saved
 from launcher.errors import WherryError, of_system
 from launcher.keeper import identified, rest
 from launcher.keeper.watch import Cancelled
-from launcher.qemu import migration
+from launcher.qemu import migration, sshport
 from launcher.saved import Saved
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.keeper")
 
+_HANGS_UP_WITHIN: Final = 2.0
+_LOOKS_EVERY: Final = 0.02
 _TELLS_EVERY: Final = 0.5  # seconds between two words on how far it is
 
 
@@ -60,7 +62,19 @@ def _rest(keeper: Supervisor, identity: str) -> int:
     for part in keeper.parts.at_rest:
         part()
     keeper.link.drop()
+    _hung_up(keeper)
     return used
+
+
+def _hung_up(keeper: Supervisor) -> None:
+    """Wait until the guest has seen its connections end. A resumed one would find out then, and end what served them at the
+    cost of the first new connection, with all of that code to be translated anew."""
+    guest = keeper.guest
+    assert guest is not None
+    began = time.monotonic()
+    while (count := sshport.connections(guest.qmp)) and time.monotonic() - began < _HANGS_UP_WITHIN:
+        time.sleep(_LOOKS_EVERY)
+    log.info("connections ended in %.2f s%s", time.monotonic() - began, f"; {count} did not" if count else "")
 
 
 def _stop(guest: Guest) -> float:
