@@ -242,6 +242,18 @@ def test_a_folder_is_mounted_and_served(place: Place) -> None:
     assert keeper.health.to_json()["parts"]["shares"] == {"state": "ok", "detail": "1"}
 
 
+def test_what_the_guest_asks_is_a_use(place: Place) -> None:
+    """Which keeps a machine from being suspended for want of one."""
+    keeper, mount = started(place)
+    client = mount.client()
+    client.listdir("/")
+    until(lambda: keeper.shares.uses()[1] > 0)
+    before = keeper.shares.uses()
+    client.listdir("/")
+    until(lambda: keeper.shares.uses()[1] > before[1])
+    assert keeper.shares.uses()[0] == 0
+
+
 def test_modes_are_as_the_guest_asks(place: Place) -> None:
     """The keeper's own mask, which keeps its files private, is not that of the files it makes for others."""
     _, mount = started(place)
