@@ -137,6 +137,7 @@ class MachineConfig:
     disk: int = 100 * GIB  # bytes, the size the guest sees
     stop_seconds: int = 30  # what containers get to stop at power off
     idle_suspend: int = 0  # minutes without any use after which the machine is suspended; 0: never
+    idle_suspend_containers: bool = False  # also while containers run, when nobody uses them
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
     host_access: str | tuple[int, ...] = "all"  # what containers reach of this computer: all, none, or these ports
@@ -184,7 +185,13 @@ class MachineConfig:
 _SIZES: Final = ("memory", "disk")
 _TABLES: Final[dict[str, type[Any]]] = {"network": Network, "shares": Shares}
 _NUMBERS: Final = ("cpus", "stop_seconds", "idle_suspend")
-_KINDS: Final = {**dict.fromkeys(_NUMBERS, int), "ssh_agent": bool, "engine": dict, **dict.fromkeys(_TABLES, dict)}
+_SWITCHES: Final = ("ssh_agent", "idle_suspend_containers")
+_KINDS: Final = {
+    **dict.fromkeys(_NUMBERS, int),
+    **dict.fromkeys(_SWITCHES, bool),
+    "engine": dict,
+    **dict.fromkeys(_TABLES, dict),
+}
 
 
 def to_toml_values(config: MachineConfig) -> dict[str, Any]:

@@ -39,6 +39,13 @@ KEYS: Final = (
         "Minutes without any use after which the machine is suspended; 0 for never.",
         restart=False,
     ),
+    Key(
+        "idle_suspend_containers",
+        "switch",
+        "false",
+        "Suspend it while containers run, too, when nobody uses the socket, a port or a share: true, false.",
+        restart=False,
+    ),
     Key("accel", "accel", "auto", f"Accelerator: {', '.join(ACCELS)}."),
     Key("qemu", "program", "found", "Path of the QEMU to use."),
     Key("publish_address", "address", "127.0.0.1,::1", "Addresses of this computer for ports that name none (-p 80:80)."),

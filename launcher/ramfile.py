@@ -21,7 +21,7 @@ else:
 
 CHUNK: Final = 1 << 20
 _PIECE: Final = 1 << 17  # what is decompressed at a time: it stays in the processor's cache until it is written
-_LEVEL: Final = 1
+_LEVEL: Final = -1
 _SKIPPED: Final = struct.Struct("<II")  # magic, length
 _MAGIC: Final = 0x184D2A57
 _ID_BYTES: Final = 64

@@ -33,7 +33,7 @@ class Saved(NamedTuple):
     command: list[str]  # QEMU's words, less those that differ with every start
     disk: list[int]  # of the data disk's file: bytes, time of the last change in nanoseconds
     memory: int  # bytes of suspend.zst
-    at: float = 0.0  # seconds since the epoch
+    at: float = 0.0  # when the guest stopped, seconds since the epoch
     engine: str = ""  # its version
     wherry: str = __version__
 

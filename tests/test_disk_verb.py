@@ -14,7 +14,6 @@ import pytest
 from launcher import disks, host
 from launcher.config import GIB, MachineConfig
 from launcher.machine import storage
-from launcher.state import State
 from launcher.store import MachineDir
 from tests.conftest import Said
 from tests.fakes import FakeKeeper, make_machine
@@ -246,15 +245,6 @@ def test_a_machine_that_runs(wherry: Wherry, used: FakeKeeper, tmp_path: Path) -
     assert disks.info(file, IMG).virtual_size == GIB
     said = wherry("disk", "restore", "--yes", str(file))
     assert said.code == 6 and "is running" in said.err
-
-
-def test_a_suspended_machine_is_left_as_it_is(wherry: Wherry, directory: MachineDir, tmp_path: Path) -> None:
-    file = tmp_path / "kept"
-    assert wherry("disk", "backup", str(file)).code == 0
-    directory.write_state(State(status="suspended"))
-    for words in (["grow", "2G"], ["reclaim"], ["backup", str(tmp_path / "x")], ["restore", "--yes", str(file)]):
-        said = wherry("disk", *words)
-        assert said.code == 6 and "is suspended" in said.err and "wherry up default" in said.err, words
 
 
 def test_an_older_keeper(wherry: Wherry, used: FakeKeeper, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from paramiko import Channel
 
 from launcher.keeper.events import Events
 from launcher.keeper.health import Health
+from launcher.keeper.identified import Parts
 from launcher.keeper.link import Link
 from launcher.keeper.ports.service import PortService
 from launcher.keeper.ports.sockets import Taken
@@ -38,6 +39,7 @@ class Keeper:
         self.directory: MachineDir = machine.machine
         self.link = Link(machine.connect)
         self.health = Health()
+        self.parts = Parts()
         self.state = State()
 
     def wait_ready(self, seconds: float | None = None) -> None: ...

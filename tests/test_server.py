@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,52 @@ def test_shares_are_told_and_reloaded(keeper: Supervisor) -> None:
         keeper.journal.add({"event": "ready", "data": {}})
         assert [share["id"] for share in ask(keeper, "shares", reload=True)["shares"]] == ["home", "added"]
     finally:
+        keeper.journal.add({"event": "stopped", "forced": False})
+        serving.close()
+
+
+def test_looks_are_no_uses(keeper: Supervisor) -> None:
+    """What `status` and `list` ask, however often, keeps no machine from being suspended for want of use."""
+    serving = Server(keeper, shares=Shared())
+    serving.start()
+    try:
+        keeper.update(status="running")
+        keeper.journal.add({"event": "ready", "data": {}})
+        for verb in ("status", "shares", "watch"):
+            ask(keeper, verb)
+        assert serving.uses() == (0, 0)
+        ask(keeper, "shares", reload=True)
+        assert serving.uses()[1] == 1
+    finally:
+        keeper.journal.add({"event": "stopped", "forced": False})
+        serving.close()
+
+
+def test_a_machine_whose_disk_is_worked_on_is_not_suspended(keeper: Supervisor) -> None:
+    """QEMU would save it as it is with the copy under way, which the next QEMU does not go on with."""
+    serving = Server(keeper)
+    serving.start()
+    begun, done = threading.Event(), threading.Event()
+
+    def work(*_: Any) -> dict[str, Any]:
+        begun.set()
+        done.wait(30)
+        return {}
+
+    serving.storage.do = work  # type: ignore[method-assign]
+    keeper.update(status="running")
+    keeper.journal.add({"event": "ready", "data": {}})
+    thread = threading.Thread(target=lambda: ask(keeper, "disk", action="reclaim"))
+    try:
+        assert serving.hindrance() == ""
+        thread.start()
+        assert begun.wait(30)
+        assert "works on its disk" in serving.hindrance()
+        done.set()
+        thread.join(30)
+        assert serving.hindrance() == ""
+    finally:
+        done.set()
         keeper.journal.add({"event": "stopped", "forced": False})
         serving.close()
 

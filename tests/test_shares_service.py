@@ -19,6 +19,7 @@ from launcher.errors import WherryError
 from launcher.keeper import engine
 from launcher.keeper.events import Events
 from launcher.keeper.health import Health
+from launcher.keeper.identified import Parts
 from launcher.keeper.link import Link
 from launcher.keeper.shares import bound, mounts
 from launcher.keeper.shares.service import ShareService
@@ -104,6 +105,7 @@ class Keeper:
         self.directory.write_config(config)
         self.config = config
         self.health = Health()
+        self.parts = Parts()
         self.notes: list[str] = []
         self.state = State(status="running", ssh_port=guest.port)
         self.link = Link(guest.connect)
@@ -238,6 +240,18 @@ def test_a_folder_is_mounted_and_served(place: Place) -> None:
     until(lambda: len(place.lines()) == 1)
     assert place.lines() == [f"{share['id']}\trw\t{place.data}"]
     assert keeper.health.to_json()["parts"]["shares"] == {"state": "ok", "detail": "1"}
+
+
+def test_what_the_guest_asks_is_a_use(place: Place) -> None:
+    """Which keeps a machine from being suspended for want of one."""
+    keeper, mount = started(place)
+    client = mount.client()
+    client.listdir("/")
+    until(lambda: keeper.shares.uses()[1] > 0)
+    before = keeper.shares.uses()
+    client.listdir("/")
+    until(lambda: keeper.shares.uses()[1] > before[1])
+    assert keeper.shares.uses()[0] == 0
 
 
 def test_modes_are_as_the_guest_asks(place: Place) -> None:

@@ -48,3 +48,22 @@ def test_the_range_is_apart_from_those_that_systems_choose_from() -> None:
     for low, high in ((20000, 29999), (32768, 60999), (49152, 65535)):
         assert SSH_PORTS[-1] < low or SSH_PORTS[0] > high
     assert SSH_PORTS[0] > 1024
+
+
+# QEMU 7.2's own words.
+USERNET = """Hub -1 (net0):
+  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
+  TCP[ESTABLISHED]    8       127.0.0.1 19999       10.0.2.15    22     0     0
+  TCP[FIN_WAIT_2]    -1       127.0.0.1 19999       10.0.2.15    22     0     0
+  TCP[TIME_WAIT]     -1       127.0.0.1 19999       10.0.2.15    22     0     0
+  TCP[ESTABLISHED]   11       127.0.0.1  8080       10.0.2.15  8080     0     0
+  TCP[HOST_FORWARD]   3       127.0.0.1 19999       10.0.2.15    22     0     0
+"""
+
+
+def test_connections_that_the_guest_has_not_ended() -> None:
+    class Told:
+        def execute(self, _command: str, /, **_: Any) -> str:
+            return USERNET.replace("\n", "\r\n")
+
+    assert sshport.connections(cast(Qmp, Told())) == 2

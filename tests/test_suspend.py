@@ -468,7 +468,7 @@ def test_it_sleeps_by_itself_and_the_first_call_succeeds(sleepy: Mini) -> None:
 def test_one_that_sleeps_is_stopped_started_anew_and_deleted(sleepy: Mini) -> None:
     sleepy.up()
     wait_until(lambda: asleep(sleepy))
-    stop("default", False, QUIET)
+    assert not stop("default", False, QUIET)  # `wherry stop` says what it is
     assert sleepy.names == SUSPENDED and not sleepy.directory.keeper_lives()
     sleepy.up()
     wait_until(lambda: asleep(sleepy))

@@ -87,6 +87,9 @@ class HostModule(Protocol):
     def widen(self, pipe: int) -> None:
         """Let the pipe hold a megabyte, where the system can: whoever reads and who writes are woken less often."""
 
+    def read_ahead(self, path: Path) -> None:
+        """Have the file in memory soon, where the system can be asked for that, without waiting for it. Raises nothing."""
+
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder last, as fsync does with the content of a file."""
 

@@ -233,6 +233,11 @@ def widen(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
+def read_ahead(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def clone(source: int, target: int) -> bool:
     import fcntl
 

@@ -188,6 +188,9 @@ def processor() -> str:
 def widen(pipe: int) -> None: ...
 
 
+def read_ahead(path: Path) -> None: ...
+
+
 def clone(source: int, target: int) -> bool:  # noqa: ARG001
     return False
 

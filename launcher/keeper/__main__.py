@@ -25,7 +25,7 @@ from launcher.keeper.cost import Cost
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.healer import listening
-from launcher.keeper.idle import Idle
+from launcher.keeper.idle import Containers, Idle
 from launcher.keeper.oom import Oom
 from launcher.keeper.ports.service import PortService
 from launcher.keeper.proxy.folders import Folders
@@ -150,8 +150,10 @@ def _keep(directory: MachineDir, action: str) -> int:
         keeper.healer.check(events.look)
         keeper.healer.check(shares.look)
         keeper.parts.at_rest.append(shares.quiet)
+        keeper.parts.hindrances.append(server.hindrance)
         idle = Idle(lambda: keeper.config.idle_suspend, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
-        for uses in (server.uses, proxy.uses, ports.uses):
+        containers = Containers(events, lambda: keeper.config.idle_suspend_containers)
+        for uses in (server.uses, proxy.uses, ports.uses, shares.uses, containers.uses):
             idle.count(uses)
         if not keeper.only_stop:
             shares.begin()

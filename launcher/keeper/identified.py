@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from launcher.ssh.transport import Connection
 
 
+def _event() -> threading.Event:
+    """One that is set."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Parts:
     """The other parts of a keeper, as far as being saved concerns them."""
@@ -28,6 +35,8 @@ class Parts:
     at_rest: list[Callable[[], object]] = field(default_factory=list)  # each ends what it has under way
     # What is done on a first connection before anybody else uses it: under emulation all at once would hold each other up.
     greet: Callable[[Connection], object] | None = None
+    # Not set from a resume until the published ports are back: what is not as urgent waits for it, but not long.
+    urgent_done: threading.Event = field(default_factory=_event)
     hindrances: list[Callable[[], str]] = field(default_factory=list)  # why it cannot be now, a sentence; empty: it can
 
 
@@ -48,9 +57,9 @@ def describe(keeper: Supervisor) -> Saved:
 
 
 def completed(directory: MachineDir, description: Saved) -> Saved:
-    """With what is known when the memory is in its file and QEMU writes to the disk no more."""
+    """With what is known when the memory is in its file and QEMU writes to the disk no more; `at` is known before."""
     size = directory.memory_file.stat().st_size
-    return description._replace(disk=saved.stamp(directory, suspended=False), memory=size, at=time.time())
+    return description._replace(disk=saved.stamp(directory, suspended=False), memory=size)
 
 
 def check(directory: MachineDir, found: Saved, iso: str) -> None:

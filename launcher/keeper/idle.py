@@ -10,13 +10,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from launcher.keeper.events import Event, Events
+    from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.keeper.idle")
 
 # How many uses are under way, and how many there ever were.
 Uses = Callable[[], tuple[int, int]]
 _MINUTE: Final = 60.0
+# What an event of the engine says of its container: whether it runs from now on.
+_RUNS: Final = {"start": True, "unpause": True, "die": False, "pause": False, "destroy": False}
 
 
 class Nap:
@@ -50,6 +56,37 @@ class Nap:
             log.info("somebody needs the machine")
             tell()
         return sleeps
+
+
+class Containers:
+    """How many run, by the engine's events; a running one is a use, unless `ignored`. Before the engine has told, one does."""
+
+    def __init__(self, events: Events, ignored: Callable[[], bool]) -> None:
+        self._ignored = ignored
+        self._lock = threading.Lock()
+        self._running: set[str] | None = None
+        self._began = 0
+        events.subscribe(self._on_event, self._on_resync)
+
+    def uses(self) -> tuple[int, int]:
+        """Containers that run, and how many ever began: one that came and went between two looks was a use too."""
+        with self._lock:
+            if self._ignored():
+                return 0, self._began
+            return 1 if self._running is None else len(self._running), self._began
+
+    def _on_event(self, event: Event) -> None:
+        name, action = str(event.get("Actor", {}).get("ID", "")), event.get("Action")
+        if event.get("Type") != "container" or action not in _RUNS:
+            return
+        with self._lock:
+            running = self._running if self._running is not None else set()
+            self._running = running | {name} if _RUNS[action] else running - {name}
+            self._began += _RUNS[action]
+
+    def _on_resync(self, _connection: Connection, containers: list[dict[str, Any]]) -> None:
+        with self._lock:
+            self._running = {str(one["Id"]) for one in containers if one.get("State") in ("running", "restarting")}
 
 
 class Idle:

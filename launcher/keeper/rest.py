@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import time
 from typing import Final
 
 from launcher import guestfiles
 from launcher.errors import WherryError
+from launcher.keeper import clock
 from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.keeper.rest")
@@ -27,9 +30,17 @@ def quiet(connection: Connection, identity: str) -> int:
     return int(said) << 10 if said.strip().isdigit() else 0
 
 
-def wake(connection: Connection, identity: str) -> None:
-    """Have the random pool stirred, and let containers go on. The clock is right by now."""
-    _call(connection, ["wake", identity], os.urandom(_ENTROPY))
+def wake(connection: Connection, identity: str, behind: float | None = None) -> bool:
+    """Have the random pool stirred, and let containers go on. The clock is right by now, or else `behind` by so many seconds:
+    then it is set first. Whether it was seen to be right."""
+    words = ["wake", identity] if behind is None else ["wake", identity, f"{behind * 1e9:.0f}"]
+    before = time.time()
+    told = _call(connection, words, os.urandom(_ENTROPY).hex().encode() + b"\n").split()
+    after = time.time()
+    if len(told) != 2 or told[0] != "ok" or not told[1].isdigit():
+        return False
+    now = int(told[1]) / 1e9
+    return max(before - now, now - after) < clock.STEP
 
 
 def script() -> str:
@@ -37,7 +48,8 @@ def script() -> str:
 
 
 def _call(connection: Connection, words: list[str], stdin: bytes = b"") -> str:
-    code, told, said = connection.run(["sh", "-c", script(), "rest", *words], stdin=stdin, timeout=_WITHIN)
+    line = f"set -- {shlex.join(words)}\n{script()}"
+    code, told, said = connection.run_line(line, stdin=stdin, timeout=_WITHIN)
     if code != 0:
         why = said.decode(errors="replace").strip().rstrip(".")
         raise WherryError(f"the guest cannot {words[0]}: {why}.", hint="wherry logs serial")

@@ -44,21 +44,23 @@ def resume(keeper: Supervisor) -> None:
     saved.spend(directory)
     keeper.watch.stages.extend(("kernel", "root", "disk", "ssh"))  # it has them behind it
     guest.qmp.execute("cont")
+    behind = time.time() - found.at  # its clock stood still
     keeper.update(ssh_port=port, engine_version=found.engine)
-    _wake(keeper, found)
+    _wake(keeper, found, behind)
     _stage(keeper, "ready")
 
 
-def _wake(keeper: Supervisor, found: Saved) -> None:
+def _wake(keeper: Supervisor, found: Saved, behind: float) -> None:
     """What the guest does not answer now it is asked with its next connection; containers go on, whether that comes or not."""
 
     def greet(connection: Connection) -> None:
         _stage(keeper, "ssh")
         if keeper.directory.config_file.stat().st_mtime > found.at:
             access.apply(connection, keeper.config)
-        suspender.wake(keeper, connection, found.id)
+        suspender.wake(keeper, connection, found.id, behind)
 
     keeper.parts.greet = greet
+    keeper.parts.urgent_done.clear()
     try:
         keeper.connection()
     except WherryError as error:

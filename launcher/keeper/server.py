@@ -29,6 +29,11 @@ _LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
 _RELAY_SECONDS: Final = 5.0  # a client that comes with the first connection waits so long for the channels
 
 
+def _uses(request: dict[str, Any]) -> bool:
+    """Whether the machine is used by it: `status` asks for the shares, too."""
+    return request.get("verb") != "shares" or request.get("reload") is True
+
+
 class Shared(Protocol):
     """The shared folders: each as the request `shares` answers, and machine.toml's put in force."""
 
@@ -73,14 +78,20 @@ class Server:
         self._waiting: set[threading.Thread] = set()
         self._others = others
         self._working = 0  # requests that a handover would cut short
+        self._using = 0  # of these: that use the machine
         self._used = 0  # and how many there were
+        self._at_disk = 0  # commands that work on the disk
         self._leaving = False
-        self._counting = threading.Lock()  # for the two above
+        self._counting = threading.Lock()  # for the five above
 
     def uses(self) -> tuple[int, int]:
         """Requests under way that use the machine, and how many there ever were."""
         with self._counting:
-            return self._working, self._used
+            return self._using, self._used
+
+    def hindrance(self) -> str:
+        """Why the machine cannot be suspended now: QEMU saves no machine whose disk it copies."""
+        return "a command works on its disk" if self._at_disk else ""
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
@@ -106,7 +117,7 @@ class Server:
             if request.get("verb") in _LOOKS:
                 self._answer(framed, request)
                 return
-            with self._work():
+            with self._work(used=_uses(request)):
                 self._answer(framed, request)
         except WherryError as error:
             self._send(framed, {"ok": False, "error": error.to_json()})
@@ -120,18 +131,20 @@ class Server:
             self._waiting.discard(threading.current_thread())
 
     @contextlib.contextmanager
-    def _work(self) -> Iterator[None]:
+    def _work(self, *, used: bool) -> Iterator[None]:
         """Keeps a handover waiting. Raises NotRunning when one is under way: nothing was begun, the next keeper does it."""
         with self._counting:
             if self._leaving:
                 raise NotRunning("the machine's keeper is being replaced.", hint="Try again.")
             self._working += 1
-            self._used += 1
+            self._using += used
+            self._used += used
         try:
             yield
         finally:
             with self._counting:
                 self._working -= 1
+                self._using -= used
 
     @staticmethod
     def _send(framed: Framed, value: dict[str, Any]) -> None:
@@ -230,7 +243,9 @@ class Server:
         """Put in force what machine.toml says now, of the settings that take no restart."""
         self._ready()
         config = self._keeper.directory.read_config()
-        self._keeper.config = self._keeper.config.changed(idle_suspend=config.idle_suspend)
+        self._keeper.config = self._keeper.config.changed(
+            idle_suspend=config.idle_suspend, idle_suspend_containers=config.idle_suspend_containers
+        )
         access.apply(self._keeper.connection(), config)
         return {}
 
@@ -249,7 +264,13 @@ class Server:
         def tell(done: int, total: int) -> None:
             framed.send_json({"event": "progress", "name": request["action"], "done": done, "total": total})
 
-        return self.storage.do(request, tell)
+        with self._counting:
+            self._at_disk += 1  # one at a time gets to work
+        try:
+            return self.storage.do(request, tell)
+        finally:
+            with self._counting:
+                self._at_disk -= 1
 
     def _lead_to_us(self, request: dict[str, Any]) -> None:
         """Docker clients in the guest, in a shell too, go through the same proxy as those of this computer."""

@@ -9,13 +9,14 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from launcher import files, host, saved
 from launcher.errors import WherryError, of_system
 from launcher.keeper import identified, rest
 from launcher.keeper.watch import Cancelled
-from launcher.qemu import migration
+from launcher.qemu import migration, sshport
 from launcher.saved import Saved
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wherry.keeper")
 
+_HANGS_UP_WITHIN: Final = 2.0
+_LOOKS_EVERY: Final = 0.02
 _TELLS_EVERY: Final = 0.5  # seconds between two words on how far it is
 
 
@@ -39,7 +42,7 @@ def suspend(keeper: Supervisor) -> None:
     _tell(keeper, "quiet", began)
     try:
         expected = _rest(keeper, description.id)
-        _stop(guest)
+        description = description._replace(at=_stop(guest))
         _tell(keeper, "memory", began)
         count = _save(keeper, description.id, expected)
         _tell(keeper, "disk", began)
@@ -60,11 +63,27 @@ def _rest(keeper: Supervisor, identity: str) -> int:
     for part in keeper.parts.at_rest:
         part()
     keeper.link.drop()
+    _hung_up(keeper)
     return used
 
 
-def _stop(guest: Guest) -> None:
+def _hung_up(keeper: Supervisor) -> None:
+    """Wait until the guest has seen its connections end. A resumed one would find out then, and end what served them at the
+    cost of the first new connection, with all of that code to be translated anew."""
+    guest = keeper.guest
+    assert guest is not None
+    began = time.monotonic()
+    count = 0
+    with suppress(WherryError):  # a QEMU that does not answer is met by the next step, too
+        while (count := sshport.connections(guest.qmp)) and time.monotonic() - began < _HANGS_UP_WITHIN:
+            time.sleep(_LOOKS_EVERY)
+    log.info("connections ended in %.2f s%s", time.monotonic() - began, f"; {count} did not" if count else "")
+
+
+def _stop(guest: Guest) -> float:
+    """When, in seconds since the epoch: where the guest's clock goes on from."""
     guest.qmp.execute("stop")
+    return time.time()
 
 
 class Woken(WherryError):
@@ -162,10 +181,15 @@ def go_on(keeper: Supervisor, identity: str) -> None:
             keeper.link.want("the machine could not be suspended")
 
 
-def wake(keeper: Supervisor, connection: Connection, identity: str) -> None:
-    """The guest runs again: its clock, its random pool, its containers. Raises WherryError."""
-    keeper.healer.set_clock(connection)
-    rest.wake(connection, identity)
+def wake(keeper: Supervisor, connection: Connection, identity: str, behind: float | None = None) -> None:
+    """The guest runs again: its clock, its random pool, its containers. Raises WherryError.
+
+    `behind`: by how many seconds its clock is, where that is known: to set it in the same call saves 10 questions.
+    """
+    if behind is None:
+        keeper.healer.set_clock(connection)
+    if not rest.wake(connection, identity, behind) and behind is not None:
+        keeper.healer.set_clock(connection)
 
 
 def _tell(keeper: Supervisor, step: str, began: float) -> None:

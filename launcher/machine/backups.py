@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import diskcopy, diskexport, disks, files, host
+from launcher import diskcopy, diskexport, disks, files, host, saved
 from launcher.errors import Refused, Usage, WherryError
-from launcher.machine import storage
+from launcher.machine import run, storage
+from launcher.machine.create import UpOptions
 from launcher.machine.settings import existing
 from launcher.machine.stop import running
+from launcher.machine.suspend import refuse_suspended
 from launcher.report import Reporter
 from launcher.store import MachineDir
 
@@ -41,13 +43,16 @@ def backup(name: str, file: Path, report: Reporter) -> Backup:
     Raises Refused when something is there already, or the machine is suspended; WherryError when there is no room.
     """
     directory, target = existing(name), _target(file)
-    storage.check_awake(directory)
+    runs = running(directory)
+    if not runs:
+        refuse_suspended(directory, "its disk is left alone")
     storage.check_there(directory)
     if target.is_relative_to(directory.path.resolve()):
         raise Refused(f"{target} is in the machine's own folder, and would be deleted with it.", hint="Name another place.")
     _sweep(target)
-    runs = running(directory)
     if runs:
+        if saved.is_suspended(directory):  # it sleeps by itself, and its keeper wakes it
+            run.up(name, UpOptions(), report)
         _copy_running(directory, target, report)
     else:
         with storage.at_rest(name):
@@ -102,9 +107,9 @@ def plan(name: str, file: Path) -> Restore:
     """Look at the file and the machine. Raises Refused for a file that is no machine's disk, and while the machine runs or
     is suspended; Usage when there is no file."""
     directory = existing(name)
+    refuse_suspended(directory, "its disk is left alone")
     if running(directory):
         raise Refused(f"machine {name!r} is running; its disk is in use.", hint=f"wherry stop {name}")
-    storage.check_awake(directory)
     if file.is_dir():
         raise Usage(f"{file} is a folder; a file that `wherry disk backup` made is wanted.")
     if not file.is_file():

@@ -34,6 +34,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         wanted = directory.read_config()
         data |= {"arch": wanted.arch, "cpus": wanted.cpus, "memory": wanted.memory, "disk": wanted.disk, "iso": wanted.iso}
         data["idle_suspend"] = wanted.idle_suspend
+        data["idle_suspend_containers"] = wanted.idle_suspend_containers
         saved.check_disks(directory)
         if not saved.is_suspended(directory) and not directory.data_disk.exists():
             raise Damaged(f"its data disk {directory.data_disk.name} is gone.", hint=directory.repair_hint)

@@ -153,6 +153,8 @@ def ensure_keeper(
                 saved.settle(directory)
                 if cold:
                     saved.discard(directory)
+                elif saved.is_suspended(directory):
+                    host.current().read_ahead(directory.memory_file)  # while a keeper starts, and QEMU
             if start_keeper(directory, "stop" if only_stop else disk_action):
                 break
         return found

@@ -15,7 +15,8 @@ from launcher.store import MachineDir
 
 
 def stop(name: str, force: bool, report: Reporter) -> bool:
-    """Stop the machine and wait until it is off; False when it did not run. `force` ends QEMU without asking the guest."""
+    """Stop the machine and wait until it is off; False when it did not run, or is suspended now. `force` ends QEMU without
+    asking the guest."""
     directory = _existing(name)
     if not _stop_keeper(directory, force, report):
         if not directory.qemu_runs():
@@ -26,7 +27,7 @@ def stop(name: str, force: bool, report: Reporter) -> bool:
         ensure_keeper(directory, report, only_stop=True)
         _stop_keeper(directory, force, report)
     keepers.wait_gone(directory)
-    return True
+    return not saved.is_suspended(directory)  # it slept by itself, or was being saved: it stays that, and nothing wakes it
 
 
 def _stop_keeper(directory: MachineDir, force: bool, report: Reporter) -> bool:

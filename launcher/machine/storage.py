@@ -15,6 +15,7 @@ from launcher.errors import ConnectionLost, Damaged, NotRunning, Refused, Usage,
 from launcher.machine import wayback
 from launcher.machine.settings import existing
 from launcher.machine.stop import running
+from launcher.machine.suspend import refuse_suspended
 from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
 
@@ -62,15 +63,17 @@ class Reclaimed:
 
 
 def info(name: str) -> Facts:
-    """Raises NoSuchMachine, and WherryError for a disk that is gone or cannot be read."""
+    """Of a suspended machine too, whose disk is looked at only. Raises NoSuchMachine, and WherryError for a disk that is gone
+    or cannot be read."""
     directory = existing(name)
     check_there(directory)
-    found = disks.info(directory.data_disk, tool())
+    disk = directory.suspended_disk if saved.is_suspended(directory) else directory.data_disk
+    found = disks.info(disk, tool())
     inside = _inside(directory)
     return Facts(
-        name=name, path=str(directory.data_disk), size=found.virtual_size, taken=found.actual_size,
+        name=name, path=str(disk), size=found.virtual_size, taken=found.actual_size,
         total=inside[0] if inside else None, free=inside[1] if inside else None,
-        snapshots=tuple(disks.snapshots(directory.data_disk, tool())),
+        snapshots=tuple(disks.snapshots(disk, tool())),
         copies=tuple(wayback.copies(directory)),
         free_here=_free(directory.path),
     )  # fmt: skip
@@ -107,7 +110,6 @@ def grow(name: str, size: int, report: Reporter) -> Grown:
     if size % STEP:
         raise Usage(f"a disk's size is a whole number of MB: {format_size(size - size % STEP)}.")
     config = directory.read_config()
-    check_awake(directory)
     check_there(directory)
     if running(directory):
         grown = Grown(**ask(directory, report, "grow", size=size))
@@ -135,9 +137,9 @@ def note_size(directory: MachineDir, size: int) -> None:
 def reclaim(name: str, report: Reporter) -> Reclaimed:
     """Give back what the machine's file system does not use. Raises NotRunning: only the guest knows what that is."""
     directory = existing(name)
-    check_awake(directory)
     check_there(directory)
     if not running(directory):
+        refuse_suspended(directory, "nothing is given back")
         raise NotRunning(
             f"machine {name!r} is not running, and only its own system knows what is unused.", hint=f"wherry up {name}"
         )
@@ -169,9 +171,9 @@ def at_rest(name: str) -> Iterator[MachineDir]:
     directory = existing(name)
     lock = host.current().lock(directory.start_lock_file, wait=True)
     try:
+        refuse_suspended(directory, "its disk is left alone")
         if running(directory):
             raise Refused(f"machine {name!r} is running; its disk is in use.", hint=f"wherry stop {name}")
-        check_awake(directory)
         yield directory
     finally:
         if lock is not None:
@@ -183,14 +185,6 @@ def check_there(directory: MachineDir) -> None:
     if not directory.data_disk.exists() and not saved.is_suspended(directory):
         said = f"the data disk of {directory.name} is gone, and with it its images, containers and volumes."
         raise Damaged(said, hint=f"wherry disk restore {directory.name} FILE of a backup, or {directory.repair_hint}")
-
-
-def check_awake(directory: MachineDir) -> None:
-    """Raises Refused for a suspended machine: what was saved goes with its disk as it is."""
-    with contextlib.suppress(Damaged):
-        if directory.read_state().status == "suspended":
-            said = f"machine {directory.name!r} is suspended; what was saved belongs to its disk as it is."
-            raise Refused(said, hint=f"wherry up {directory.name}")
 
 
 def tool() -> Path:

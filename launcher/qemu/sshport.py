@@ -7,11 +7,23 @@ a whole, so that no container reaches the sshd of any of the user's machines, al
 from __future__ import annotations
 
 import random
+import re
+from typing import Final
 
 from launcher.config import SSH_PORTS
 from launcher.errors import WherryError
 from launcher.qemu import qmp
 from launcher.qemu.qmp import Qmp
+
+# An accepted one has its end here as the source (libslirp, src/misc.c). Those in TIME_WAIT are over for the guest.
+_OPEN: Final = re.compile(
+    r"^\s*TCP\[(?!HOST_FORWARD|TIME_WAIT|CLOSED)\w+\]\s+-?\d+\s+127\.0\.0\.1\s+\d+\s+\S+\s+22\s", re.MULTILINE
+)
+
+
+def connections(monitor: Qmp) -> int:
+    """How many there are to the guest's sshd, those too that the guest has not ended yet. Raises WherryError."""
+    return len(_OPEN.findall(qmp.human(monitor, "info usernet")))
 
 
 def forward(monitor: Qmp) -> int:

@@ -94,7 +94,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"{'has':<10}{found['arch']} · {cpus} · {memory(found['memory'])} memory")
         lines.append(f"{'disk':<10}{size(found.get('disk_used', 0))} here, at most {memory(found['disk'])}")
     if found.get("idle_suspend"):
-        lines.append(f"{'idle':<10}suspends itself after {found['idle_suspend']} min without any use; the next use resumes it")
+        use = "" if found.get("idle_suspend_containers") else ", such as a container that runs"
+        lines.append(
+            f"{'idle':<10}suspends itself after {found['idle_suspend']} min without any use{use}; the next use resumes it"
+        )
     lines += _cost_lines(found.get("cost") or {})
     lines += lines_of(found.get("shares") or [])
     lines += _health_lines(found.get("health") or {})

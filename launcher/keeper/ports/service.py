@@ -9,6 +9,7 @@ from launcher.config import LOCALHOST
 from launcher.errors import WherryError
 from launcher.keeper.events import Event, Events
 from launcher.keeper.health import Health
+from launcher.keeper.identified import Parts
 from launcher.keeper.link import Link
 from launcher.keeper.ports.aliases import Aliases
 from launcher.keeper.ports.byhand import ByHand
@@ -32,6 +33,7 @@ class Keeper(Protocol):
     link: Link
     health: Health
     state: State
+    parts: Parts
 
     def connection(self) -> Connection: ...
     def monitor(self) -> Qmp | None: ...
@@ -69,6 +71,7 @@ class PortService:
         self.by_hand.begin()
         self.publisher.on_resync(connection, containers)
         self._report()
+        self._keeper.parts.urgent_done.set()
 
     def _report(self) -> None:
         entries = self.holders.listing()

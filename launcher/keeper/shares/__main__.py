@@ -24,6 +24,7 @@ from launcher.keeper.shares import mounts
 from launcher.keeper.shares.assembly import Assembly
 from launcher.keeper.shares.orders import LONGEST, Orders, Told, line
 from launcher.keeper.shares.stations import Stations
+from launcher.keeper.shares.stream import ChannelStream
 from launcher.keeper.shares.way import Way
 from launcher.ssh.transport import Connection
 
@@ -32,6 +33,7 @@ log = logging.getLogger("wherry.shares")
 _LOG_BYTES: Final = 1 << 20
 _CONNECT_SECONDS: Final = 30.0
 _TICK: Final = 1.0
+_TELLS_USE: Final = 10  # ticks
 _ENDS_WITHIN: Final = 3.0
 
 
@@ -99,9 +101,14 @@ class Process:
         self._link.want("the keeper has told where the machine is")
 
     def _look(self) -> None:
-        """Whether an answer is late."""
+        """Whether an answer is late, and now and then whether anything was asked."""
+        heard, ticks = 0, 0
         while not self._over.wait(_TICK):
             self._link.look()
+            ticks += 1
+            if ticks % _TELLS_USE == 0 and heard != ChannelStream.heard:
+                heard = ChannelStream.heard
+                self._tell({"used": True})
 
     def _report(self, told: dict[str, Told]) -> None:
         self._tell({"shares": {name: one._asdict() for name, one in told.items()}})

@@ -41,6 +41,7 @@ class Child:
         self._clock = clock
         self._changed = threading.Condition()  # for all below
         self._orders: dict[str, dict[str, Any]] = {}
+        self._used = 0
         self._process: proc.Process | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -72,6 +73,10 @@ class Child:
     def pid(self) -> int | None:
         with self._changed:
             return self._process.pid if self._process is not None else None
+
+    def uses(self) -> tuple[int, int]:
+        """None under way, and of how much use it has told."""
+        return 0, self._used
 
     def close(self) -> None:
         """It ends, and there is no other."""
@@ -149,6 +154,9 @@ class Child:
             message = json.loads(told)
             if "note" in message:
                 self._on_note(str(message["note"]))
+                return
+            if "used" in message:
+                self._used += 1
                 return
             heard = {name: Told(**values) for name, values in message["shares"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):

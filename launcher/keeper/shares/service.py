@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ from launcher.errors import WherryError
 from launcher.keeper import virtiofsd
 from launcher.keeper.events import Events
 from launcher.keeper.health import Health
+from launcher.keeper.identified import Parts
 from launcher.keeper.link import Link
 from launcher.keeper.shares import mounts
 from launcher.keeper.shares.bound import Bound
@@ -28,6 +29,7 @@ from launcher.store import MachineDir
 log = logging.getLogger("wherry.keeper.shares")
 
 _WAKES_WITHIN: Final = 15.0
+_URGENT_WITHIN: Final = 5.0
 _ENDED: Final = Told("failed", "its virtiofsd has ended; wherry restart brings it back")
 _MISSED: Final = 2  # looks: at the machine's own end a virtiofsd may be gone a moment before that is known
 _STARTING: Final = Told("waiting", "its server starts")
@@ -40,6 +42,7 @@ class Keeper(Protocol):
     config: MachineConfig
     link: Link
     health: Health
+    parts: Parts
 
     @property
     def state(self) -> State: ...
@@ -69,6 +72,11 @@ class ShareService:
         self._connect: dict[str, Any] | None = None  # where the guest is, once that is known
         self._bound = Bound(events, keeper.connection, self._ours, self._tell_bound)
         keeper.link.subscribe(self._up)
+
+    @property
+    def uses(self) -> Callable[[], tuple[int, int]]:
+        """What idle suspend counts."""
+        return self._child.uses
 
     def begin(self) -> None:
         """Serve what machine.toml names; the guest's part comes with its connection."""
@@ -201,6 +209,7 @@ class ShareService:
         """The guest is there, or is there again."""
         if not self._begun:
             return
+        self._keeper.parts.urgent_done.wait(_URGENT_WITHIN)  # a connection of its own takes the guest a second of emulation
         directory = self._keeper.directory
         told = {
             "port": self._keeper.state.ssh_port,
