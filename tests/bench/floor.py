@@ -1,0 +1,100 @@
+"""The floor of a start: the machine's own QEMU command by hand, with the same kernel, and an initrd with one static program."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+from builder import cpio
+
+from tests.vm.driver import Driver
+
+SOURCE: Final = Path(__file__).with_name("floor.c")
+WORD: Final = b"wherry-floor"
+GUARD: Final = 300  # seconds, against a hang
+
+
+def initrd(folder: Path) -> Path:
+    """Uncompressed: unpacking is no work of ours."""
+    program, target = folder / "floor", folder / "floor.cpio"
+    subprocess.run(["gcc", "-static", "-Os", "-s", "-Wall", "-Werror", "-o", program, SOURCE], check=True)
+    entries = [
+        cpio.folder("dev"),
+        cpio.Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
+        cpio.file("init", program.read_bytes(), 0o755),
+    ]
+    target.write_bytes(cpio.archive(entries, 0))
+    return target
+
+
+def command_of(driver: Driver) -> list[str]:
+    """The words with which the keeper started QEMU."""
+    [qemu] = [found for found in driver.processes() if found.name().startswith("qemu-system")]
+    return qemu.cmdline()
+
+
+def changed(words: Sequence[str], initrd_file: Path, *, rest: bool = False) -> list[str]:
+    """The same with that initrd, and without the channels that the keeper handed over: the console is standard output."""
+    found = list(words)
+    found[found.index("-initrd") + 1] = str(initrd_file)
+    if rest:
+        found[found.index("-append") + 1] += " rest"
+    for number, word in enumerate(found):
+        if re.match(r"socket,id=(qmp|serial),fd=", word):
+            found[number] = "stdio,id=serial,signal=off" if "id=serial" in word else "null,id=qmp"
+    return found
+
+
+class Floor:
+    """Of a machine that runs now; it can be started as soon as that has stopped, since both have the same disk."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._words = command_of(driver)
+        self._place = driver.path / "home" / "machines" / driver.name
+        self._initrd = initrd(driver.path)
+
+    @contextmanager
+    def _run(self, *, rest: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+        with ExitStack() as stack:
+            here, there = socket.socketpair()
+            stack.callback(here.close)
+            words = changed(self._words, self._initrd, rest=rest)
+            process = subprocess.Popen(words, cwd=self._place, stdin=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            there.close()
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            yield process
+
+    def start(self) -> tuple[float, float]:
+        """Seconds until the program spoke, and from then until the power was off and QEMU had ended."""
+        began = time.perf_counter()
+        with self._run() as process:
+            _spoken(process)
+            spoke = time.perf_counter()
+            process.wait(GUARD)
+            return spoke - began, time.perf_counter() - spoke
+
+    @contextmanager
+    def at_rest(self) -> Iterator[psutil.Process]:
+        """QEMU's process while its guest does nothing at all."""
+        with self._run(rest=True) as process:
+            _spoken(process)
+            yield psutil.Process(process.pid)
+
+
+def _spoken(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    said = b""
+    for line in process.stdout:
+        said += line
+        if WORD in line:
+            return
+    raise AssertionError(f"the floor's guest said nothing: {said[-2000:].decode(errors='replace')}")
