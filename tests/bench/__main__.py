@@ -8,7 +8,6 @@ to build/bench/ instead, and their ratios are compared with the file's. Exit cod
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -42,22 +41,26 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, help="of each part; 5, or 2 with --quick")
     parser.add_argument("--calls", type=int, default=5000, help="sequential calls, to see what grows")
+    parser.add_argument("--accel", default="auto", help="the machines' setting")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)} only, unless parts are named")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results and plots go, instead of bench/")
     parser.add_argument("--check", type=Path, metavar="FILE", help="results of an earlier run, for example bench/results.json")
     parser.add_argument("--margin", type=float, default=gate.MARGIN, help="by which a ratio may be worse; %(default)s")
     asked = parser.parse_args()
     if unknown := set(asked.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}: {', '.join(PARTS)}")
+    if asked.check and asked.out and asked.check.resolve() == (asked.out / "results.json").resolve():
+        parser.error("--out is where the file to compare with is: it would be replaced")
     asked.parts = asked.parts or list(QUICK if asked.quick else PARTS)
     asked.rounds = asked.rounds or (2 if asked.quick else 5)
     return asked
 
 
-def measured(name: str, rounds: int, calls: int, file: Path) -> Results:
+def measured(name: str, asked: argparse.Namespace, file: Path) -> Results:
     """One part, written; one that breaks off leaves the others theirs."""
-    results = Results(name, rounds)
+    results = Results(name, asked.rounds, asked.accel)
     try:
-        PARTS[name](results, rounds, calls)
+        PARTS[name](results, asked.rounds, asked.calls)
     except Exception as error:
         traceback.print_exc()
         results.failed = f"{type(error).__name__}: {error}"[:300]
@@ -71,14 +74,14 @@ def measured(name: str, rounds: int, calls: int, file: Path) -> Results:
 
 def main() -> int:
     asked = parsed()
-    folder = BUILD if asked.check else BENCH
+    folder = asked.out or (BUILD if asked.check else BENCH)
     file = folder / "results.json"
-    if asked.check:  # what is compared is this run, not what an earlier one left
+    if asked.check:
         before = load(asked.check)
-        shutil.rmtree(folder, ignore_errors=True)
+        file.unlink(missing_ok=True)  # what is compared is this run, not what an earlier one left
     problems = []
     for name in asked.parts:
-        results = measured(name, asked.rounds, asked.calls, file)
+        results = measured(name, asked, file)
         problems += [f"FAILED  {name}: {results.failed}"] if results.failed else []
         problems += [f"MISSED  {name}: {row.name}, {row.goal}" for row in results.missed]
     if file.exists():

@@ -25,6 +25,8 @@ STAGES: Final = {
     "ready": "keeper is connected: ready",
     "empty": "QEMU, empty guest, power off",
 }
+KINDS: Final = {"engine": "socket: ", "ports": "ports: ", "shares": "share: "}  # parts whose rows need a word more
+LONGEST: Final = 2.0  # times the goal: a bar that is longer says nothing more
 SETTINGS: Final = {
     "svg.hashsalt": "wherry",
     "svg.fonttype": "path",  # the same letters everywhere
@@ -131,41 +133,48 @@ def bars(axes: Any, stages: list[tuple[str, float]], colour: str, engine: str) -
 
 def goals(plt: Any, parts: Parts) -> Any:
     """How much of each goal is used: what ends left of the line meets it."""
-    rows = [(name, row) for name, part in parts.items() for row in part["rows"] if row["used"] is not None]
+    rows = [(KINDS.get(name, "") + row["name"], row) for name, part in parts.items() for row in part["rows"] if row["goal"]]
+    rows = [(name, row) for name, row in rows if row["used"] is not None]
     if not rows:
         return None
     figure, axes = plt.subplots(figsize=(10, 2.1 + 0.31 * len(rows)), layout="constrained")
     for place, (_, row) in enumerate(rows):
         missed = row["met"] is False
+        long = min(max(row["used"], 0.004), LONGEST)
         axes.barh(
-            place, max(row["used"], 0.004), height=0.62, color=RED if missed else BLUE, hatch="///" if missed else None,
+            place, long, height=0.62, color=RED if missed else BLUE, hatch="///" if missed else None,
             edgecolor="white", linewidth=0,
         )  # fmt: skip
-        text = f"{measured(row)}; {row['goal']}"
-        axes.annotate(text, (max(row["used"], 0), place), (5, 0), textcoords="offset points", va="center", size=8.5)
+        # Right of the line, which would else go through the words.
+        axes.annotate(measured(row), (max(long, 1), place), (6, 0), textcoords="offset points", va="center", size=8.5)
     axes.axvline(1, color="black", linewidth=1.2)
     axes.annotate("goal", (1, -0.75), (0, 2), textcoords="offset points", ha="center", va="bottom", size=9, weight="bold")
-    axes.set_yticks(range(len(rows)), [textwrap.shorten(f"{part}: {row['name']}", 62) for part, row in rows], size=9)
+    axes.set_yticks(range(len(rows)), [textwrap.shorten(name, 60) for name, _ in rows], size=9)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 0.4, -0.7)
-    axes.set_xlim(0, 1.75 * max(1.0, *(row["used"] for _, row in rows)))
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    widest = min(LONGEST, max(1.0, *(row["used"] for _, row in rows)))
+    axes.set_xlim(0, widest * 1.85)
+    marks = [mark / 2 for mark in range(int(widest * 2) + 1)]
+    axes.set_xticks(marks, [f"{mark:.0%}" for mark in marks])
     axes.set_xlabel("of the goal used (less is better)", loc="left")
     axes.grid(axis="x")
-    part = parts.get("cold") or parts[rows[0][0]]
-    more = f"Medians of {part['rounds']} rounds. Blue meets its goal; red and hatched does not."
+    part = parts.get("cold") or next(part for part in parts.values() if part["rows"])
+    more = f"Medians of {part['rounds']} rounds. Blue meets its goal; red and hatched does not. A bar ends at {LONGEST:.0%}."
     headed(figure, "What was measured, against its goal", part, more)
     return figure
 
 
 def measured(row: dict[str, Any]) -> str:
-    """The number that the goal is about, with what it was compared with."""
+    """The numbers, and the goal that one of them is about."""
     value = f"{number(row['median'])} {row['unit']}"
-    return f"{value}, {row['ratio']:.2f}x" if row["ratio"] is not None else value
+    ratio = f", {number(row['ratio'])}x" if row["ratio"] is not None else ""
+    return f"{value}{ratio}; goal: {row['goal']}"
 
 
 def number(value: float) -> str:
-    """Three digits, none of them after a thousand."""
+    """Three digits, none of them behind a thousand's comma."""
+    if 0 < value < 0.1:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from tests.bench.openssh import Master
-from tests.bench.place import described
+from tests.bench.place import up
 from tests.bench.results import Results, Row, in_turn, seconds
 from tests.vm.client import Client
 from tests.vm.driver import Driver
@@ -161,8 +161,7 @@ def measure(results: Results, rounds: int, calls: int) -> None:
     driver = Driver()
     other = driver.path / "other.sock"
     try:
-        driver.up()
-        results.machine = described(driver)
+        up(results, driver)
         client = Client(driver)
         [keeper] = [found for found in driver.processes() if "launcher.keeper" in found.cmdline()]
         results.cost("keeper at rest", **costs(driver), cpu_percent=cpu_percent(keeper, 60))

@@ -24,16 +24,21 @@ HELLO: Final = "wherry.internal/hello"
 
 @contextmanager
 def started(results: Results, *words: str) -> Iterator[Driver]:
-    """Up: its first start, which makes the disk and which no user waits for again, is over."""
+    """With 2 GB and these options of `init`. Its first start, which makes the disk and is waited for once only, is over."""
     driver = Driver()
     try:
-        done = driver.wherry("init", "--memory", MEMORY, *words, timeout=START_SECONDS)
-        assert done.returncode == 0, done.stderr.decode()
-        driver.up()
-        results.machine = described(driver)
+        up(results, driver, "--memory", MEMORY, *words)
         yield driver
     finally:
         driver.close()
+
+
+def up(results: Results, driver: Driver, *words: str) -> None:
+    done(driver, "init", *words)
+    if results.accel != "auto":
+        done(driver, "config", "set", f"accel={results.accel}")
+    driver.up()
+    results.machine = described(driver)
 
 
 def described(driver: Driver) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from functools import partial
 import psutil
 
 from tests.bench.openssh import Master
-from tests.bench.place import described
+from tests.bench.place import up
 from tests.bench.results import Results, Row, in_turn, seconds
 from tests.vm.client import Client
 from tests.vm.driver import Driver
@@ -148,8 +148,7 @@ def measure(results: Results, rounds: int, _calls: int) -> None:
     """Boots one machine in a home of its own."""
     driver = Driver()
     try:
-        driver.up()
-        results.machine = described(driver)
+        up(results, driver)
         client = Client(driver)
         published, forwarded = free_ports(2)
         client("run", "-d", "--name", "filled", "--tmpfs", "/srv", "-p", f"{published}:80", HELLO, "sh", "-c", FILLED)

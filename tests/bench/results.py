@@ -74,8 +74,9 @@ def rounded(value: Any) -> Any:
 class Results:
     """Rows of one part, what the keeper cost while they were measured, the stages of a start, and curves."""
 
-    def __init__(self, title: str, rounds: int = 0) -> None:
+    def __init__(self, title: str, rounds: int = 0, accel: str = "auto") -> None:
         self.title, self.rounds = title, rounds
+        self.accel = accel  # the setting of the machines that are measured
         self.rows: list[Row] = []
         self.costs: dict[str, dict[str, Any]] = {}
         self.stages: dict[str, list[tuple[str, float]]] = {}  # of a start: the name, and after how many seconds it was reached

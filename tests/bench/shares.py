@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.bench.engine import kept_open
 from tests.bench.openssh import Master
-from tests.bench.place import described
+from tests.bench.place import up
 from tests.bench.ports import free_ports, get
 from tests.bench.results import Results, Row, seconds
 from tests.images.build import build
@@ -165,8 +165,7 @@ def measure(results: Results, rounds: int, _calls: int) -> None:
     driver = Driver()
     with ExitStack() as stack:
         stack.callback(driver.close)
-        driver.up()
-        results.machine = described(driver)
+        up(results, driver)
         client = Client(driver)
         load(client, build(), "workshop")
         share = stack.enter_context(shared_folder(driver))

@@ -26,7 +26,7 @@ def table(results: dict[str, Any]) -> str:
 
 def line(row: dict[str, Any]) -> str:
     other = f"{row['against']}: {number(row['other'])} {row['unit']}" if row["theirs"] else ""
-    ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else ""
+    ratio = number(row["ratio"]) if row["ratio"] is not None else ""
     goal = row["goal"] + {True: "", False: " (**missed**)", None: ""}[row["met"]]
     return f"| {row['name']} | {number(row['median'])} {row['unit']} | {other} | {ratio} | {goal} |"
 
