@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import mmap
 import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import draw, floor, gate, table
+from tests.bench import draw, floor, gate, growth, rest, table
 from tests.bench.results import Results, Row, in_turn, load, repeated
 
 Part = Callable[[Results, int, int], None]
@@ -111,6 +113,27 @@ def test_a_goal_is_of_the_ratio_or_of_the_median() -> None:
     assert alone.goal == "at most 2 s" and alone.used == 1.5 and alone.met is False
     assert row.at_least(3).met is False and row.at_least(3).used == 2
     assert row.at_most(2, also=False).met is False
+
+
+def test_curves_that_break_off_keep_their_points() -> None:
+    results = Results("x", 1)
+    with pytest.raises(OSError), growth.Curves(results, "things") as curves:
+        for count in (1, 10, 100):
+            curves.point(count, "it", "s", [count / 10])
+            curves.point(count, "later", "s", [count / 10], since=1)
+            if count == 10:
+                raise OSError
+    assert [curve["points"] for curve in results.growth] == [[[1, [0.1]], [10, [1.0]]]] * 2
+    assert [(row.name, row.against, row.ratio) for row in results.rows] == [("it, 10 things", "with 1", 10)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells")
+def test_resident_pages_are_those_of_the_largest_mapping() -> None:
+    with mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        for page in range(0, 10_000_000, mmap.PAGESIZE):
+            memory[page] = 1
+        assert rest.resident(psutil.Process()) == pytest.approx(10, abs=0.1)
 
 
 # --- the gate

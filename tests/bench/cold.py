@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.floor import Floor
-from tests.bench.place import done, keeper, qemu, started, used
+from tests.bench.place import done, keeper, qemu, started, timeline, used
 from tests.bench.results import Results, Row, repeated, seconds
 from tests.vm.driver import Driver
 
@@ -79,7 +79,7 @@ def one_round(driver: Driver, floor: Floor, taken: dict[str, list[Any]]) -> None
     command: list[float] = []
     taken["cold"].append(seconds(lambda: command.append(processor_time([str(driver.program), "up"], driver))))
     taken["cpu"].append(command[0] + used(keeper(driver)))
-    taken["timeline"].append([(str(name), float(at)) for name, at in driver.status()["timeline"]])
+    taken["timeline"].append(timeline(driver, taken["cold"][-1]))
     for name in ("first", "second"):
         taken[name].append(seconds(lambda: done(driver, "run", "wherry/hello", "true")))
     ended, again = engine_again(driver)

@@ -23,6 +23,7 @@ STAGES: Final = {
     "engine": "engine answers",
     "hello": "hello image is there",
     "ready": "keeper is connected: ready",
+    "returned": "command: its start, the keeper's, its end",
     "empty": "QEMU, empty guest, power off",
 }
 KINDS: Final = {"engine": "socket: ", "ports": "ports: ", "shares": "share: "}  # parts whose rows need a word more
@@ -81,7 +82,7 @@ def where(part: dict[str, Any]) -> str:
 
 def headed(figure: Any, title: str, part: dict[str, Any], more: str) -> None:
     """Title, what was measured and how, and on what; above the panels."""
-    width = int(figure.get_figwidth() * 13.5)
+    width = int(figure.get_figwidth() * 14.6)
     lines = textwrap.wrap(more, width) + textwrap.wrap(where(part), width)
     height = figure.get_figheight()
     figure.text(0.015, 1 - 0.14 / height, title, size=14, weight="bold", va="top")
@@ -108,12 +109,12 @@ def start(plt: Any, parts: Parts) -> Any:
     for (name, stages, colour), axes in zip(panels, places[:, 0], strict=True):
         bars(axes, stages, colour, "dockerd, from its start until it answers" if name == "its floor" else STAGES["engine"])
         axes.set_ylabel(name, weight="bold", rotation=0, ha="right", va="center", labelpad=8)
-    places[-1, 0].set_xlabel("seconds since the command's start")
+    places[-1, 0].set_xlabel("seconds")
     longest = max(stages[-1][1] for _, stages, _ in panels)
     places[0, 0].set_xlim(0, longest * 1.1)
     part = cold or resume
     assert part is not None
-    rounds = f"Medians of {part['rounds']} starts. A bar is the time from one stage to the next, in the order they are reached"
+    rounds = f"Medians of {part['rounds']} starts. A bar is the time that passed until this stage was reached"
     headed(figure, "A start, stage by stage", part, f"{rounds}; the floor is what no start can do without.")
     return figure
 

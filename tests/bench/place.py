@@ -81,8 +81,13 @@ def used(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def done(driver: Driver, *words: str, timeout: float = START_SECONDS) -> str:
+def timeline(driver: Driver, took: float) -> list[tuple[str, float]]:
+    """The stages of the last start, and how long it took in all: what the command itself adds before and behind them."""
+    return [*((str(name), float(at)) for name, at in driver.status()["timeline"]), ("returned", took)]
+
+
+def done(driver: Driver, *words: str, machine: str = "") -> str:
     """What the command said; it must have succeeded."""
-    result = driver.wherry(*words, timeout=timeout)
+    result = driver.wherry(*words, timeout=START_SECONDS, env={"WHERRY_MACHINE": machine} if machine else None)
     assert result.returncode == 0, (words, result.stdout.decode(), result.stderr.decode())
     return result.stdout.decode()
