@@ -96,7 +96,8 @@ def start(plt: Any, parts: Parts) -> Any:
     panels: list[tuple[str, list[tuple[str, float]], str]] = []
     if cold and "cold" in cold["stages"]:
         panels.append(("cold start", cold["stages"]["cold"], BLUE))
-        panels.append(("its floor", cold["stages"]["floor"], GREY))
+        if "floor" in cold["stages"]:
+            panels.append(("its floor", cold["stages"]["floor"], GREY))
     if resume and "resume" in resume["stages"]:
         panels.append(("resume", resume["stages"]["resume"], GREEN))
     if not panels:

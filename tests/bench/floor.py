@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -10,11 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psutil
 from builder import cpio
 
+from launcher import host
 from tests.vm.driver import Driver
 
 SOURCE: Final = Path(__file__).with_name("floor.c")
@@ -22,10 +25,17 @@ WORD: Final = b"wherry-floor"
 GUARD: Final = 300  # seconds, against a hang
 
 
-def initrd(folder: Path) -> Path:
+def compiler(arch: str) -> str | None:
+    """One that makes programs for such a guest: this computer's own when it is a Linux of that architecture, or a cross one."""
+    triplet = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}[arch]
+    own = platform.system() == "Linux" and arch == host.native_arch()
+    return shutil.which("gcc") if own and shutil.which("gcc") else shutil.which(triplet)
+
+
+def initrd(folder: Path, compile_with: str = "gcc") -> Path:
     """Uncompressed: unpacking is no work of ours."""
     program, target = folder / "floor", folder / "floor.cpio"
-    subprocess.run(["gcc", "-static", "-Os", "-s", "-Wall", "-Werror", "-o", program, SOURCE], check=True)
+    subprocess.run([compile_with, "-static", "-Os", "-s", "-Wall", "-Werror", "-o", program, SOURCE], check=True)
     entries = [
         cpio.folder("dev"),
         cpio.Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
@@ -56,10 +66,18 @@ def changed(words: Sequence[str], initrd_file: Path, *, rest: bool = False) -> l
 class Floor:
     """Of a machine that runs now; it can be started as soon as that has stopped, since both have the same disk."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, compile_with: str) -> None:
         self._words = command_of(driver)
         self._place = driver.path / "home" / "machines" / driver.name
-        self._initrd = initrd(driver.path)
+        self._initrd = initrd(driver.path, compile_with)
+
+    @classmethod
+    def of(cls, driver: Driver) -> Self | None:
+        """None where nothing compiles for the guest."""
+        found = compiler(driver.status()["arch"])
+        if found is None:
+            print("no floor: there is no compiler for the guest here", flush=True)
+        return cls(driver, found) if found else None
 
     @contextmanager
     def _run(self, *, rest: bool = False) -> Iterator[subprocess.Popen[bytes]]:

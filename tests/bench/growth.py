@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from tests.bench.place import HELLO, MEMORY, done, keeper, qemu, started
 from tests.bench.ports import free_ports, get
-from tests.bench.rest import per_cent
+from tests.bench.rest import SETTLED, per_cent
 from tests.bench.results import Results, Row, seconds
 from tests.vm.client import Client
 
@@ -16,7 +16,6 @@ CONTAINERS: Final = (1, 10, 100)
 MACHINES: Final = (1, 2, 4)
 PORTS: Final = (1, 100, 500)
 AT_A_TIME: Final = 25  # ports of one container
-SETTLED: Final = 10.0  # seconds after a start
 WINDOW: Final = 15.0  # seconds of idling
 SLEEP: Final = ("sleep", "1000000")
 

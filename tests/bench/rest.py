@@ -17,6 +17,7 @@ from tests.vm.driver import Driver
 
 WINDOW: Final = 60.0  # seconds
 WINDOWS: Final = 5  # memory has five minutes to go back
+SETTLED: Final = 10.0  # seconds, and a start is over
 FLOOR_WINDOW: Final = 20.0
 WRITTEN: Final = 2000  # MB
 # 64 MB that do not compress, as often as it takes: their making costs more than their writing.
@@ -52,17 +53,14 @@ def idle(results: Results, rounds: int, _calls: int) -> None:
     """A container that used 1 GB has ended; then so many minutes of nothing."""
     loads: list[list[float]] = []
     with started(results) as driver:
-        floor, machine, watcher = Floor(driver), qemu(driver), keeper(driver)
+        floor, machine, watcher = Floor.of(driver), qemu(driver), keeper(driver)
         done(driver, "run", "wherry/hello", "dd", "if=/dev/zero", "of=/dev/null", "bs=1000M", "count=1")
         full = machine.memory_info().rss / 1e6
         for _ in range(min(rounds, WINDOWS)):
             loads.append(per_cent([machine, watcher], WINDOW))
         at_rest, whole, ours = resident(machine), machine.memory_info().rss / 1e6, watcher.memory_info().rss / 1e6
         done(driver, "stop")
-        with floor.at_rest() as empty:
-            per_cent([empty], 5)  # its start is over
-            base = [per_cent([empty], FLOOR_WINDOW)[0] for _ in range(2)]
-            bare = empty.memory_info().rss / 1e6
+        base, bare = at_floor(floor) if floor else ([], [])
     against = "QEMU with an empty guest"
     row = Row("idle, QEMU", against, "% of a CPU", [load[0] for load in loads], base)
     results.add(row.at_most(3, alone=True))
@@ -72,10 +70,17 @@ def idle(results: Results, rounds: int, _calls: int) -> None:
     if at_rest is not None:
         row = Row(f"guest memory held, {after}", "", "MB", [at_rest])
         results.add(row.at_most(450) if late else row)
-    row = Row(f"QEMU in all, {after}", against, "MB", [whole], [bare])
+    row = Row(f"QEMU in all, {after}", against, "MB", [whole], bare)
     results.add(row.at_most(800, alone=True) if late else row)
     results.add(Row("keeper's memory", "", "MB", [ours]))
     results.cost("QEMU right after 1 GB was used", memory_mb=round(full))
+
+
+def at_floor(floor: Floor) -> tuple[list[float], list[float]]:
+    """Per cent of a processor and MB that QEMU takes for a guest that does nothing at all."""
+    with floor.at_rest() as empty:
+        per_cent([empty], SETTLED)
+        return [per_cent([empty], FLOOR_WINDOW)[0] for _ in range(2)], [empty.memory_info().rss / 1e6]
 
 
 def taken(driver: Driver) -> float:
