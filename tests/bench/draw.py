@@ -80,6 +80,10 @@ def where(part: dict[str, Any]) -> str:
     )
 
 
+def medians(part: dict[str, Any]) -> str:
+    return f"Medians of {part['rounds']} rounds" if part["rounds"] > 1 else "One round"
+
+
 def headed(figure: Any, title: str, part: dict[str, Any], more: str) -> None:
     """Title, what was measured and how, and on what; above the panels."""
     width = int(figure.get_figwidth() * 14.6)
@@ -112,10 +116,10 @@ def start(plt: Any, parts: Parts) -> Any:
         axes.set_ylabel(name, weight="bold", rotation=0, ha="right", va="center", labelpad=8)
     places[-1, 0].set_xlabel("seconds")
     longest = max(stages[-1][1] for _, stages, _ in panels)
-    places[0, 0].set_xlim(0, longest * 1.1)
+    places[0, 0].set_xlim(0, longest * 1.15)
     part = cold or resume
     assert part is not None
-    rounds = f"Medians of {part['rounds']} starts. A bar is the time that passed until this stage was reached"
+    rounds = f"{medians(part)}. A bar is the time that passed until this stage was reached"
     headed(figure, "A start, stage by stage", part, f"{rounds}; the floor is what no start can do without.")
     return figure
 
@@ -161,7 +165,7 @@ def goals(plt: Any, parts: Parts) -> Any:
     axes.set_xlabel("of the goal used (less is better)", loc="left")
     axes.grid(axis="x")
     part = parts.get("cold") or next(part for part in parts.values() if part["rows"])
-    more = f"Medians of {part['rounds']} rounds. Blue meets its goal; red and hatched does not. A bar ends at {LONGEST:.0%}."
+    more = f"{medians(part)}. Blue meets its goal; red and hatched does not. No bar is longer than {LONGEST:.0%}."
     headed(figure, "What was measured, against its goal", part, more)
     return figure
 

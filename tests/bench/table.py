@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.draw import number, where
+from tests.bench.draw import medians, number, where
 from tests.bench.results import load
 
 RESULTS: Final = Path(__file__).parent.parent.parent / "bench" / "results.json"
@@ -21,7 +21,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [line(row) for part in parts for row in part["rows"]]
     if not lines:
         return ""
-    return "\n".join([f"{where(parts[0])}; medians of {parts[0]['rounds']} rounds.", "", *HEAD, *lines]) + "\n"
+    return "\n".join([f"{medians(parts[0])}; {where(parts[0])}.", "", *HEAD, *lines]) + "\n"
 
 
 def line(row: dict[str, Any]) -> str:
