@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import draw, floor, gate, growth, rest, table
+from tests.bench import draw, floor, gate, growth, rest, results, table
 from tests.bench.results import Results, Row, in_turn, load, repeated
 
 Part = Callable[[Results, int, int], None]
@@ -65,6 +65,13 @@ def test_a_part_replaces_its_own_figures_only(run: Callable[..., int], tmp_path:
     after = load(file)["parts"]
     assert after["one"] == before["one"]
     assert (after["two"]["rows"][0]["ratio"], after["two"]["rounds"]) == (3, 7)
+
+
+def test_the_parts_are_in_order_whichever_came_first(run: Callable[..., int], tmp_path: Path) -> None:
+    assert tuple(bench.PARTS) == results.PARTS
+    run({"published": one(1, 1), "cold": one(1, 1)})
+    run({"suspend": one(1, 1)})
+    assert list(load(tmp_path / "bench" / "results.json")["parts"]) == ["cold", "suspend", "published"]
 
 
 def test_a_part_that_breaks_off_loses_nothing(

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 VERSION: Final = 1
+# In the file, in plots and in the table; the order of a whole run as well.
+PARTS: Final = (
+    "cold", "suspend", "cli", "idle", "disk", "containers", "machines", "published", "engine", "ports", "shares",
+)  # fmt: skip
 HEAD: Final = f"{'median':<54}{'wherry':>12}{'other':>12}{'ratio':>8}   {'goal':<22}"
 MORE_IS_BETTER: Final = frozenset({"MB/s"})
 
@@ -136,10 +140,13 @@ class Results:
         """Into the file, in place of what this part had there; a part that measured nothing leaves it as it is."""
         if not self.rows and not self.growth:
             return
-        parts = load(file)["parts"] if file.exists() else {}
+        parts = {**(load(file)["parts"] if file.exists() else {}), self.title: self.to_json()}
+        parts = {
+            name: parts[name] for name in sorted(parts, key=lambda name: PARTS.index(name) if name in PARTS else len(PARTS))
+        }
         file.parent.mkdir(parents=True, exist_ok=True)
         new = file.with_suffix(".new")
-        new.write_text(json.dumps({"version": VERSION, "parts": {**parts, self.title: self.to_json()}}, indent=1) + "\n")
+        new.write_text(json.dumps({"version": VERSION, "parts": parts}, indent=1) + "\n")
         new.replace(file)
 
 
