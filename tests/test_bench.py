@@ -197,6 +197,10 @@ def test_check_measures_and_compares_and_leaves_the_results_alone(
     assert "1 ratios compared, 1 worse by more than 30%" in capsys.readouterr().out
     assert run({"one": one(8, 1)}, *check, "--margin", "1.5") == 0
     assert run({"one": broken}, *check) == 1
+    # nor is what an earlier check left told as this one's
+    capsys.readouterr()
+    run({"two": one(1, 1)}, *check)
+    assert "0 ratios compared" in capsys.readouterr().out
     assert file.read_bytes() == kept
 
 

@@ -27,7 +27,8 @@ def proxied(results: Results, rounds: int, driver: Driver, master: Master, words
     def theirs() -> None:
         master.run(*there)
 
-    ours(), theirs()  # warm
+    ours()  # warm
+    theirs()
     in_ms(results, " ".join(["wherry", *words]), "ssh, ControlMaster", *in_turn(rounds, ours, theirs))
 
 

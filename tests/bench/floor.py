@@ -8,6 +8,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -85,10 +86,14 @@ class Floor:
             here, there = socket.socketpair()
             stack.callback(here.close)
             words = changed(self._words, self._initrd, rest=rest)
-            process = subprocess.Popen(words, cwd=self._place, stdin=there, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            process = stack.enter_context(
+                subprocess.Popen(words, cwd=self._place, stdin=there.fileno(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            )
             there.close()
-            stack.callback(process.wait)
             stack.callback(process.kill)
+            guard = threading.Timer(GUARD, process.kill)
+            guard.start()
+            stack.callback(guard.cancel)
             yield process
 
     def start(self) -> tuple[float, float]:
@@ -97,7 +102,7 @@ class Floor:
         with self._run() as process:
             _spoken(process)
             spoke = time.perf_counter()
-            process.wait(GUARD)
+            process.wait()
             return spoke - began, time.perf_counter() - spoke
 
     @contextmanager

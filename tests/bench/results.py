@@ -63,7 +63,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         other = statistics.median(self.theirs) if self.theirs else None
-        return rounded({**asdict(self), "median": self.median, "other": other, "ratio": self.ratio})
+        return dict(rounded({**asdict(self), "median": self.median, "other": other, "ratio": self.ratio}))
 
 
 def rounded(value: Any) -> Any:
