@@ -277,7 +277,7 @@ def test_the_floor_is_the_machines_own_command_with_another_initrd() -> None:
 
 def entries(archive: bytes) -> dict[str, tuple[int, bytes]]:
     """Mode and content by name (Linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
-    found, at = {}, 0
+    found, at = dict[str, tuple[int, bytes]](), 0
     while True:
         assert archive[at : at + 6] == b"070701"
         fields = [int(archive[at + 6 + 8 * number : at + 14 + 8 * number], 16) for number in range(13)]

@@ -28,7 +28,7 @@ STAGES: Final = {
 }
 KINDS: Final = {"engine": "socket: ", "ports": "ports: ", "shares": "share: "}  # parts whose rows need a word more
 LONGEST: Final = 2.0  # times the goal: a bar that is longer says nothing more
-SETTINGS: Final = {
+SETTINGS: Final[dict[Any, Any]] = {
     "svg.hashsalt": "wherry",
     "svg.fonttype": "path",  # the same letters everywhere
     "font.family": "DejaVu Sans",  # matplotlib brings it along
@@ -72,7 +72,7 @@ def where(part: dict[str, Any]) -> str:
     """On what it was measured."""
     machine = part["machine"]
     if not machine:
-        return part["at"]
+        return str(part["at"])
     accelerator = "software emulation (TCG)" if machine["accelerator"] == "tcg" else machine["accelerator"].upper()
     return (
         f"{machine['processor']}, {machine['cpus']} CPUs; {machine['system'].split()[0]}; QEMU {machine['qemu']},"
