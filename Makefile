@@ -4,7 +4,7 @@ HOST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 ARCH ?= $(HOST_ARCH)
 PYTEST = $(PYTHON) -m pytest $(ARGS)
 
-.PHONY: help setup iso lock pin demo test unit vm install-test soak lint format bench clean
+.PHONY: help setup iso lock pin demo test unit vm install-test soak lint format bench bench-check clean
 
 help:
 	@echo "make setup            system packages (Debian, Ubuntu) and .venv"
@@ -17,7 +17,8 @@ help:
 	@echo "make vm               the machines only; ARGS='-k name' for some of them"
 	@echo "make soak             machines and image builds with large counts; hours"
 	@echo "make lint             ruff, mypy, shellcheck, codespell"
-	@echo "make bench            times of starts, commands, the engine's socket, ports and shares, beside ssh; table, JSON and plot in build/"
+	@echo "make bench            what is claimed about speed and cost, beside its floor or peer; figures and plots in bench/; ARGS=--quick"
+	@echo "make bench-check      the same into build/bench/; fails where a ratio got worse than in bench/results.json"
 
 setup:
 	@.ci/setup
@@ -64,6 +65,10 @@ format: setup
 bench: iso
 	$(PYTHON) -m pip install -q -e '.[bench]'
 	PYTHONPATH=iso $(PYTHON) -m tests.bench $(ARGS)
+
+bench-check: iso
+	$(PYTHON) -m pip install -q -e '.[bench]'
+	PYTHONPATH=iso $(PYTHON) -m tests.bench --check bench/results.json $(ARGS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

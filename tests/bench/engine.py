@@ -7,12 +7,14 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tests.bench.openssh import Master
+from tests.bench.place import up
 from tests.bench.results import Results, Row, in_turn, seconds
 from tests.vm.client import Client
 from tests.vm.driver import Driver
@@ -116,10 +118,7 @@ def compare(
 ) -> None:
     first, second = ([value * 1000 for value in values] for values in in_turn(rounds, ours, theirs))
     row = Row(name, against, "ms", first, second)
-    if at_most is not None:
-        assert row.ratio is not None
-        row = Row(name, against, "ms", first, second, f"at most {at_most}", row.ratio <= at_most)
-    results.add(row)
+    results.add(row if at_most is None else row.at_most(at_most))
 
 
 def versions(results: Results, rounds: int, client: Client, other: Path, master: Master) -> None:
@@ -143,7 +142,7 @@ def versions(results: Results, rounds: int, client: Client, other: Path, master:
     ours, theirs = ([value * 1000 for value in values] for values in in_turn(rounds * 2, host_client, forwarded))
     row = Row("wherry docker version, client here", "docker on ssh -L", "ms", ours, theirs)
     more = sorted(ours)[len(ours) // 2] - sorted(theirs)[len(theirs) // 2]
-    results.add(Row(row.name, row.against, row.unit, ours, theirs, f"at most 60 ms more: {more:.0f}", more <= 60))
+    results.add(replace(row, goal=f"at most 60 ms more: {more:.0f}", met=more <= 60, used=max(more, 0) / 60))
     compare(
         results, "wherry docker version, guest's client", rounds, guest_client, lambda: master.run("docker", "version"),
         against="ssh, ControlMaster", at_most=1.15,
@@ -154,9 +153,7 @@ def saves(results: Results, rounds: int, client: Client, other: Path) -> None:
     name = image(client)
     ours, theirs = in_turn(rounds, lambda: save(client.socket, name), lambda: save(other, name))
     speeds = [MEGABYTES / value for value in ours], [MEGABYTES / value for value in theirs]
-    row = Row("docker save of 200 MB", "ssh -L", "MB/s", *speeds)
-    assert row.ratio is not None
-    results.add(Row(row.name, row.against, row.unit, *speeds, "at least 0.9", row.ratio >= 0.9))
+    results.add(Row("docker save of 200 MB", "ssh -L", "MB/s", *speeds).at_least(0.9))
 
 
 def measure(results: Results, rounds: int, calls: int) -> None:
@@ -164,7 +161,7 @@ def measure(results: Results, rounds: int, calls: int) -> None:
     driver = Driver()
     other = driver.path / "other.sock"
     try:
-        driver.up()
+        up(results, driver)
         client = Client(driver)
         [keeper] = [found for found in driver.processes() if "launcher.keeper" in found.cmdline()]
         results.cost("keeper at rest", **costs(driver), cpu_percent=cpu_percent(keeper, 60))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 import psutil
 
 from tests.bench.openssh import Master
+from tests.bench.place import up
 from tests.bench.results import Results, Row, in_turn, seconds
 from tests.vm.client import Client
 from tests.vm.driver import Driver
@@ -85,9 +85,7 @@ def one_stream(results: Results, rounds: int, published: int, against: str, othe
     whole(ports[0])
     ours, theirs = in_turn(rounds, lambda: whole(published), lambda: whole(ports[0]), find)
     speeds = [MEGABYTES / value for value in ours], [MEGABYTES / value for value in theirs]
-    row = Row("published port, one stream", against, "MB/s", *speeds)
-    assert row.ratio is not None
-    results.add(replace(row, goal=f"at least {least}", met=row.ratio >= least))
+    results.add(Row("published port, one stream", against, "MB/s", *speeds).at_least(least))
 
 
 def at_once(results: Results, rounds: int, published: int, forwarded: int) -> None:
@@ -107,8 +105,7 @@ def at_once(results: Results, rounds: int, published: int, forwarded: int) -> No
 
     first, second = in_turn(rounds, ours, theirs)
     row = Row(f"{AT_ONCE} connections at once", "ssh -L", "s", first, second)
-    assert row.ratio is not None
-    results.add(replace(row, goal="not slower, 0 failed", met=row.ratio <= 1))
+    results.add(row.at_most(1, "not slower, 0 failed"))
     results.cost(f"{AT_ONCE} at once", slowest=[round(one, 2) for one in slowest], rounds_with_failures_of_ssh=failed)
 
 
@@ -138,9 +135,8 @@ def many(results: Results, client: Client) -> None:
     client("rm", "-f", *(f"many{number}" for number in range(CONTAINERS)), timeout=600)
     left = listening() & set(ports)
     row = Row(f"{len(ports)} ports, one of the last 100", "one of the first 100", "ms", took[-5:], took[:5])
-    assert row.ratio is not None
-    met = row.ratio <= LINEAR and reached == len(ports) and not left
-    results.add(replace(row, goal=f"at most {LINEAR}; {reached} reached, {len(left)} left", met=met))
+    goal = f"at most {LINEAR}; {reached} reached, {len(left)} left"
+    results.add(row.at_most(LINEAR, goal, also=reached == len(ports) and not left))
 
 
 def listening() -> set[int]:
@@ -152,7 +148,7 @@ def measure(results: Results, rounds: int, _calls: int) -> None:
     """Boots one machine in a home of its own."""
     driver = Driver()
     try:
-        driver.up()
+        up(results, driver)
         client = Client(driver)
         published, forwarded = free_ports(2)
         client("run", "-d", "--name", "filled", "--tmpfs", "/srv", "-p", f"{published}:80", HELLO, "sh", "-c", FILLED)

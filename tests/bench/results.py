@@ -1,24 +1,34 @@
-"""The figures of one run: printed as they come, then written as JSON and drawn."""
+"""The figures of one run: printed as they come, then merged into a file with those of the other parts.
+
+results.json: {"version": 1, "parts": {NAME: {"title", "at", "seconds", "rounds", "machine": {...}, "rows": [...], "costs",
+"stages", "growth", "failed"}}}. Of each part what was last measured; a part that broke off has its words in "failed".
+"""
 
 from __future__ import annotations
 
 import json
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-COLOURS: Final = {True: "tab:green", False: "tab:red", None: "tab:blue"}  # of a goal: met, missed, none
-HEAD: Final = f"{'median':<44}{'wherry':>12}{'other':>12}{'ratio':>8}   {'goal':<22}"
+VERSION: Final = 1
+# In the file, in plots and in the table; the order of a whole run as well.
+PARTS: Final = (
+    "cold", "suspend", "cli", "idle", "disk", "containers", "machines", "published", "engine", "ports", "shares",
+)  # fmt: skip
+HEAD: Final = f"{'median':<54}{'wherry':>12}{'other':>12}{'ratio':>8}   {'goal':<22}"
+MORE_IS_BETTER: Final = frozenset({"MB/s"})
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `unit` is ms, s or MB/s; `ours` and `theirs` are all values measured, in the order of the rounds."""
+    """One comparison: all values measured, in the order of the rounds; `against` names the floor or peer.
+
+    `used` is how much of the goal was taken: 1 just meets it, less is better, whatever the unit.
+    """
 
     name: str
     against: str
@@ -27,126 +37,143 @@ class Row:
     theirs: list[float] = field(default_factory=list)
     goal: str = ""
     met: bool | None = None
+    used: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ours)
 
     @property
     def ratio(self) -> float | None:
-        return statistics.median(self.ours) / statistics.median(self.theirs) if self.theirs else None
+        if not self.theirs or not statistics.median(self.theirs):
+            return None
+        return self.median / statistics.median(self.theirs)
+
+    def at_most(self, limit: float, what: str = "", *, also: bool = True, alone: bool = False) -> Row:
+        """With a goal: of the ratio when there is something to compare with and it does not stand `alone`, else of the median.
+        `also`: what else must hold."""
+        of_median = alone or self.ratio is None
+        value = self.median if self.ratio is None or alone else self.ratio
+        words = what or f"at most {limit:g}{f' {self.unit}' if of_median else 'x'}"
+        return replace(self, goal=words, met=value <= limit and also, used=value / limit)
+
+    def at_least(self, limit: float, what: str = "") -> Row:
+        value = self.median if self.ratio is None else self.ratio
+        return replace(self, goal=what or f"at least {limit:g}x", met=value >= limit, used=limit / value)
+
+    def to_json(self) -> dict[str, Any]:
+        other = statistics.median(self.theirs) if self.theirs else None
+        return dict(rounded({**asdict(self), "median": self.median, "other": other, "ratio": self.ratio}))
+
+
+def rounded(value: Any) -> Any:
+    """Four digits are more than any of these measurements has."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class Results:
-    """Rows and what the keeper cost while they were measured."""
+    """Rows of one part, what the keeper cost while they were measured, the stages of a start, and curves."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, rounds: int = 0, accel: str = "auto") -> None:
+        self.title, self.rounds = title, rounds
+        self.accel = accel  # the setting of the machines that are measured
         self.rows: list[Row] = []
         self.costs: dict[str, dict[str, Any]] = {}
-        self.stages: list[tuple[str, float]] = []  # of a start: the name, and after how many seconds it was reached
-        print(HEAD, flush=True)
+        self.stages: dict[str, list[tuple[str, float]]] = {}  # of a start: the name, and after how many seconds it was reached
+        self.growth: list[dict[str, Any]] = []
+        self.machine: dict[str, Any] = {}
+        self.failed = ""
+        self._began = time.monotonic()
+        print(f"\n{title}\n{HEAD}", flush=True)
 
     def add(self, row: Row) -> Row:
         self.rows.append(row)
-        other = f"{statistics.median(row.theirs):>12.1f}" if row.theirs else f"{'':>12}"
+        other = f"{statistics.median(row.theirs):>12.2f}" if row.theirs else f"{'':>12}"
         ratio = f"{row.ratio:>8.2f}" if row.ratio is not None else f"{'':>8}"
         met = {True: "met", False: "MISSED", None: ""}[row.met]
         name = f"{row.name}, {row.unit}" + (f" / {row.against}" if row.against else "")
-        print(f"{name:<44}{statistics.median(row.ours):>12.1f}{other}{ratio}   {row.goal} {met}", flush=True)
+        print(f"{name:<54}{row.median:>12.2f}{other}{ratio}   {row.goal} {met}", flush=True)
         return row
 
     def cost(self, when: str, **values: Any) -> None:
         self.costs[when] = values
         print(f"{when:<44}{'  '.join(f'{name} {value}' for name, value in values.items())}", flush=True)
 
+    def timelines(self, name: str, timelines: Sequence[Sequence[tuple[str, float]]]) -> None:
+        """The median moment of each stage that all of these starts have."""
+        every = [dict(timeline) for timeline in timelines]
+        common = [stage for stage, _ in timelines[0] if all(stage in one for one in every)]
+        moments = ((stage, statistics.median(one[stage] for one in every)) for stage in common)
+        self.stages[name] = sorted(moments, key=lambda stage: stage[1])
+        self.cost(f"stages, {name}", **{stage: round(at, 2) for stage, at in self.stages[name]})
+
+    def curve(self, of: str, what: str, unit: str, points: Sequence[tuple[int, list[float]]]) -> None:
+        """How `what` grows with the number of `of`."""
+        self.growth.append({"of": of, "what": what, "unit": unit, "points": [[count, values] for count, values in points]})
+        said = {str(count): f"{statistics.median(values):.1f}" for count, values in points}
+        self.cost(f"{what}, {unit}, by {of}", **said)
+
     @property
     def missed(self) -> list[Row]:
         return [row for row in self.rows if row.met is False]
 
-    def write(self, folder: Path) -> None:
-        """bench-NAME.json and bench-NAME.png in the folder; and bench.json, of each part what was last measured."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def to_json(self) -> dict[str, Any]:
         data = {
             "title": self.title,
             "at": time.strftime("%Y-%m-%d"),
-            "system": platform.platform(),
-            "python": sys.version.split()[0],
-            "rows": [{**asdict(row), "ratio": row.ratio} for row in self.rows],
+            "seconds": round(time.monotonic() - self._began),
+            "rounds": self.rounds,
+            "machine": self.machine,
+            "rows": [row.to_json() for row in self.rows],
             "costs": self.costs,
             "stages": self.stages,
+            "growth": self.growth,
+            "failed": self.failed,
         }
-        (folder / f"bench-{self.title}.json").write_text(json.dumps(data, indent=1) + "\n")
-        together = folder / "bench.json"
-        parts = json.loads(together.read_text()) if together.exists() else {}
-        together.write_text(json.dumps({**parts, self.title: data}, indent=1) + "\n")
-        draw(self.rows, self.stages, folder / f"bench-{self.title}.png")
+        return dict(rounded(data))
+
+    def write(self, file: Path) -> None:
+        """Into the file, in place of what this part had there; a part that measured nothing leaves it as it is."""
+        if not self.rows and not self.growth:
+            return
+        parts = {**(load(file)["parts"] if file.exists() else {}), self.title: self.to_json()}
+        parts = {
+            name: parts[name] for name in sorted(parts, key=lambda name: PARTS.index(name) if name in PARTS else len(PARTS))
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps({"version": VERSION, "parts": parts}, indent=1) + "\n")
+        new.replace(file)
 
 
-def draw(rows: Sequence[Row], stages: Sequence[tuple[str, float]], file: Path) -> None:
-    """One panel each of what was compared, of what stands alone, and of a start's stages; as far as there are any."""
-    import matplotlib as mpl  # what no test needs is installed by make bench only
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    compared, alone = [row for row in rows if row.theirs], [row for row in rows if not row.theirs]
-    panels = [
-        (len(compared), lambda axes: _draw_compared(axes, compared[::-1])),
-        (len(alone), lambda axes: _draw_alone(axes, alone[::-1])),
-        (len(stages), lambda axes: _draw_stages(axes, stages)),
-    ]
-    panels = [(count, paint) for count, paint in panels if count]
-    if not panels:
-        return
-    heights = [0.8 + 0.45 * count for count, _ in panels]
-    figure, places = plt.subplots(
-        len(panels), figsize=(9, 0.4 + sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
-    )
-    for (_, paint), axes in zip(panels, places[:, 0], strict=True):
-        paint(axes)
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
-
-
-def _draw_compared(axes: Any, rows: Sequence[Row]) -> None:
-    """The ratio of the medians as a bar, each pair's own ratio as a dot."""
-    for place, row in enumerate(rows):
-        axes.barh(place, row.ratio, color=COLOURS[row.met], height=0.6, alpha=0.6)
-        dots = [one / other for one, other in zip(row.ours, row.theirs, strict=False)]
-        axes.plot(dots, [place] * len(dots), "k.", markersize=3)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [f"{row.name} ({row.unit}) / {row.against}" for row in rows])
-    axes.set_xlabel("wherry / the other, medians; a dot is one pair\nfor ms and s less is better, for MB/s more")
-
-
-def _draw_alone(axes: Any, rows: Sequence[Row]) -> None:
-    """The median as a bar with its number, each value as a dot."""
-    values = [value for row in rows for value in row.ours]
-    wide = max(values) > 20 * min(values)
-    axes.set_xscale("log" if wide else "linear")
-    for place, row in enumerate(rows):
-        median = statistics.median(row.ours)
-        axes.barh(place, median, color=COLOURS[row.met], height=0.6, alpha=0.6)
-        axes.plot(row.ours, [place] * len(row.ours), "k.", markersize=3)
-        axes.annotate(f"{median:.0f} {row.unit}", (max(row.ours), place), (6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(rows)), [row.name for row in rows])
-    axes.margins(x=0.15)
-    axes.set_xlabel(f"median; a dot is one value{'; the scale is logarithmic' if wide else ''}")
-
-
-def _draw_stages(axes: Any, stages: Sequence[tuple[str, float]]) -> None:
-    before = 0.0
-    for place, (_, at) in enumerate(stages):
-        axes.barh(place, at - before, left=before, color=COLOURS[None], height=0.6, alpha=0.6)
-        axes.annotate(f"+{at - before:.1f} s", (at, place), (6, 0), textcoords="offset points", va="center")
-        before = at
-    axes.set_yticks(range(len(stages)), [name for name, _ in stages])
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set_xlabel("stages of the last start, s")
+def load(file: Path) -> dict[str, Any]:
+    """Raises ValueError for a file of another kind."""
+    data = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        raise ValueError(f"{file} has no results of this bench")
+    return data
 
 
 def seconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
+
+
+def repeated(results: Results, rounds: int, one: Callable[[], object], taken: dict[str, list[Any]]) -> None:
+    """So many rounds, each of which adds one value to each list; when one breaks off, the lists have the whole ones only."""
+    results.rounds = 0
+    try:
+        for _ in range(rounds):
+            one()
+            results.rounds += 1
+    finally:
+        for values in taken.values():
+            del values[results.rounds :]
 
 
 def in_turn(

@@ -13,11 +13,11 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.engine import kept_open
 from tests.bench.openssh import Master
+from tests.bench.place import up
 from tests.bench.ports import free_ports, get
 from tests.bench.results import Results, Row, seconds
 from tests.images.build import build
@@ -92,11 +92,10 @@ def rows(results: Results, places: Places, rounds: int, name: str, kind: str, *,
     count = work.COUNTS.get("npm" if name == "unpack" else kind)
     label = f"{name}, {count:,} files" if count else f"{name}, {work.MEGABYTES} MB"
     factor = statistics.median(theirs) / statistics.median(ours)
-    goal, met = (f"at least {least}x: {factor:.2f}x", factor >= least) if least else (f"{factor:.2f}x", None)
-    results.add(Row(label, "sshfs", "s", ours, theirs, goal, met))
+    row = Row(label, "sshfs", "s", ours, theirs)
+    results.add(row.at_most(1 / least, f"at least {least:g}x as fast: {factor:.2f}x") if least else row)
     row = Row(label, "guest's disk", "s", ours, disk)
-    assert row.ratio is not None
-    results.add(replace(row, goal=f"at most {most}", met=row.ratio <= most) if most else row)
+    results.add(row.at_most(most) if most else row)
 
 
 def p95(values: list[float]) -> float:
@@ -114,8 +113,8 @@ def under_load(results: Results, client: Client, places: Places, port: int) -> N
         for name, call in calls.items():
             busy = [seconds(call) * 1000 for _ in range(PINGS)]
             factor = p95(busy) / p95(idle[name])
-            goal = f"p95 at most 3 times: {factor:.1f}"
-            results.add(Row(f"{name}, share saturated", "idle", "ms", [p95(busy)], [p95(idle[name])], goal, factor <= 3))
+            row = Row(f"{name}, share saturated", "idle", "ms", [p95(busy)], [p95(idle[name])])
+            results.add(row.at_most(3, f"p95 at most 3 times: {factor:.1f}"))
     finally:
         flood.kill()
         flood.wait()
@@ -153,8 +152,7 @@ def walked(results: Results, driver: Driver, places: Places) -> None:
     results.cost(
         f"walk of {work.COUNTS['huge']:,} files", seconds=round(took), memory_mb=round(memory.most, 1), processes=sizes
     )
-    goal = f"under {MEMORY}: {memory.most:.0f}"
-    results.add(Row("keeper's memory, 100,000 files walked", "", "MB", [memory.most], goal=goal, met=memory.most < MEMORY))
+    results.add(Row("keeper's memory, 100,000 files walked", "", "MB", [memory.most]).at_most(MEMORY))
 
 
 def fill(folder: Path) -> None:
@@ -167,7 +165,7 @@ def measure(results: Results, rounds: int, _calls: int) -> None:
     driver = Driver()
     with ExitStack() as stack:
         stack.callback(driver.close)
-        driver.up()
+        up(results, driver)
         client = Client(driver)
         load(client, build(), "workshop")
         share = stack.enter_context(shared_folder(driver))
