@@ -10,7 +10,6 @@ import stat
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -345,42 +344,3 @@ def test_they_go_on_alone_when_nobody_wakes_them(shell: list[str], tmp_path: Pat
     while resting.frozen != {"0"}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-@pytest.fixture
-def engine_runc(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
-    """Calls the engine's runc; its exit code, what it prints, and the calls of the real one so far."""
-    program = tmp_path / "runc"
-    program.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\n[ "$1" != broken ] || exit 3\ncat {tmp_path}/words\n')
-    program.chmod(0o755)
-    (tmp_path / "words").write_text("one\ntwo")
-    environment = {**os.environ, "WHERRY_RUNC": str(program), "WHERRY_KNOWN": str(tmp_path / "known")}
-
-    def call(*words: str) -> tuple[int, str, list[str]]:
-        done = subprocess.run(
-            [*shells[0], SCRIPTS / "engine-path/runc", *words], env=environment, capture_output=True, text=True
-        )
-        return done.returncode, done.stdout, (tmp_path / "calls").read_text().splitlines()
-
-    return call
-
-
-def test_the_engine_asks_runc_about_itself_once(engine_runc: Callable[..., tuple[int, str, list[str]]]) -> None:
-    for _ in range(2):
-        assert engine_runc("features")[:2] == (0, "one\ntwo")
-        assert engine_runc("--version") == (0, "one\ntwo", ["features", "--version"])
-
-
-def test_another_runc_is_asked_anew(tmp_path: Path, engine_runc: Callable[..., tuple[int, str, list[str]]]) -> None:
-    engine_runc("features")
-    (tmp_path / "words").write_text("new")
-    os.utime(tmp_path / "runc", (1, 1))
-    assert engine_runc("features") == (0, "new", ["features", "features"])
-    assert len(list((tmp_path / "known").iterdir())) == 1
-
-
-def test_all_else_goes_to_runc_itself(tmp_path: Path, engine_runc: Callable[..., tuple[int, str, list[str]]]) -> None:
-    assert engine_runc("broken", "--x") == (3, "", ["broken --x"])
-    (tmp_path / "known").write_text("no folder")  # what cannot be kept is answered all the same
-    (tmp_path / "known").chmod(0o400)
-    assert engine_runc("features", "x")[2][-1] == "features x"

@@ -131,17 +131,3 @@ def test_vitals_tells_the_time_and_the_disk(tmp_path: Path) -> None:
 def test_vitals_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     assert vitals("x\nstep\nstep much\nslew 1x\n") == ["error unknown", "error unknown", "error no number", "error no number"]
     assert vitals("d\n", tmp_path / "none")[0].startswith("error No such file")
-
-
-def test_modprobe_knows_that_no_module_is_a_format_of_programs(tmp_path: Path) -> None:
-    program = tmp_path / "modprobe"
-    program.write_text('#!/bin/sh\necho "$@"\nexit 5\n')
-    program.chmod(0o755)
-    environment = {**os.environ, "WHERRY_MODPROBE": str(program)}
-
-    def call(name: str) -> tuple[int, str]:
-        done = subprocess.run([helper("modprobe"), "-q", "--", name], env=environment, capture_output=True, text=True)
-        return done.returncode, done.stdout
-
-    assert call("binfmt-464c") == (1, "")
-    assert call("binfmt_misc") == (5, "-q -- binfmt_misc\n")
