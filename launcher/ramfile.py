@@ -21,6 +21,7 @@ else:
 
 CHUNK: Final = 1 << 20
 _PIECE: Final = 1 << 17  # what is decompressed at a time: it stays in the processor's cache until it is written
+# 397 MB of a guest are 140 MB, unpacked in 0.29 s of a CPU; by level 1 they are 126 MB and 0.38 s, by -5 176 MB and 0.30 s.
 _LEVEL: Final = -1
 _SKIPPED: Final = struct.Struct("<II")  # magic, length
 _MAGIC: Final = 0x184D2A57
