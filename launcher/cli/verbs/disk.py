@@ -83,7 +83,7 @@ def grow(app: App, names: tuple[str, ...], wanted: int) -> None:
     if grown.total is None:
         app.console.story(f"The disk has {memory(grown.size)}; the file system in it follows at the next start.")
     else:
-        app.console.story(f"The disk has {memory(grown.size)}, and the file system in it {size(grown.total)}.")
+        app.console.story(f"The disk has {memory(grown.size)}, and the file system in it {memory(grown.total)}.")
 
 
 @disk.command(short_help="Give the space back that is not used.")
