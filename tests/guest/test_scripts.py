@@ -331,9 +331,9 @@ def test_containers_stand_still_until_they_are_woken(shell: list[str], tmp_path:
     resting = Resting(shell, tmp_path)
     assert resting.call("quiet", "abc") == "1500\n"
     assert resting.frozen == {"1"}
-    resting.call("wake", "abc", stdin=b"random")
-    assert resting.frozen == {"0"} and (tmp_path / "dev/urandom").read_bytes() == b"random"
-    assert not (tmp_path / "run/wherry/rest").exists()
+    resting.call("wake", "abc", stdin=b"random\n")
+    assert resting.frozen == {"0"} and (tmp_path / "dev/urandom").read_bytes() == b"random\n"
+    assert (tmp_path / "run/wherry/rest").read_bytes() == b""
 
 
 @pytest.mark.parametrize("shell", shells, ids=" ".join)
