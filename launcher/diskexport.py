@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -49,11 +50,21 @@ def export(source: Path, target: Path, qemu_img: Path, tell: Tell, *, replace: b
     """
     if not replace:
         check_free(target)
-    made = files.temporary(target)
-    try:
+    with appearing(target, replace=replace) as made:
         if not _cloned(source, made):
             check_room(diskcopy.size_of(source), target.parent)
             _convert(source, made, target, qemu_img, tell)
+
+
+@contextmanager
+def appearing(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A name for a file that is made in here; then it becomes `target`, synced and in one moment, or in any error goes.
+
+    Raises Refused when something is there by then and it is not to be replaced, WherryError for what the system refuses.
+    """
+    made = files.temporary(target)
+    try:
+        yield made
         files.sync(made)
         if replace:
             os.replace(made, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import diskcopy, diskexport, disks, files, host, saved
+from launcher import diskcopy, diskexport, disks, files, saved
 from launcher.errors import Refused, Usage, WherryError
 from launcher.machine import run, storage
 from launcher.machine.create import UpOptions
@@ -90,17 +90,9 @@ def _sweep(target: Path) -> None:
 def _copy_running(directory: MachineDir, target: Path, report: Reporter) -> None:
     disk = directory.data_disk
     diskexport.check_room(diskcopy.size_of(disk), target.parent)
-    made = files.temporary(target)
-    try:
+    with diskexport.appearing(target) as made:
         disks.create(made, disks.info(disk, storage.tool()).virtual_size, storage.tool())
         storage.ask(directory, report, "backup", file=str(made))
-        files.sync(made)
-        disks.move(made, target)
-        host.current().sync_folder(target.parent)
-    except OSError as error:
-        raise disks.explained(target, "it cannot be written", str(error)) from error
-    finally:
-        made.unlink(missing_ok=True)
 
 
 def plan(name: str, file: Path) -> Restore:

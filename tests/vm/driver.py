@@ -151,9 +151,9 @@ def in_turn(commands: Sequence[subprocess.Popen[bytes]], timeout: float) -> list
     return results
 
 
-def get_port(port: int) -> bytes:
+def get_port(port: int, patience: float = 3) -> bytes:
     """A new connection each time: one that was begun while nobody answered is only tried again after seconds."""
-    with socket.create_connection(("127.0.0.1", port), timeout=3) as stream:
+    with socket.create_connection(("127.0.0.1", port), timeout=patience) as stream:
         stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
         got = b""
         while data := stream.recv(65536):

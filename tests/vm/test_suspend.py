@@ -203,22 +203,10 @@ def test_it_sleeps_by_itself(resting: Driver, web: int) -> None:
     assert resting.wherry("config", "set", "idle_suspend=1", "idle_suspend_containers=true").returncode == 0
     try:
         resting.wait_until(lambda: resting.status()["status"] == "suspended", "it sleeps", 300)
-        assert b"Hello" in _patient(web)
+        assert b"Hello" in get_port(web, 60)  # one connection, however long its answer takes
         assert resting.status()["status"] == "running"
         resting.wait_until(lambda: resting.status()["status"] == "suspended", "it sleeps", 300)
         crowd = [resting.popen("docker", "ps", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
         assert [command.wait(120) for command in crowd] == [0, 0, 0]
     finally:
         resting.wherry("config", "unset", "idle_suspend", "idle_suspend_containers")
-
-
-def _patient(port: int) -> bytes:
-    """One connection, which is to be answered however long that takes."""
-    import socket
-
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as stream:
-        stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        got = b""
-        while data := stream.recv(65536):
-            got += data
-        return got
