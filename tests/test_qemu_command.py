@@ -105,7 +105,7 @@ def test_linux_kvm() -> None:
 def test_linux_tcg() -> None:
     assert arguments(replace(BOOT, accel="tcg", version=(8, 1, 0))) == [
         *IDENTITY,
-        *machine("q35", "tcg,thread=multi,tb-size=240", "max,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off"),
+        *machine("q35", "tcg,thread=multi,tb-size=512", "max,erms=off,fsrm=off,fzrm=off,fsrs=off,fsrc=off"),
         *KERNEL, *append("ttyS0", *command.EMULATED_KERNEL),
         *DISKS,
         *PC,
@@ -117,7 +117,7 @@ def test_linux_tcg() -> None:
 def test_linux_tcg_arm64() -> None:
     assert arguments(replace(ARM, accel="tcg", version=(8, 1, 0))) == [
         *IDENTITY,
-        *machine("virt,gic-version=3,highmem=on", "tcg,thread=multi,tb-size=240", "max,pauth-impdef=on"),
+        *machine("virt,gic-version=3,highmem=on", "tcg,thread=multi,tb-size=512", "max,pauth-impdef=on"),
         *KERNEL, *append("ttyAMA0", *command.EMULATED_KERNEL),
         *DISKS,
         *DEVICES, "-device", "virtio-keyboard-pci",
@@ -157,7 +157,7 @@ def test_windows_whpx() -> None:
 )
 def test_a_qemu_that_keeps_stale_translations_gets_one_thread(version: command.Version, thread: str) -> None:
     words = arguments(replace(BOOT, accel="tcg", version=version))
-    assert words[words.index("-accel") + 1] == f"tcg,thread={thread},tb-size=240"
+    assert words[words.index("-accel") + 1] == f"tcg,thread={thread},tb-size=512"
 
 
 @pytest.mark.parametrize(
