@@ -13,7 +13,7 @@ import pytest
 from launcher import control, host, readiness, seed, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoProgress, NotRunning, Refused, Usage, WherryError
-from launcher.keeper import starter
+from launcher.keeper import starter, told
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
 from launcher.keeper.watch import Cancelled, Watch
@@ -225,6 +225,19 @@ def test_a_start_without_a_data_disk_fails_and_says_so(keeper: Supervisor) -> No
     assert not keeper.directory.data_disk.exists()
     with pytest.raises(WherryError, match="is gone"):
         keeper.wait_ready()
+
+
+def test_a_resumed_machine_is_ready_for_who_waits_when_its_ports_are_back(keeper: Supervisor) -> None:
+    keeper.parts.urgent_done.clear()
+    keeper.journal.add({"event": "ready", "data": {"seconds": 1.0}})
+    heard: list[dict[str, Any]] = []
+    waiting = threading.Thread(target=lambda: heard.append(told.start(keeper, heard.append)))
+    waiting.start()
+    waiting.join(0.2)
+    assert not heard
+    keeper.parts.urgent_done.set()
+    waiting.join(30)
+    assert heard == [{"seconds": 1.0}]
 
 
 def test_who_hears_of_a_failed_start_finds_a_keeper_that_ends(keeper: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:

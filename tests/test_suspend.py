@@ -35,6 +35,7 @@ from tests import miniguest
 from tests.fakes import make_machine
 from tests.guestserver import Guest, guest
 from tests.loopback import free_port
+from tests.processes import kill
 from tests.tinyiso import iso_bytes
 
 pytestmark = [
@@ -134,12 +135,7 @@ class Mini:
         self.engine.close()
 
     def kill_all(self) -> None:
-        for process in self.processes():
-            try:
-                process.kill()
-                process.wait(10)
-            except psutil.Error:
-                continue
+        kill(self.processes())
 
     @property
     def names(self) -> set[str]:

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from launcher import control, host, store
@@ -25,7 +26,7 @@ from launcher.keeper.cost import Cost
 from launcher.keeper.events import Events
 from launcher.keeper.guard import Guard
 from launcher.keeper.healer import listening
-from launcher.keeper.idle import Containers, Idle
+from launcher.keeper.idle import Containers, Idle, Uses
 from launcher.keeper.oom import Oom
 from launcher.keeper.ports.service import PortService
 from launcher.keeper.proxy.folders import Folders
@@ -119,6 +120,24 @@ def _lock(directory: MachineDir) -> int | None:
     return lock
 
 
+def _idle(keeper: Supervisor, events: Events, *parts: Uses) -> Idle:
+    """What has the machine suspended when no part of the keeper is used, and no container runs that counts."""
+    idle = Idle(lambda: keeper.config.idle_suspend, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
+    for uses in (*parts, Containers(events, lambda: keeper.config.idle_suspend_containers).uses):
+        idle.count(uses)
+    return idle
+
+
+def _pulse(keeper: Supervisor, *looks: Callable[[], None]) -> Pulse:
+    """Begun: the link is looked at every second, `looks` every few."""
+    pulse = Pulse(keeper.healer.woke)
+    pulse.every_second(keeper.link.look)
+    for look in looks:
+        pulse.every_few(look)
+    pulse.start()
+    return pulse
+
+
 def _keep(directory: MachineDir, action: str) -> int:
     _log_to(directory)
     lock = _lock(directory)
@@ -151,10 +170,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         keeper.healer.check(shares.look)
         keeper.parts.at_rest.append(shares.quiet)
         keeper.parts.hindrances.append(server.hindrance)
-        idle = Idle(lambda: keeper.config.idle_suspend, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
-        containers = Containers(events, lambda: keeper.config.idle_suspend_containers)
-        for uses in (server.uses, proxy.uses, ports.uses, shares.uses, containers.uses):
-            idle.count(uses)
+        idle = _idle(keeper, events, server.uses, proxy.uses, ports.uses, shares.uses)
         if not keeper.only_stop:
             shares.begin()
     except WherryError as error:
@@ -163,15 +179,8 @@ def _keep(directory: MachineDir, action: str) -> int:
         return error.exit_code
     _on_signals(keeper)
     guard = Guard(directory, lock, keeper.folder_lost)
-    pulse = Pulse(keeper.healer.woke)
-    pulse.every_second(keeper.link.look)
-    pulse.every_few(guard.look)
-    pulse.every_few(shares.look_at_pause)
-    pulse.every_few(shares.look_at_virtiofs)
-    pulse.every_few(idle.look)
-    pulse.every_few(cost.look)
-    pulse.every_few(upkeep.look)
-    pulse.start()
+    looks = guard.look, shares.look_at_pause, shares.look_at_virtiofs, idle.look, cost.look, upkeep.look
+    pulse = _pulse(keeper, *looks)
     _tell("ready")
     try:
         return keeper.run()

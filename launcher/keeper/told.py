@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from launcher.errors import NotRunning, WherryError, from_json
 from launcher.keeper import starter
 from launcher.keeper.supervisor import Supervisor
 
 Send = Callable[[dict[str, Any]], object]
+_PORTS_WITHIN: Final = 10.0  # seconds after it is ready; what keeps them away is told by `status`
 
 
 def start(keeper: Supervisor, send: Send) -> dict[str, Any]:
-    """The start's events from its beginning, then its result. Raises its error."""
+    """The start's events from its beginning, then its result; of a machine that was just resumed when its published ports are
+    back, too. Raises its error."""
     for event in keeper.journal.follow():
         if event["event"] == "ready":
+            keeper.parts.urgent_done.wait(_PORTS_WITHIN)
             data: dict[str, Any] = event["data"]
             return data
         if event["event"] == "failed":

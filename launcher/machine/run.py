@@ -18,8 +18,6 @@ from launcher.machine.stop import stop
 from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
 
-_PORTS_WITHIN: Final = 10.0
-_LOOKS_EVERY: Final = 0.05
 KEEPER: Final = "launcher.keeper"
 _BEGINS_WITHIN: Final = 60.0  # seconds until a new keeper listens
 
@@ -62,8 +60,6 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
         if isinstance(error, ConnectionLost):  # it ended before it could say why
             _raise_last(directory)
         raise
-    if result["timeline"] and result["timeline"][0][0] == "qemu":
-        _wait_ports(directory)
     from launcher.machine import links
 
     with contextlib.suppress(WherryError, OSError):  # doctor tells what is wrong with them
@@ -80,19 +76,6 @@ def _raise_last(directory: MachineDir) -> None:
     state = directory.read_state()
     if state.status == "failed" and state.last_error:
         raise from_json(state.last_error)
-
-
-def _wait_ports(directory: MachineDir) -> None:
-    """Of a machine that was just resumed: until its keeper has compared all containers, and holds their ports again."""
-    import time
-
-    deadline = time.monotonic() + _PORTS_WITHIN
-    with contextlib.suppress(WherryError):
-        while time.monotonic() < deadline:
-            parts = ((control.status(directory.control_socket).get("keeper") or {}).get("health") or {}).get("parts") or {}
-            if "ports" in parts:
-                return
-            time.sleep(_LOOKS_EVERY)
 
 
 def restart(name: str, force: bool, report: Reporter) -> UpResult:

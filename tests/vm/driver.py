@@ -16,6 +16,8 @@ from typing import IO, Any
 
 import psutil
 
+from tests.processes import kill
+
 SOAK = os.environ.get("WHERRY_SOAK") == "1"
 WHERRY = Path(sys.executable).with_name("wherry")
 START_SECONDS = 900  # a hang guard, never a measure
@@ -90,12 +92,7 @@ class Home:
         return found
 
     def kill_all(self) -> None:
-        for process in self.processes():
-            try:
-                process.kill()
-                process.wait(10)
-            except psutil.Error:
-                continue
+        kill(self.processes())
 
 
 class Driver(Home):
