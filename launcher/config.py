@@ -16,6 +16,7 @@ CONFIG_VERSION: Final = 1
 ARCHES: Final = ("amd64", "arm64")
 ACCELS: Final = ("auto", "kvm", "hvf", "whpx", "tcg")
 CLIENTS: Final = ("auto", "host", "guest")
+IDLE_MINUTES: Final = 5
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
@@ -136,7 +137,7 @@ class MachineConfig:
     iso: str  # SHA-256 of the ISO that the machine was made with, 64 hex digits
     disk: int = 100 * GIB  # bytes, the size the guest sees
     stop_seconds: int = 30  # what containers get to stop at power off
-    idle_suspend: int = 0  # minutes without any use after which the machine is suspended; 0: never
+    idle_suspend: int | str = "auto"  # minutes without any use after which the machine is suspended; 0: never
     idle_suspend_containers: bool = False  # also while containers run, when nobody uses them
     accel: str = "auto"  # auto, or one of kvm hvf whpx tcg
     qemu: str = ""  # path of qemu-system-*, empty: found
@@ -159,8 +160,8 @@ class MachineConfig:
             raise BadValue("disk", f"disk = {format_size(self.disk)}: 1G at least.")
         if not 1 <= self.stop_seconds <= 3600:
             raise BadValue("stop_seconds", f"stop_seconds = {self.stop_seconds}: 1 to 3600.")
-        if not 0 <= self.idle_suspend <= 10080:
-            raise BadValue("idle_suspend", f"idle_suspend = {self.idle_suspend}: 0 (never) to 10080 minutes.")
+        if self.idle_suspend != "auto" and not (isinstance(self.idle_suspend, int) and 0 <= self.idle_suspend <= 10080):
+            raise BadValue("idle_suspend", f"idle_suspend = {self.idle_suspend}: auto, or 0 (never) to 10080 minutes.")
         if self.accel not in ACCELS:
             raise BadValue("accel", f"accel = {self.accel!r}: {', '.join(ACCELS[:-1])} or {ACCELS[-1]}.")
         _check_access(self.host_access)
@@ -178,17 +179,27 @@ class MachineConfig:
         """The addresses of this computer on which a port is published whose user named none."""
         return tuple(part.strip() for part in self.publish_address.split(",")) if self.publish_address else LOCALHOST
 
+    def idle_minutes(self, accel: str) -> int:
+        """After how many minutes without any use the machine is suspended under this accelerator; 0: never.
+
+        What was seen to be suspended and resumed fifty times in a row, with nothing lost, is a machine that is emulated.
+        """
+        if isinstance(self.idle_suspend, int):
+            return self.idle_suspend
+        return IDLE_MINUTES if accel.startswith("tcg") else 0
+
     def changed(self, **values: Any) -> MachineConfig:
         return replace(self, **values)
 
 
 _SIZES: Final = ("memory", "disk")
 _TABLES: Final[dict[str, type[Any]]] = {"network": Network, "shares": Shares}
-_NUMBERS: Final = ("cpus", "stop_seconds", "idle_suspend")
+_NUMBERS: Final = ("cpus", "stop_seconds")
 _SWITCHES: Final = ("ssh_agent", "idle_suspend_containers")
-_KINDS: Final = {
+_KINDS: Final[dict[str, type[Any] | tuple[type[Any], ...]]] = {
     **dict.fromkeys(_NUMBERS, int),
     **dict.fromkeys(_SWITCHES, bool),
+    "idle_suspend": (int, str),
     "engine": dict,
     **dict.fromkeys(_TABLES, dict),
 }

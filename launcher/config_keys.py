@@ -10,8 +10,8 @@ from launcher.config import ACCELS, BadValue, format_size
 from launcher.errors import Usage
 
 Kind = Literal[
-    "number", "size", "accel", "program", "url", "file", "subnet", "access", "address", "switch", "table", "client", "paths",
-    "fixed",
+    "number", "minutes", "size", "accel", "program", "url", "file", "subnet", "access", "address", "switch", "table", "client",
+    "paths", "fixed",
 ]  # fmt: skip
 
 
@@ -34,9 +34,9 @@ KEYS: Final = (
     Key("stop_seconds", "number", "30", "Seconds that containers get to stop when the machine is shut down."),
     Key(
         "idle_suspend",
-        "number",
-        "0",
-        "Minutes without any use after which the machine is suspended; 0 for never.",
+        "minutes",
+        "auto",
+        "Minutes without any use after which the machine is suspended; 0 for never, auto: 5 where it is emulated.",
         restart=False,
     ),
     Key(
@@ -135,7 +135,9 @@ def parse(name: str, text: str) -> Any:
         return text.strip().lower() == "true"
     if key.kind == "paths":
         return _paths(text)
-    if key.kind == "number":
+    if key.kind == "minutes" and text.strip() == "auto":
+        return "auto"
+    if key.kind in ("number", "minutes"):
         try:
             return int(text)
         except ValueError:

@@ -56,7 +56,7 @@ def _check_path(key: str, entry: str, path: str) -> None:
         raise BadValue(key, f"{key}: {entry!r} is no whole path.", hint=_EXAMPLES[key])
 
 
-def check_kind(key: str, value: Any, kind: type) -> None:
+def check_kind(key: str, value: Any, kind: type[Any] | tuple[type[Any], ...]) -> None:
     """Raises BadValue for a value of another kind; True is no number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         # A proxy's address may hold a password.

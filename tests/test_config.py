@@ -63,6 +63,30 @@ def test_host_access_of_the_wrong_type(access: Any) -> None:
         from_toml_values({**to_toml_values(config()), "host_access": access})
 
 
+@pytest.mark.parametrize(
+    ("set_to", "accel", "minutes"),
+    [
+        ("auto", "tcg,thread=single", 5),
+        ("auto", "kvm", 0),
+        ("auto", "whpx,kernel-irqchip=off", 0),
+        ("auto", "", 0),
+        (0, "tcg", 0),
+        (9, "hvf", 9),
+    ],
+)
+def test_after_how_long_it_suspends_itself(set_to: int | str, accel: str, minutes: int) -> None:
+    """By itself only where that was seen to hold."""
+    wanted = from_toml_values(to_toml_values(config(idle_suspend=set_to)))
+    assert wanted.idle_suspend == set_to and wanted.idle_minutes(accel) == minutes
+    assert config_keys.parse("idle_suspend", str(set_to)) == set_to
+
+
+@pytest.mark.parametrize("value", ["never", -1, 10081, True])
+def test_no_time_after_which_it_suspends_itself(value: Any) -> None:
+    with pytest.raises(Usage, match="idle_suspend"):
+        from_toml_values({**to_toml_values(config()), "idle_suspend": value})
+
+
 def test_the_file_gives_back_the_config() -> None:
     wanted = config(memory=1536 * MIB, engine={"registry-mirrors": ["http://10.0.2.2:5000"]}, stop_seconds=5)
     assert from_toml_values(to_toml_values(wanted)) == wanted

@@ -122,7 +122,11 @@ def _lock(directory: MachineDir) -> int | None:
 
 def _idle(keeper: Supervisor, events: Events, *parts: Uses) -> Idle:
     """What has the machine suspended when no part of the keeper is used, and no container runs that counts."""
-    idle = Idle(lambda: keeper.config.idle_suspend, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
+
+    def minutes() -> int:
+        return keeper.config.idle_minutes(keeper.state.accel)
+
+    idle = Idle(minutes, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
     for uses in (*parts, Containers(events, lambda: keeper.config.idle_suspend_containers).uses):
         idle.count(uses)
     return idle

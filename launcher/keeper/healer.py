@@ -41,7 +41,7 @@ class Healer:
         link.beat(self._beat)
 
     def set_clock(self, connection: Connection) -> None:
-        """At the end of a start: an RTC tells whole seconds, and the first container is to have the right time."""
+        """In a start: an RTC tells whole seconds, and the first container is to have the right time."""
         try:
             self.clock.beat(connection)
         except WherryError as error:  # the next beat tries again

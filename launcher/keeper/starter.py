@@ -122,6 +122,7 @@ def _finish(keeper: Supervisor) -> None:
     began = time.monotonic()
     connection = keeper.connection()
     log.info("ssh connected in %.2f s", time.monotonic() - began)
+    keeper.healer.set_clock(connection)  # before the engine starts what comes back by itself
     code, _, words = connection.run(["/usr/lib/wherry/ssh-port", str(keeper.state.ssh_port)], timeout=60)
     if code != 0:
         why = words.decode(errors="replace").strip()

@@ -33,12 +33,12 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
     try:
         wanted = directory.read_config()
         data |= {"arch": wanted.arch, "cpus": wanted.cpus, "memory": wanted.memory, "disk": wanted.disk, "iso": wanted.iso}
-        data["idle_suspend"] = wanted.idle_suspend
         data["idle_suspend_containers"] = wanted.idle_suspend_containers
         saved.check_disks(directory)
         if not saved.is_suspended(directory) and not directory.data_disk.exists():
             raise Damaged(f"its data disk {directory.data_disk.name} is gone.", hint=directory.repair_hint)
         state, keeper = _state(directory)
+        data["idle_suspend"] = wanted.idle_minutes(state.accel)
         suspended = saved.is_suspended(directory)
         values = _running_values(state, keeper, suspended=suspended)
         data["suspended"] = None

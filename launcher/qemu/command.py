@@ -41,6 +41,8 @@ EMULATED_KERNEL: Final = (
     "cryptomgr.notests",
     "initcall_blacklist=jent_mod_init,crypto_kdf108_init,load_system_certificate_list",
     "tsc=reliable",
+    "init_on_alloc=0",
+    "clearcpuid=rep_good",
 )
 # libvirt's choice, its default for years. spawn=deny means that a migration to `exec:` can not be used; `fd:` and `file:` can.
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"

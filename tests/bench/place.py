@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ def started(results: Results, *words: str) -> Iterator[Driver]:
 
 def up(results: Results, driver: Driver, *words: str) -> None:
     done(driver, "init", *words)
+    done(driver, "config", "set", "idle_suspend=0")  # what is measured at rest is to run
     if results.accel != "auto":
         done(driver, "config", "set", f"accel={results.accel}")
     driver.up()
@@ -84,6 +86,15 @@ def used(process: psutil.Process) -> float:
 def timeline(driver: Driver, took: float) -> list[tuple[str, float]]:
     """The stages of the last start, and how long it took in all: what the command itself adds before and behind them."""
     return [*((str(name), float(at)) for name, at in driver.status()["timeline"]), ("returned", took)]
+
+
+def alone(driver: Driver, began: float, returned: float) -> float:
+    """Seconds of the last start that lay before its QEMU and after the guest's last word, between these times of day."""
+    log = driver.wherry("logs", "keeper").stdout.decode()
+    at = {word: re.findall(rf"^(\S+ \S+) INFO wherry\.keeper: {what}", log, re.MULTILINE)[-1]
+          for word, what in (("qemu", r"\+ \S*qemu"), ("ready", "guest: stage ready"))}  # fmt: skip
+    moments = {word: datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() for word, text in at.items()}
+    return moments["qemu"] - began + returned - moments["ready"]
 
 
 def done(driver: Driver, *words: str, machine: str = "") -> str:

@@ -17,6 +17,8 @@ def machine() -> Iterator[Driver]:
         assert driver.wherry("init").returncode == 0
         assert driver.wherry("config", "set", "engine.insecure-registries=['10.0.2.2/32']").returncode == 0
         assert driver.wherry("config", "set", "ssh_agent=true").returncode == 0
+        # It waits for its next test for as long as the others take.
+        assert driver.wherry("config", "set", "idle_suspend=0").returncode == 0
         driver.up()
         yield driver
     finally:

@@ -199,7 +199,7 @@ def test_fifty_times_with_a_database(resting: Driver, request: pytest.FixtureReq
 
 @pytest.mark.soak
 def test_it_sleeps_by_itself(resting: Driver, web: int) -> None:
-    """With its containers; `status`, which is asked all the time, is no use of it."""
+    """With its containers; `status`, which is asked all the time, is no use of it. What needs the machine has it."""
     assert resting.wherry("config", "set", "idle_suspend=1", "idle_suspend_containers=true").returncode == 0
     try:
         resting.wait_until(lambda: resting.status()["status"] == "suspended", "it sleeps", 300)
@@ -208,5 +208,9 @@ def test_it_sleeps_by_itself(resting: Driver, web: int) -> None:
         resting.wait_until(lambda: resting.status()["status"] == "suspended", "it sleeps", 300)
         crowd = [resting.popen("docker", "ps", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
         assert [command.wait(120) for command in crowd] == [0, 0, 0]
+        for words in (("disk", "reclaim"), ("disk", "info"), ("disk", "grow", "101G")):
+            resting.wait_until(lambda: resting.status()["status"] == "suspended", "it sleeps", 300)
+            done = resting.wherry(*words, timeout=300)
+            assert done.returncode == 0, done.stderr.decode()
     finally:
         resting.wherry("config", "unset", "idle_suspend", "idle_suspend_containers")
