@@ -119,12 +119,11 @@ def report(results: Results, taken: dict[str, list[Any]], *, whole: bool) -> Non
     row = Row("cold start", FLOOR if whole else "dockerd's own start", "s", taken["cold"], [sum(pair) for pair in both])
     results.add(row.at_most(1.25) if whole else row)
     results.add(Row("cold start, seconds", "", "s", taken["cold"]).at_most(12))
-    results.add(
-        Row("keeper and command of a cold start: before QEMU, and after the guest", "", "s", taken["alone"]).at_most(0.4)
+    results.add(Row("what keeper and command add to it", "", "s", taken["alone"]).at_most(0.4))
+    row = Row(
+        "keeper and command, all that they compute", "two empty Python processes", "s of CPU", taken["cpu"], taken["python"]
     )
-    results.add(
-        Row("the same, all their processor time", "two empty Python processes", "s of CPU", taken["cpu"], taken["python"])
-    )
+    results.add(row)
     results.add(Row("first container", "the second one", "s", taken["first"], taken["second"]))
     against = "dockerd's own end" + (", and power off" if whole else "")
     results.add(Row("stop, no container", against, "s", taken["stop"], taken["end"]).at_most(4, alone=True))
