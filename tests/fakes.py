@@ -52,6 +52,7 @@ class FakeKeeper:
         self.requests: list[dict[str, Any]] = []
         self.containers: list[dict[str, Any]] = []
         self.info: dict[str, Any] = {}  # the engine's answer to /info
+        self.missing: set[str] = set()  # images that the engine does not have
         self.events: list[dict[str, Any]] = []
         self.status = "running"
         self.paused = ""
@@ -154,7 +155,7 @@ class FakeKeeper:
                 },
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
-            "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},
+            "engine": self._engine(str(request.get("path"))),
             "stop": {"forced": False},
             "apply": {},
             "disk": self.storage.get(request.get("action", ""), {}),
@@ -162,6 +163,11 @@ class FakeKeeper:
             "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]
         framed.send_json({"ok": True, "data": data})
+
+    def _engine(self, path: str) -> dict[str, Any]:
+        image = path.removeprefix("/images/").removesuffix("/json")
+        body = self.info if path == "/info" else self.containers
+        return {"status": 404 if image in self.missing else 200, "body": json.dumps(body)}
 
     def _shares(self) -> list[dict[str, Any]]:
         state = {"state": "served", "detail": "", "hidden": 9, **self.shares}
