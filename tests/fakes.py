@@ -58,6 +58,7 @@ class FakeKeeper:
         self.paused = ""
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
+        self.ends = False  # when it is stopped
         self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
         self.oom: list[dict[str, Any]] = []
         self.cost: dict[str, Any] | None = None
@@ -98,7 +99,7 @@ class FakeKeeper:
         self.let_go()
         for thread in list(self._threads):
             thread.join(10)
-        shutil.rmtree(self.directory.run_dir)
+        shutil.rmtree(self.directory.run_dir, ignore_errors=True)
 
     def _begin(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -131,7 +132,7 @@ class FakeKeeper:
         if verb == "exec":
             self._exec(framed, request)
             return
-        if verb == "handover" and not self.sessions:
+        if (verb == "handover" and not self.sessions) or (verb == "stop" and self.ends):
             self.let_go()
         for event in self.events if verb == "watch" else []:
             framed.send_json(event)
