@@ -12,6 +12,7 @@ import logging
 import logging.handlers
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -120,6 +121,26 @@ def _lock(directory: MachineDir) -> int | None:
     return lock
 
 
+def _door(directory: MachineDir) -> socket.socket | None:
+    """The engine's socket, when who started us held it. One whose place another has taken meanwhile is none."""
+    given = os.environ.pop("WHERRY_DOOR", "")
+    if not given.isdecimal():
+        return None
+    try:
+        os.set_inheritable(int(given), False)
+        door = socket.socket(fileno=int(given))
+    except OSError:
+        return None
+    if (
+        door.family == socket.AF_UNIX
+        and door.getsockname() == str(directory.engine_socket)
+        and directory.engine_socket.is_socket()
+    ):
+        return door
+    door.close()
+    return None
+
+
 def _idle(keeper: Supervisor, events: Events, *parts: Uses) -> Idle:
     """What has the machine suspended when no part of the keeper is used, and no container runs that counts."""
     idle = Idle(lambda: keeper.config.idle_suspend, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
@@ -153,7 +174,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         way = RelayPool(keeper.link, AGENT_CHANNELS, agents.serve) if keeper.config.ssh_agent else None
         shares = ShareService(keeper, events)
         folders = Folders(shares.shares, shares.private, shares.failed, directory.name)
-        proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders)
+        proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders, _door(directory))
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
         cost = Cost(lambda: {"qemu": keeper.state.qemu_pid, "keeper": os.getpid(), "shares": shares.pid})
         oom = Oom(keeper, events)

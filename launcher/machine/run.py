@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,11 +38,14 @@ class UpResult:
     timeline: list[list[Any]] = field(default_factory=list)
 
 
-def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = "", cold: bool = False) -> UpResult:
+def up(
+    name: str, options: UpOptions, report: Reporter, *, disk_action: str = "", cold: bool = False,
+    door: socket.socket | None = None,
+) -> UpResult:  # fmt: skip
     """Create the machine if there is none, start or resume it if it does not run, wait until it is ready.
 
     `disk_action` is one of `seed.ACTIONS`; with one, the start must be ours: Refused when another command began it. `cold`: the
-    memory of a suspended machine is given up; the caller has asked.
+    memory of a suspended machine is given up; the caller has asked. `door`: the engine's socket, where clients wait.
     """
     directory = store.machine(name)
     created = not directory.exists() and create.make(name, options, report)
@@ -49,7 +53,7 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
         create.change(directory, options, report)
     if cold and keepers.status(directory) == "suspended":
         stop(name, True, report)  # of one that sleeps nothing runs but the keeper
-    found = ensure_keeper(directory, report, disk_action=disk_action, cold=cold)
+    found = ensure_keeper(directory, report, disk_action=disk_action, cold=cold, door=door)
     if disk_action and found:
         raise Refused(f"another command started machine {name!r}.", hint=f"wherry stop {name}, then again")
     try:
@@ -118,7 +122,8 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
 
 
 def ensure_keeper(
-    directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "", cold: bool = False
+    directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "", cold: bool = False,
+    door: socket.socket | None = None,
 ) -> str | None:  # fmt: skip
     """Have a keeper that starts or runs the machine. One command at a time does this.
 
@@ -138,7 +143,7 @@ def ensure_keeper(
                     saved.discard(directory)
                 elif saved.is_suspended(directory):
                     host.current().read_ahead(directory.memory_file)  # while a keeper starts, and QEMU
-            if start_keeper(directory, "stop" if only_stop else disk_action):
+            if start_keeper(directory, "stop" if only_stop else disk_action, door):
                 break
         return found
 
@@ -154,8 +159,9 @@ def starting(directory: MachineDir) -> Iterator[None]:
             os.close(lock)
 
 
-def start_keeper(directory: MachineDir, action: str = "") -> bool:
-    """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none.
+def start_keeper(directory: MachineDir, action: str = "", door: socket.socket | None = None) -> bool:
+    """Start a keeper and wait until it listens, at `door` when there is one. The caller holds the lock for it, and there is
+    none.
 
     False when one was on its way that a killed command had started: that one keeps the machine.
     """
@@ -168,7 +174,8 @@ def start_keeper(directory: MachineDir, action: str = "") -> bool:
         keeper = proc.spawn(
             [sys.executable, "-P", "-m", KEEPER, directory.name, *([action] if action else [])],
             cwd=directory.path,
-            env=_keeper_environment(),
+            env=_keeper_environment() | ({} if door is None else {"WHERRY_DOOR": str(door.fileno())}),
+            pass_fds=() if door is None else (door.fileno(),),
             stdout=proc.PIPE,
             stderr=log,
             detach=host.current().detach_options(),

@@ -12,7 +12,7 @@ from typing import Any
 from launcher import host, store
 from launcher.dockerhome import DockerHome
 from launcher.errors import WherryError, of_system
-from launcher.machine import context, inspect, isos, links
+from launcher.machine import autostart, context, inspect, isos, links
 from launcher.machine.stop import delete as delete_machine
 from launcher.machine.stop import running, stop
 from launcher.report import Reporter
@@ -30,6 +30,7 @@ class Undone:
     contexts: list[str] = field(default_factory=list)
     current: str = ""  # docker's context now
     links: list[str] = field(default_factory=list)
+    autostart: list[str] = field(default_factory=list)  # machines that started at login
     problems: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -56,7 +57,7 @@ def live() -> list[str]:
 
 
 def undo(report: Reporter) -> Undone:
-    """Stop what runs, then take back contexts, links and sockets. Raises nothing: see `problems`."""
+    """Stop what runs, then take back contexts, links, login items and sockets. Raises nothing: see `problems`."""
     done = Undone()
     for name in live():
         with done.going_on(f"machine {name}"):
@@ -70,6 +71,9 @@ def undo(report: Reporter) -> Undone:
         with done.going_on(f"link {kind}"):
             done.links += [item.place for item in links.unlink(kind)]
     for directory in store.machines():
+        with done.going_on(f"autostart of {directory.name}"):
+            if autostart.disable(directory, end=True):
+                done.autostart.append(directory.name)
         with done.going_on(f"sockets of {directory.name}"):
             _remove_sockets(directory)
     with suppress(OSError):  # not there, or a machine of another home has its sockets in it

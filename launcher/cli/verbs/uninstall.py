@@ -19,7 +19,7 @@ from launcher.errors import Refused, Usage, WherryError
 @verb
 def uninstall(app: App, keep: bool, yes: bool) -> None:
     """Take back all that wherry put outside of its own folders: docker contexts (the one before is current again), links,
-    sockets. Machines that run are stopped. Then say which machines there are, and ask of each whether it goes.
+    login items, sockets. Machines that run are stopped. Then say which machines there are, and ask of each whether it goes.
 
     With nobody to ask they are kept. What is damaged is kept, whatever is said. How the program itself goes is said last.
     """
@@ -48,8 +48,8 @@ def uninstall(app: App, keep: bool, yes: bool) -> None:
             "not all of it could be taken back.", detail="\n".join(undone.problems), hint="Then again: wherry uninstall"
         )
     answer = {
-        "stopped": undone.stopped, "contexts": undone.contexts, "links": undone.links, "deleted": gone,
-        "kept": [_about(machine) for machine in kept], "left": [str(path) for path in left], "program": remove,
+        "stopped": undone.stopped, "contexts": undone.contexts, "links": undone.links, "autostart": undone.autostart,
+        "deleted": gone, "kept": [_about(machine) for machine in kept], "left": [str(path) for path in left], "program": remove,
     }  # fmt: skip
     app.console.answer(answer, "")
 
@@ -78,6 +78,8 @@ def _tell(app: App, undone: Any) -> None:
         app.console.story(f"docker context {name} is removed; current: {undone.current}")
     for place in undone.links:
         app.console.story(f"{place} is taken back.")
+    for name in undone.autostart:
+        app.console.story(f"{name} starts at login no more.")
     for line in undone.problems:
         app.console.warning(line)
 
