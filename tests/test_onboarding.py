@@ -57,7 +57,7 @@ def test_a_file_is_read_whole(project: Path) -> None:
         memory = "1G"
         images = ["postgres:16", "ghcr.example.com/a/b@sha256:{"0" * 64}", "postgres:16"]
         compose = "compose.yaml"
-        host_access = [8080]
+        stop_seconds = 9
         [shares]
         home = false
         folders = [".", "assets:ro"]
@@ -69,7 +69,7 @@ def test_a_file_is_read_whole(project: Path) -> None:
     )
     wish = onboarding.read(file)
     assert wish.settings == {
-        "cpus": 1, "memory": "1G", "host_access": [8080], "shares.home": False, "engine.labels": ["a=b"],
+        "cpus": 1, "memory": "1G", "stop_seconds": 9, "shares.home": False, "engine.labels": ["a=b"],
         "engine.log-opts.max-size": "5m",
     }  # fmt: skip
     assert wish.folders == (str(project), f"{project}/assets:ro")
@@ -91,6 +91,9 @@ def test_a_file_is_read_whole(project: Path) -> None:
         ("memory = 8", 2, 1, "has the wrong type"),
         ("memory = '8'", 2, 1, "is not a size"),
         ("qemu = './evil'", 2, 1, "is for the user to decide"),
+        ("host_access = 'all'", 2, 1, "is for the user to decide"),
+        ("[shares]\nhome = true", 2, 2, "can only be false"),
+        ("[shares]\nhome = 1", 2, 2, "has the wrong type"),
         ("disk = '5G'", 2, 1, "is for the user to decide"),
         ("[shares]\nhidden = ['-~/.ssh']", 2, 2, "is for the user to decide"),
         ("[shares]\nfolders = ['~/.ssh/keys']", 2, 2, "is a private place"),
@@ -210,7 +213,7 @@ def test_what_the_file_does_not_name_stays(keeper: FakeKeeper, project: Path, wh
     other.mkdir()
     assert wherry("share", "add", f"{other}:ro").code == 0
     assert wherry("config", "set", "engine.debug=true", "stop_seconds=7").code == 0
-    assert wherry("up", "-f", write(project, "[shares]\nfolders = ['assets', '.:ro']\nhome = true")).code == 0
+    assert wherry("up", "-f", write(project, "[shares]\nfolders = ['assets', '.:ro']")).code == 0
     assert config().shares.folders == (f"{other}:ro", f"{project}/assets", f"{project}:ro")
     assert config().stop_seconds == 7 and config().engine == {"debug": True}
 

@@ -35,10 +35,11 @@ from launcher.machine.settings import dotted, leaves
 from launcher.report import Reporter
 
 _OWN: Final = ("requires", "images", "compose")
-# What a project may decide. Programs of this computer, certificates and what of the home is private are the user's to choose.
+# What a project may decide. What opens this computer further than a machine does by itself is the user's to choose: programs,
+# addresses, the ssh agent, private places, the home where they took it back.
 _SETTINGS: Final = (
-    "cpus", "memory", "stop_seconds", "idle_suspend", "idle_suspend_containers", "publish_address", "host_access", "ssh_agent",
-    "client", "network.proxy", "shares.home", "shares.folders", "shares.events",
+    "cpus", "memory", "stop_seconds", "idle_suspend", "idle_suspend_containers", "network.proxy", "shares.home",
+    "shares.folders", "shares.events",
 )  # fmt: skip
 _TABLES: Final = ("engine", "network", "shares")
 _EMPTY: Final = tuple((table,) for table in _TABLES)
@@ -131,6 +132,8 @@ def _wish(values: dict[str, Any], place: str, folder: str) -> Wish:
     wanted = config.from_toml_values({**_ANY_MACHINE, **values})
     _check_engine(wanted)
     create.check_memory(wanted.memory if "memory" in values else None)
+    if values.get("shares", {}).get("home") is True:
+        raise BadValue("shares.home", "shares.home can only be false: whether the home is shared is for the user to decide.")
     settings = {dotted(list(parts)): value for parts, value in leaves(values) if parts not in _EMPTY}
     return Wish(place, settings, folders, wanted_images, compose)
 
@@ -239,8 +242,7 @@ def have(name: str, wish: Wish, options: UpOptions, report: Reporter) -> bool:
         values = wish.settings
         memory = config.parse_size(values["memory"]) if "memory" in values else None
         chosen = replace(
-            options, cpus=values.get("cpus"), memory=memory, publish_address=values.get("publish_address"),
-            share=wish.folders, no_home=values.get("shares.home") is False,
+            options, cpus=values.get("cpus"), memory=memory, share=wish.folders, no_home=values.get("shares.home") is False,
         )  # fmt: skip
         return create.make(name, chosen, report)
     create.change(directory, options, report)
@@ -251,11 +253,15 @@ def have(name: str, wish: Wish, options: UpOptions, report: Reporter) -> bool:
 
 def difference(name: str, wish: Wish) -> Plan:
     """What `apply` would change. Raises as it does."""
-    return configure.change_values(name, wish.of, None)
+    return _change(name, wish, None)
 
 
-def apply(name: str, wish: Wish, told: Told) -> Plan:
+def apply(name: str, wish: Wish) -> Plan:
     """Change the settings; what takes no restart holds at once in a machine that runs. Raises Usage, Refused, WherryError."""
+    return _change(name, wish, lambda _plan: None)
+
+
+def _change(name: str, wish: Wish, told: Told | None) -> Plan:
     try:
         return configure.change_values(name, wish.of, told)
     except BadValue as error:

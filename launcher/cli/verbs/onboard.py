@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -29,20 +29,20 @@ def up(app: App, name: str, file: str, options: UpOptions, *, cold: bool, yes: b
     _check_options(options, cold)
     wish = onboarding.read(file)
     try:
-        created, plan, result, was_running = _machine(app, name, file, wish, options, yes)
+        done = _machine(app, name, file, wish, options, yes)
     except KeyboardInterrupt:
         if status_of(name) == "starting":
             raise interrupted(name) from None
         raise Interrupted("interrupted.", hint=_again(file)) from None
-    answer = tell(app.console, result, was_running=was_running)
+    answer = tell(app.console, done.result, was_running=done.ran)
     pulled = onboarding.missing_images(name, wish)
     for image in pulled:
         app.console.story(f"{image} is not there: pulling it")
         _docker(app, name, file, ["docker", "pull", image])
     if wish.compose is not None:
         _docker(app, name, file, ["compose", "--file", str(wish.compose), "up", "--detach"], wish.compose.parent)
-    changed = [{"key": change.key, "before": change.before, "after": change.after} for change in plan.changes]
-    more = {"changed": changed, "created": created, "restarted": plan.restart, "pulled": pulled}
+    changed = [{"key": change.key, "before": change.before, "after": change.after} for change in done.plan.changes]
+    more = {"changed": changed, "created": done.created, "restarted": done.restarted, "pulled": pulled}
     app.console.answer(answer | more | {"compose": None if wish.compose is None else str(wish.compose)}, "")
     app.console.story(f"{name} is as {file} wants it.")
 
@@ -57,10 +57,17 @@ def _check_options(options: UpOptions, cold: bool) -> None:
             raise Usage(f"{option} and -f are two answers to one question.", hint="wherry up -f FILE, or the option alone")
 
 
-def _machine(
-    app: App, name: str, file: str, wish: Wish, options: UpOptions, yes: bool
-) -> tuple[bool, Plan, UpResult, bool]:  # fmt: skip
-    """Whether it was made, what was changed, how its start went, and whether it ran, and goes on."""
+class _Done(NamedTuple):
+    """What became of the machine itself."""
+
+    plan: Plan  # what was changed
+    result: UpResult
+    created: bool
+    restarted: bool
+    ran: bool  # before we came, and goes on
+
+
+def _machine(app: App, name: str, file: str, wish: Wish, options: UpOptions, yes: bool) -> _Done:
     from launcher import machine
     from launcher.machine import onboarding
 
@@ -74,13 +81,12 @@ def _machine(
         # Stopped before it is changed: a call that is cut off in between finds the same difference again.
         with app.console.telling() as reporter:
             machine.stop(name, False, reporter)
-    plan = onboarding.apply(name, wish, lambda _: None)
-    runs = plan.running and not plan.restart
-    with app.console.telling(lambda: last_start(name), starting=not runs) as reporter:
-        # Somebody may have started it since it was stopped, with the settings from before.
-        result = machine.restart(name, False, reporter) if plan.restart else machine.up(name, machine.UpOptions(), reporter)
-    done = plan if plan.changes else looked
-    return created, done, result, runs
+    plan = onboarding.apply(name, wish)
+    again = plan.restart  # somebody has started it since then, with the settings from before
+    ran = plan.running and not again
+    with app.console.telling(lambda: last_start(name), starting=not ran) as reporter:
+        result = machine.restart(name, False, reporter) if again else machine.up(name, machine.UpOptions(), reporter)
+    return _Done(plan, result, created, looked.restart or again, ran)
 
 
 def _tell_plan(app: App, plan: Plan) -> None:
