@@ -200,13 +200,23 @@ def test_the_first_call_starts_the_machine_and_logout_stops_it(mini: Mini, monke
             and inspect.status("default")["status"] == "stopped"
             and mini.directory.engine_socket.stat().st_mode & 0o77 == 0
         )
+        with socket.socket(socket.AF_UNIX) as looks:  # as a program does that looks whether there is an engine
+            looks.connect(str(mini.directory.engine_socket))
+        early = socket.socket(socket.AF_UNIX)
+        early.settimeout(60)
+        early.connect(str(mini.directory.engine_socket))
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert off(mini)
         with ThreadPoolExecutor(4) as crowd:  # several that come at once
             assert all(answer.startswith(b"HTTP/1.1 200") for answer in crowd.map(lambda _: ask_engine(mini), range(4)))
         assert inspect.status("default")["status"] == "running"
         assert control.status(mini.directory.control_socket)["keeper_pid"] != process.pid
-        assert ask_engine(mini).startswith(b"HTTP/1.1 200")
+        with early:  # who came first has something to ask now
+            early.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+            assert early.recv(12) == b"HTTP/1.1 200"
         code, said = ended(process)
-    assert code == 0 and b"somebody connects: starting default" in said and b"stopping default" in said
+    assert code == 0 and b"a client calls: starting default" in said and b"stopping default" in said
     assert off(mini) and mini.names == OFF and not mini.directory.run_dir.exists()
 
 
@@ -281,16 +291,16 @@ def test_a_keeper_takes_no_other_socket_for_its_door(home: Path, monkeypatch: py
     from launcher.keeper import __main__ as keeper
 
     directory = make_machine()
-    for value in ("", "x", "987654"):
+    for value in ("", "x", "987654", "987654,987655"):
         monkeypatch.setenv("WHERRY_DOOR", value)
-        assert keeper._door(directory) is None and "WHERRY_DOOR" not in os.environ
+        assert keeper._door(directory) == [] and "WHERRY_DOOR" not in os.environ
     with socket.socket(socket.AF_UNIX) as other:
         monkeypatch.setenv("WHERRY_DOOR", str(os.dup(other.fileno())))
-        assert keeper._door(directory) is None
+        assert keeper._door(directory) == []
     door = doorman.Door(directory.engine_socket)
-    monkeypatch.setenv("WHERRY_DOOR", str(os.dup(door.listening.fileno())))
-    taken = keeper._door(directory)
-    assert taken is not None and taken.getsockname() == str(directory.engine_socket)
+    monkeypatch.setenv("WHERRY_DOOR", str(os.dup(door.sockets[0].fileno())))
+    [taken] = keeper._door(directory)
+    assert taken.getsockname() == str(directory.engine_socket) and not taken.get_inheritable()
     taken.close()
     door.close(passed_on=False)
     assert not directory.run_dir.exists()

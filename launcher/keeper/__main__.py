@@ -121,24 +121,20 @@ def _lock(directory: MachineDir) -> int | None:
     return lock
 
 
-def _door(directory: MachineDir) -> socket.socket | None:
-    """The engine's socket, when who started us held it. One whose place another has taken meanwhile is none."""
-    given = os.environ.pop("WHERRY_DOOR", "")
-    if not given.isdecimal():
-        return None
-    try:
-        os.set_inheritable(int(given), False)
-        door = socket.socket(fileno=int(given))
-    except OSError:
-        return None
-    if (
-        door.family == socket.AF_UNIX
-        and door.getsockname() == str(directory.engine_socket)
-        and directory.engine_socket.is_socket()
-    ):
-        return door
-    door.close()
-    return None
+def _door(directory: MachineDir) -> list[socket.socket]:
+    """The engine's socket, when who started us held it, and the clients that had come. None where it is not at its place."""
+    made: list[socket.socket] = []
+    with contextlib.suppress(OSError, ValueError):
+        for given in os.environ.pop("WHERRY_DOOR", "").split(","):
+            os.set_inheritable(int(given), False)
+            made.append(socket.socket(fileno=int(given)))
+            made[-1].setblocking(True)
+        place = directory.engine_socket
+        if made[0].family == socket.AF_UNIX and made[0].getsockname() == str(place) and place.is_socket():
+            return made
+    for one in made:
+        one.close()
+    return []
 
 
 def _idle(keeper: Supervisor, events: Events, *parts: Uses) -> Idle:

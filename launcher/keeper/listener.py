@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +39,9 @@ class UnixListener:
     """Hands every connection to `serve` in a thread of its own. Another system's pipe needs the same calls."""
 
     def __init__(
-        self, path: Path, serve: Callable[[socket.socket], None], name: str, made: socket.socket | None = None
+        self, path: Path, serve: Callable[[socket.socket], None], name: str, made: Sequence[socket.socket] = ()
     ) -> None:
-        """`name` is that of the threads. `made`: one that listens at the path already, with who has come so far."""
+        """`name` is that of the threads. `made`: a socket that listens at the path already, and connections made to it."""
         self._path = path
         self._given = made
         self._serve = serve
@@ -52,8 +52,10 @@ class UnixListener:
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
-        self._listening = self._given or listen(self._path)
+        self._listening, *clients = self._given or [listen(self._path)]
         self._made = self._path.stat()
+        for client in clients:
+            threading.Thread(target=self._serve, args=(client,), name=f"{self._name}-up", daemon=True).start()
         threading.Thread(target=self._accept, args=(self._listening,), name=self._name, daemon=True).start()
 
     @property

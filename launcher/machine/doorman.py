@@ -1,8 +1,8 @@
 """`python -m launcher.machine.doorman NAME [--now] [--home FOLDER]`: what `wherry autostart` has started at login.
 
-It holds the engine's socket of a machine that is off, and starts or resumes the machine when the first client connects: that
-client's connection is still in the socket's queue, and the keeper takes socket and queue over. Until then there is no keeper,
-and every other command finds the machine as it is: off. With --now it starts the machine at once.
+It holds the engine's socket of a machine that is off, and starts or resumes the machine when the first client asks for
+something: the keeper takes the socket over, with the clients that have come, of whom not a byte was read. Until then there is
+no keeper, and every other command finds the machine as it is: off. With --now it starts the machine at once.
 
 From then on it waits for the end of the session, and stops the machine then, whoever started it.
 """
@@ -14,11 +14,12 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from launcher import host, store
 from launcher.errors import WherryError, of_system
@@ -45,21 +46,48 @@ def can_wait() -> bool:
 
 
 class Door:
-    """The engine's socket of a machine that is off."""
+    """The engine's socket of a machine that is off, and who has come."""
 
     def __init__(self, path: Path) -> None:
         """Raises WherryError when there can be no socket. The caller holds the lock for starting a keeper."""
         self._path = path
-        self.listening = listener.listen(path)
+        self._listening = listener.listen(path)
+        self._listening.setblocking(False)
         self._made = path.stat()
+        self._clients: list[socket.socket] = []
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The one that listens, then the clients."""
+        return [self._listening, *self._clients]
 
     def wait(self, directory: MachineDir) -> bool:
-        """Until somebody connects; False when that is no concern of ours any more."""
+        """Until a client asks for something; False when that is no concern of ours any more."""
         with selectors.DefaultSelector() as selector:
-            selector.register(self.listening, selectors.EVENT_READ)
+            selector.register(self._listening, selectors.EVENT_READ)
             while self._is_ours() and directory.exists():
-                if selector.select(_LOOKS_EVERY):
-                    return self._is_ours()
+                for key, _ in selector.select(_LOOKS_EVERY):
+                    if key.fileobj is self._listening:
+                        self._accept(selector)
+                    elif self._asks(key.fileobj, selector):
+                        return self._is_ours()
+        return False
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        with contextlib.suppress(OSError):  # it has gone again
+            client, _ = self._listening.accept()
+            client.setblocking(False)
+            self._clients.append(client)
+            selector.register(client, selectors.EVENT_READ)
+
+    def _asks(self, client: Any, selector: selectors.BaseSelector) -> bool:
+        """Whether it has sent anything. Who only looks whether somebody listens needs no machine."""
+        with contextlib.suppress(OSError):
+            if client.recv(1, socket.MSG_PEEK):
+                return True
+        selector.unregister(client)
+        self._clients.remove(client)
+        client.close()
         return False
 
     def close(self, *, passed_on: bool) -> None:
@@ -67,7 +95,8 @@ class Door:
             self._path.unlink()
             with contextlib.suppress(OSError):
                 self._path.parent.rmdir()
-        self.listening.close()
+        for one in self.sockets:
+            one.close()
 
     def _is_ours(self) -> bool:
         try:
@@ -89,9 +118,9 @@ def attend(directory: MachineDir, report: Reporter, *, now: bool) -> None:
     passed_on = False
     try:
         if door.wait(directory):
-            log.info("somebody connects: starting %s", directory.name)
+            log.info("a client calls: starting %s", directory.name)
             passed_on = True
-            run.up(directory.name, UpOptions(), report, door=door.listening)
+            run.up(directory.name, UpOptions(), report, door=door.sockets)
     finally:
         door.close(passed_on=passed_on)
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -40,12 +40,13 @@ class UpResult:
 
 def up(
     name: str, options: UpOptions, report: Reporter, *, disk_action: str = "", cold: bool = False,
-    door: socket.socket | None = None,
+    door: Sequence[socket.socket] = (),
 ) -> UpResult:  # fmt: skip
     """Create the machine if there is none, start or resume it if it does not run, wait until it is ready.
 
     `disk_action` is one of `seed.ACTIONS`; with one, the start must be ours: Refused when another command began it. `cold`: the
-    memory of a suspended machine is given up; the caller has asked. `door`: the engine's socket, where clients wait.
+    memory of a suspended machine is given up; the caller has asked. `door`: the engine's socket, which
+    listens already, and clients that have come to it.
     """
     directory = store.machine(name)
     created = not directory.exists() and create.make(name, options, report)
@@ -123,7 +124,7 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
 
 def ensure_keeper(
     directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "", cold: bool = False,
-    door: socket.socket | None = None,
+    door: Sequence[socket.socket] = (),
 ) -> str | None:  # fmt: skip
     """Have a keeper that starts or runs the machine. One command at a time does this.
 
@@ -159,7 +160,7 @@ def starting(directory: MachineDir) -> Iterator[None]:
             os.close(lock)
 
 
-def start_keeper(directory: MachineDir, action: str = "", door: socket.socket | None = None) -> bool:
+def start_keeper(directory: MachineDir, action: str = "", door: Sequence[socket.socket] = ()) -> bool:
     """Start a keeper and wait until it listens, at `door` when there is one. The caller holds the lock for it, and there is
     none.
 
@@ -170,16 +171,19 @@ def start_keeper(directory: MachineDir, action: str = "", door: socket.socket | 
     from launcher import proc
 
     host.current().make_private(directory.run_dir.parent)
+    handed = [one.fileno() for one in door]
     with directory.keeper_log.open("ab") as log:
         keeper = proc.spawn(
             [sys.executable, "-P", "-m", KEEPER, directory.name, *([action] if action else [])],
             cwd=directory.path,
-            env=_keeper_environment() | ({} if door is None else {"WHERRY_DOOR": str(door.fileno())}),
-            pass_fds=() if door is None else (door.fileno(),),
+            env=_keeper_environment() | ({"WHERRY_DOOR": ",".join(map(str, handed))} if handed else {}),
+            pass_fds=handed,
             stdout=proc.PIPE,
             stderr=log,
             detach=host.current().detach_options(),
         )
+    for one in door:
+        one.close()  # the keeper has it: were we to hold it too, nobody would see when the keeper closes it
     assert keeper.stdout is not None
     # It waits for the end of the one before; should that one hang, nobody waits for ever.
     guard = threading.Timer(_BEGINS_WITHIN, keeper.kill)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from paramiko import Channel
@@ -44,9 +44,9 @@ class EngineProxy:
 
     def __init__(
         self, keeper: Keeper, ports: Ports | None = None, agents: Callable[[], list[str] | None] = lambda: None,
-        folders: Folders | None = None, door: socket.socket | None = None,
+        folders: Folders | None = None, door: Sequence[socket.socket] = (),
     ) -> None:  # fmt: skip
-        """`door`: the engine's socket, where clients wait for us already."""
+        """`door`: the engine's socket, where clients wait for us already, and clients."""
         self._keeper = keeper
         self._ports = ports
         path = keeper.directory.engine_socket
