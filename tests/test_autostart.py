@@ -27,9 +27,10 @@ from launcher.machine.stop import delete, stop
 from launcher.machine.suspend import suspend
 from tests.conftest import Said
 from tests.fakes import make_machine
+from tests.test_doctor import checks, qemu
 from tests.test_suspend import OFF, QUIET, SUSPENDED, Mini, ask_engine, mini, wait_until
 
-__all__ = ["mini"]  # a fixture
+__all__ = ["mini", "qemu"]  # fixtures
 Wherry = Callable[..., Said]
 
 ODD = ("/opt/a b/python", "-P", 'quo"te', "per%cent", "dol$lar", "back\\slash", "end\\", "", "-m", "x")
@@ -132,7 +133,9 @@ def test_enable_status_disable(booted: Path, wherry: Wherry, monkeypatch: pytest
     assert said.code == 0 and "starts with the first use" in said.err and str(booted) in said.err
     assert wherry("autostart", "status").out == "enabled, with its first use\n"
     assert wherry("autostart", "enable", "--now").code == 0
-    assert json.loads(wherry("autostart", "status", "--json").out)["data"] == {"name": "default", "enabled": True, "now": True}
+    assert json.loads(wherry("autostart", "status", "--json").out)["data"] == {
+        "name": "default", "enabled": True, "now": True, "program": sys.executable,
+    }  # fmt: skip
     words = _login_linux.read("wherry-default")
     assert words == (
         sys.executable, "-P", "-m", "launcher.machine.doorman", "default", "--now", "--home", str(store.home())
@@ -157,6 +160,19 @@ def test_delete_and_uninstall_take_it_along(booted: Path, wherry: Wherry) -> Non
     assert [path.name for path in booted.glob("*.service")] == ["wherry-two.service"]
     assert "two starts at login no more.\n" in wherry("uninstall", "--keep").err
     assert not list(booted.glob("*.service"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the units of systemd")
+def test_doctor_knows_a_program_that_is_gone(booted: Path, qemu: Path, wherry: Wherry, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "autostart" not in checks(wherry)  # without a machine, too
+    make_machine()
+    assert "autostart" not in checks(wherry)
+    assert wherry("autostart", "enable", "--now").code == 0
+    assert checks(wherry)["autostart"]["text"] == "default starts at login"
+    unit = booted / "wherry-default.service"
+    unit.write_text(unit.read_text().replace(sys.executable, "/gone/python"))
+    found = checks(wherry)["autostart"]
+    assert (found["status"], found["step"]) == ("warning", "wherry autostart enable --now") and "/gone/python" in found["text"]
 
 
 # The doorman.

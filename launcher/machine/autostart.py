@@ -19,10 +19,11 @@ _MORE_SECONDS: Final = 90  # beside those of the containers: for the guest, and 
 
 
 class Autostart(NamedTuple):
-    """`now`: the machine starts at login; else its first use starts it."""
+    """`now`: the machine starts at login; else its first use starts it. `program`: what is called for that."""
 
     enabled: bool
     now: bool = False
+    program: str = ""
 
 
 def enable(name: str, *, now: bool) -> str:
@@ -51,8 +52,9 @@ def disable(directory: MachineDir, *, end: bool = False) -> bool:
 def status(name: str) -> Autostart:
     """Raises NoSuchMachine, Damaged."""
     found = login().read(_label(existing(name).name))
-    ours = _home_of(found) == _own_home()
-    return Autostart(ours, ours and "--now" in (found or ()))
+    if not found or _home_of(found) != _own_home():
+        return Autostart(False)
+    return Autostart(True, "--now" in found, found[0])
 
 
 def _label(name: str) -> str:

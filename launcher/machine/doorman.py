@@ -19,7 +19,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from launcher import host, store
 from launcher.errors import WherryError, of_system
@@ -33,10 +33,11 @@ from launcher.store import MachineDir
 log = logging.getLogger("wherry.doorman")
 
 _LOOKS_EVERY: Final = 5.0  # seconds: whether somebody else started the machine, or it is gone
+_A_WHILE: Final = 3600.0  # seconds; on Windows a wait without an end hears no signal
 _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 
 
-class SessionEnds(Exception):
+class SessionEnds(BaseException):
     """The user logs out, or the computer is shut down."""
 
 
@@ -125,11 +126,11 @@ def attend(directory: MachineDir, report: Reporter, *, now: bool) -> None:
         door.close(passed_on=passed_on)
 
 
-def stay(directory: MachineDir) -> None:
-    """As long as there is the machine. Raises SessionEnds."""
+def stay() -> NoReturn:
+    """Until SessionEnds. Not even without a machine it ends: systemd would kill what it started, in the middle of stopping."""
     never = threading.Event()
-    while directory.exists():
-        never.wait(_LOOKS_EVERY)
+    while True:
+        never.wait(_A_WHILE)
 
 
 def leave(directory: MachineDir, report: Reporter) -> None:
@@ -185,7 +186,11 @@ def _guard(directory: MachineDir, *, now: bool) -> int:
         except (WherryError, OSError) as error:
             _tell(error)
             code = 1
-        stay(directory)
+        except Exception:  # the machine may run all the same, and is to be stopped when the session ends
+            log.exception("the doorman failed")
+            code = 1
+        if directory.exists():
+            stay()
     except SessionEnds:
         try:
             leave(directory, report)
