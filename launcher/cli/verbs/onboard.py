@@ -33,7 +33,7 @@ def up(app: App, name: str, file: str, options: UpOptions, *, cold: bool, yes: b
     except KeyboardInterrupt:
         if status_of(name) == "starting":
             raise interrupted(name) from None
-        raise Interrupted("interrupted.", hint=_again(file)) from None
+        raise Interrupted("interrupted.", hint=_again(name, file)) from None
     answer = tell(app.console, done.result, was_running=done.ran)
     pulled = onboarding.missing_images(name, wish)
     for image in pulled:
@@ -99,9 +99,9 @@ def _tell_plan(app: App, plan: Plan) -> None:
 def _ask(app: App, name: str, file: str) -> None:
     what = f"This takes a restart of {name}, which runs"
     if app.settings.json or not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        raise Refused(f"{what}, and there is nobody to ask; nothing is changed.", hint=f"{_again(file)} --yes")
+        raise Refused(f"{what}, and there is nobody to ask; nothing is changed.", hint=f"{_again(name, file)} --yes")
     if not click.confirm(f"{what}. Restart it now?", default=False, err=True):
-        raise Refused(f"{name} is as it was.", hint=_again(file))
+        raise Refused(f"{name} is as it was.", hint=_again(name, file))
 
 
 def _docker(app: App, name: str, file: str, words: list[str], folder: Path | None = None) -> None:
@@ -116,12 +116,14 @@ def _docker(app: App, name: str, file: str, words: list[str], folder: Path | Non
         cwd=folder, stdout=proc.DEVNULL if silent else sys.stderr.fileno(),
     )  # fmt: skip
     if code == Interrupted.exit_code:
-        raise Interrupted("interrupted.", hint=_again(file))
+        raise Interrupted("interrupted.", hint=_again(name, file))
     if code != 0:
-        raise WherryError(f"wherry {' '.join(words)} ended with exit code {code}.", hint=f"Mend it, then again: {_again(file)}")
+        raise WherryError(
+            f"wherry {' '.join(words)} ended with exit code {code}.", hint=f"Mend it, then again: {_again(name, file)}"
+        )
 
 
-def _again(file: str) -> str:
+def _again(name: str, file: str) -> str:
     import shlex
 
-    return shlex.join(["wherry", "up", "-f", file])
+    return shlex.join(["wherry", "up", *([] if name == "default" else [name]), "-f", file])
