@@ -113,6 +113,49 @@ def test_the_line_of_windows() -> None:
         _login_windows.enable(item._replace(argv=(*item.argv, "x" * 300)))
 
 
+class Registry:
+    """As much of winreg as a value takes (docs.python.org/3/library/winreg.html)."""
+
+    HKEY_CURRENT_USER, KEY_SET_VALUE, REG_SZ = "HKCU", 2, 1
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.access: list[int] = []
+
+    @contextmanager
+    def OpenKey(self, root: str, path: str, _reserved: int = 0, access: int = 0x20019) -> Iterator[dict[str, str]]:
+        assert (root, path) == ("HKCU", r"Software\Microsoft\Windows\CurrentVersion\Run")
+        self.access.append(access)
+        yield self.values
+
+    CreateKeyEx = OpenKey
+
+    def SetValueEx(self, key: dict[str, str], name: str, _reserved: int, kind: int, value: str) -> None:
+        assert (kind, self.access[-1]) == (self.REG_SZ, self.KEY_SET_VALUE)
+        key[name] = value
+
+    def QueryValueEx(self, key: dict[str, str], name: str) -> tuple[str, int]:
+        if name not in key:
+            raise FileNotFoundError(2, "The system cannot find the file specified")
+        return key[name], self.REG_SZ
+
+    def DeleteValue(self, key: dict[str, str], name: str) -> None:
+        if name not in key:
+            raise FileNotFoundError(2, "The system cannot find the file specified")
+        del key[name]
+
+
+def test_the_value_of_windows_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry()
+    monkeypatch.setattr(_login_windows, "_registry", lambda: registry)
+    item = ITEM._replace(argv=(r"C:\w\python.exe", "-m", "launcher.machine.doorman", "default", "--home", r"D:\my machines"))
+    assert _login_windows.read("wherry-default") is None and not _login_windows.disable("wherry-default", end=True)
+    assert _login_windows.enable(item) == r"HKCU\Software\Microsoft\Windows\CurrentVersion\Run\wherry-default"
+    assert _login_windows.read("wherry-default") == (r"C:\w\pythonw.exe", *item.argv[1:])
+    registry.values["other"] = "stays"
+    assert _login_windows.disable("wherry-default", end=False) and registry.values == {"other": "stays"}
+
+
 def test_words_come_back_from_the_line_of_windows() -> None:
     parts = ["a", " ", '"', "\\", "\\\\", "\t"]
     for size in range(5):
