@@ -98,7 +98,7 @@ def test_the_agent_of_macos(home: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert values["ProgramArguments"] == list(ITEM.argv) and values["EnvironmentVariables"] == {"PATH": ITEM.path}
     assert (values["Label"], values["RunAtLoad"], values["KeepAlive"]) == ("wherry-default", True, False)
     assert values["ExitTimeOut"] == 120 and values["ProcessType"] == "Interactive"
-    assert _login_macos.read("wherry-default") == ITEM.argv
+    assert _login_macos.read("wherry-default") == ITEM.argv and _login_macos.labels("wherry-") == ["wherry-default"]
     place.write_bytes(b"<plist")
     with pytest.raises(Damaged, match="cannot be read"):
         _login_macos.read("wherry-default")
@@ -139,6 +139,12 @@ class Registry:
             raise FileNotFoundError(2, "The system cannot find the file specified")
         return key[name], self.REG_SZ
 
+    def QueryInfoKey(self, key: dict[str, str]) -> tuple[int, int, int]:
+        return 0, len(key), 0
+
+    def EnumValue(self, key: dict[str, str], number: int) -> tuple[str, str, int]:
+        return list(key)[number], "", self.REG_SZ
+
     def DeleteValue(self, key: dict[str, str], name: str) -> None:
         if name not in key:
             raise FileNotFoundError(2, "The system cannot find the file specified")
@@ -153,6 +159,7 @@ def test_the_value_of_windows_comes_and_goes(monkeypatch: pytest.MonkeyPatch) ->
     assert _login_windows.enable(item) == r"HKCU\Software\Microsoft\Windows\CurrentVersion\Run\wherry-default"
     assert _login_windows.read("wherry-default") == (r"C:\w\pythonw.exe", *item.argv[1:])
     registry.values["other"] = "stays"
+    assert _login_windows.labels("wherry-") == ["wherry-default"]
     assert _login_windows.disable("wherry-default", end=False) and registry.values == {"other": "stays"}
 
 
@@ -201,7 +208,14 @@ def test_delete_and_uninstall_take_it_along(booted: Path, wherry: Wherry) -> Non
         assert wherry("autostart", "enable", name).code == 0
     assert wherry("delete", "--yes", "one").code == 0
     assert [path.name for path in booted.glob("*.service")] == ["wherry-two.service"]
-    assert "two starts at login no more.\n" in wherry("uninstall", "--keep").err
+    assert wherry("autostart", "enable", "--now", "two").code == 0
+    shutil.rmtree(make_machine("gone").path)  # by hand
+    _login_linux.enable(ITEM._replace(label="wherry-gone", argv=("x", "--home", str(store.home()))))
+    _login_linux.enable(ITEM._replace(label="wherry-else", argv=("x", "--home", "/other")))
+    said = wherry("uninstall", "--keep").err
+    assert "two starts at login no more.\n" in said and "gone starts at login no more.\n" in said
+    assert [path.name for path in booted.glob("*.service")] == ["wherry-else.service"]
+    assert _login_linux.disable("wherry-else", end=False)
     assert not list(booted.glob("*.service"))
 
 

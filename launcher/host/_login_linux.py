@@ -77,6 +77,10 @@ def read(label: str) -> tuple[str, ...] | None:
     return _words(command) if os.path.lexists(_wanted(label)) else None
 
 
+def labels(prefix: str) -> list[str]:
+    return sorted(file.stem for file in (_folder() / f"{_TARGET}.wants").glob(f"{prefix}*.service"))
+
+
 def disable(label: str, *, end: bool) -> bool:
     there = os.path.lexists(_file(label))
     if end and there:

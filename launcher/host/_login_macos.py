@@ -49,6 +49,10 @@ def read(label: str) -> tuple[str, ...] | None:
         raise Damaged(f"{file} cannot be read: {error}.") from error
 
 
+def labels(prefix: str) -> list[str]:
+    return sorted(file.stem for file in _folder().glob(f"{prefix}*.plist"))
+
+
 def disable(label: str, *, end: bool) -> bool:
     file = _file(label)
     there = os.path.lexists(file)
@@ -59,5 +63,9 @@ def disable(label: str, *, end: bool) -> bool:
     return there
 
 
+def _folder() -> Path:
+    return Path.home() / "Library" / "LaunchAgents"
+
+
 def _file(label: str) -> Path:
-    return Path.home() / "Library" / "LaunchAgents" / f"{label}.plist"
+    return _folder() / f"{label}.plist"

@@ -46,6 +46,16 @@ def read(label: str) -> tuple[str, ...] | None:
         return None
 
 
+def labels(prefix: str) -> list[str]:
+    winreg = _registry()
+    try:
+        with winreg.OpenKey(winreg.HKEY_CURRENT_USER, _KEY) as key:
+            names = [str(winreg.EnumValue(key, number)[0]) for number in range(winreg.QueryInfoKey(key)[1])]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name.startswith(prefix))
+
+
 def disable(label: str, *, end: bool) -> bool:  # noqa: ARG001  it waits for nobody here, so it has ended by itself
     winreg = _registry()
     try:

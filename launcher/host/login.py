@@ -32,6 +32,9 @@ class LoginModule(Protocol):
     def read(self, label: str) -> tuple[str, ...] | None:
         """The words that start at login; None for none. Raises Damaged for what is not as it was written."""
 
+    def labels(self, prefix: str) -> list[str]:
+        """Those that begin with that and start at login."""
+
     def disable(self, label: str, *, end: bool) -> bool:
         """It starts no more; whether it did. `end`: should it run now, it is told to end."""
 

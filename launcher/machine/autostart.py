@@ -41,12 +41,21 @@ def enable(name: str, *, now: bool) -> str:
     return login().enable(LoginItem(_label(name), f"wherry machine {name}", _words(directory, now), path, seconds))
 
 
-def disable(directory: MachineDir, *, end: bool = False) -> bool:
-    """Whether it was enabled. `end`: who holds the socket, or waits for the end of the session, ends now; the machine must not
-    run then, or is stopped."""
+def disable(directory: MachineDir) -> bool:
+    """Whether it was enabled. A machine that runs goes on, and so does who waits for the end of the session."""
     if _home_of(login().read(_label(directory.name))) != _own_home():
         return False
-    return login().disable(_label(directory.name), end=end)
+    return login().disable(_label(directory.name), end=False)
+
+
+def forget_all() -> list[str]:
+    """Disable every machine's of this home, also of those that are gone, and end who holds a socket or waits: their names."""
+    system, gone = login(), []
+    for label in system.labels(_label("")):
+        if _home_of(system.read(label)) == _own_home():
+            system.disable(label, end=True)
+            gone.append(label.removeprefix(_label("")))
+    return gone
 
 
 def status(name: str) -> Autostart:

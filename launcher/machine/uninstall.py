@@ -70,10 +70,9 @@ def undo(report: Reporter) -> Undone:
     for kind in ("docker", "socket"):
         with done.going_on(f"link {kind}"):
             done.links += [item.place for item in links.unlink(kind)]
+    with done.going_on("autostart"):
+        done.autostart = autostart.forget_all()
     for directory in store.machines():
-        with done.going_on(f"autostart of {directory.name}"):
-            if autostart.disable(directory, end=True):
-                done.autostart.append(directory.name)
         with done.going_on(f"sockets of {directory.name}"):
             _remove_sockets(directory)
     with suppress(OSError):  # not there, or a machine of another home has its sockets in it
