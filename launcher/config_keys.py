@@ -174,7 +174,7 @@ def _engine_value(name: str, text: str) -> Any:
     import tomllib
 
     parts = path(name)[1:]
-    _check_engine_key(parts[0])
+    check_engine_key(parts[0])
     try:
         values = tomllib.loads(f"value = {text}\n")
     except tomllib.TOMLDecodeError:
@@ -187,7 +187,8 @@ def _engine_value(name: str, text: str) -> Any:
     return value
 
 
-def _check_engine_key(part: str) -> None:
+def check_engine_key(part: str) -> None:
+    """Raises BadValue for a key of daemon.json that is probably a slip."""
     import difflib
 
     if part in config.ENGINE_REFUSED or part in ENGINE_KEYS:

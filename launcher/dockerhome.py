@@ -62,6 +62,18 @@ class DockerHome:
         extra = {key: value for key, value in about.items() if key != "Description"}
         return Context(name, host if isinstance(host, str) else "", str(about.get("Description", "")), extra)
 
+    def names(self) -> list[str]:
+        """Of every context that is kept; one whose file cannot be read has none."""
+        found = []
+        for file in sorted((self.path / "contexts" / "meta").glob("*/meta.json")):
+            try:
+                name = _read(file).get("Name")
+            except WherryError:
+                continue
+            if isinstance(name, str) and self._meta(name) == file.parent:
+                found.append(name)
+        return found
+
     def write(self, context: Context) -> None:
         about = {"Description": context.description, **context.extra}
         endpoints = {"docker": {"Host": context.host, "SkipTLSVerify": False}}

@@ -52,12 +52,17 @@ def run(
     return done.stdout.decode(errors="replace")
 
 
-def interactive(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> int:
-    """Run on our own terminal, to the end; the exit code. Raises MissingOnHost when the program is not there."""
+def interactive(
+    argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdout: int | None = None
+) -> int:
+    """Run on our own terminal, to the end; the exit code. `stdout`: where what it says goes, in place of ours.
+
+    Raises MissingOnHost when the program is not there.
+    """
     words = [os.fspath(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
     try:
-        return subprocess.run(words, env=env, check=False).returncode
+        return subprocess.run(words, cwd=cwd, env=env, stdout=stdout, check=False).returncode
     except OSError as error:
         raise missing(words[0]) from error
 

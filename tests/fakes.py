@@ -52,11 +52,13 @@ class FakeKeeper:
         self.requests: list[dict[str, Any]] = []
         self.containers: list[dict[str, Any]] = []
         self.info: dict[str, Any] = {}  # the engine's answer to /info
+        self.missing: set[str] = set()  # images that the engine does not have
         self.events: list[dict[str, Any]] = []
         self.status = "running"
         self.paused = ""
         self.wherry = __version__
         self.sessions = 0  # what keeps it from a handover
+        self.ends = False  # when it is stopped
         self.disk: tuple[int, int] | None = None  # the guest's: bytes in all, free
         self.oom: list[dict[str, Any]] = []
         self.cost: dict[str, Any] | None = None
@@ -97,7 +99,7 @@ class FakeKeeper:
         self.let_go()
         for thread in list(self._threads):
             thread.join(10)
-        shutil.rmtree(self.directory.run_dir)
+        shutil.rmtree(self.directory.run_dir, ignore_errors=True)
 
     def _begin(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
@@ -130,7 +132,7 @@ class FakeKeeper:
         if verb == "exec":
             self._exec(framed, request)
             return
-        if verb == "handover" and not self.sessions:
+        if (verb == "handover" and not self.sessions) or (verb == "stop" and self.ends):
             self.let_go()
         for event in self.events if verb == "watch" else []:
             framed.send_json(event)
@@ -154,7 +156,7 @@ class FakeKeeper:
                 },
             },
             "watch": {"seconds": 6.2, "accel": "kvm", "engine": "28.5.2", "notes": [], "timeline": [["ready", 6.2]]},
-            "engine": {"status": 200, "body": json.dumps(self.info if request.get("path") == "/info" else self.containers)},
+            "engine": self._engine(str(request.get("path"))),
             "stop": {"forced": False},
             "apply": {},
             "disk": self.storage.get(request.get("action", ""), {}),
@@ -162,6 +164,11 @@ class FakeKeeper:
             "handover": {"released": not self.sessions, "sessions": self.sessions},
         }[verb]
         framed.send_json({"ok": True, "data": data})
+
+    def _engine(self, path: str) -> dict[str, Any]:
+        image = path.removeprefix("/images/").removesuffix("/json")
+        body = self.info if path == "/info" else self.containers
+        return {"status": 404 if image in self.missing else 200, "body": json.dumps(body)}
 
     def _shares(self) -> list[dict[str, Any]]:
         state = {"state": "served", "detail": "", "hidden": 9, **self.shares}

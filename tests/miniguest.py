@@ -13,7 +13,7 @@ from typing import Any
 
 from launcher import disks, images, isofile, seed
 from launcher.identity import new_token
-from launcher.keeper import __main__, idle, pulse, rest, starter
+from launcher.keeper import __main__, idle, pulse, rest, starter, stopper
 from launcher.keeper.launch import launch
 from launcher.keeper.supervisor import Supervisor
 from launcher.keeper.watch import Watch
@@ -81,6 +81,7 @@ def play(iso: Path, port: int, calls: Path) -> None:
         (rest, "script", lambda: script),
         (idle, "_MINUTE", float(os.environ.get("MINUTE", "60"))),
         (pulse, "_EVERY", 1),
+        (stopper, "PATIENCE", float(os.environ.get("PATIENCE", "60"))),
     ]
     for module, name, value in changes:
         setattr(module, name, value)

@@ -212,7 +212,6 @@ def test_ctrl_c_in_up(wherry: Wherry, monkeypatch: pytest.MonkeyPatch) -> None:
         ("sta", "there is no verb 'sta'.", "wherry status ?"),
         ("stauts", "there is no verb 'stauts'.", "wherry status ?"),
         ("xyzzy", "there is no verb 'xyzzy'.", "wherry --help"),
-        ("uninstall", "'uninstall' comes in a later release of wherry.", "wherry --help"),
         ("up --memory 8", "'8' is not a size (write 8G).", None),
         ("up --arch riscv", None, "wherry up --help"),
         ("up --cpus 0", None, "wherry up --help"),

@@ -71,6 +71,16 @@ def test_the_block_list_is_written_down() -> None:
         assert start in proxy._BLOCKED_STARTS and f"`{start}*`" in text
 
 
+def test_the_manual_checks_name_verbs_that_there_are() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "manual-checks.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`wherry ([a-z]+)", text))
+    assert {"up", "doctor", "autostart", "uninstall"} <= words <= set(registry.VERBS)
+    numbers = re.findall(r"^\| ([AMW])(\d+) \|", text, re.MULTILINE)
+    for letter in "AMW":
+        own = [int(number) for kind, number in numbers if kind == letter]
+        assert own == list(range(1, len(own) + 1)), letter
+
+
 def test_links_lead_somewhere() -> None:
     root = Path(__file__).parent.parent
     for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):

@@ -98,8 +98,6 @@ def unknown(word: str, rest: Sequence[str]) -> Usage:
         return Usage(f"{word!r} is called compose here.", hint=shlex.join(["wherry", "compose", *rest]))
     if word in registry.DOCKER:
         return Usage(f"{word!r} is docker's word.", hint=shlex.join(["wherry", "docker", word, *rest]))
-    if word in registry.LATER:
-        return Usage(f"{word!r} comes in a later release of wherry.", hint="wherry --help")
     near = [f"wherry {verb} ?" for verb in _near(word, [*registry.VERBS, *registry.ALIASES])]
     near += [f"wherry docker {verb} ?" for verb in difflib.get_close_matches(word, registry.DOCKER, n=1)]
     return Usage(f"there is no verb {word!r}.", hint=near[0] if near else "wherry --help")

@@ -32,6 +32,8 @@ VERBS: Final = {
     "port": ("port", "Published ports: list; add and remove forwards by hand."),
     "share": ("share", "Folders of this computer that the machine has: list, add, remove."),
     "disk": ("disk", "The data disk: info, grow, reclaim, backup, restore."),
+    "autostart": ("autostart", "At login: hold the machine's socket, or with --now start it: enable, disable, status."),
+    "uninstall": ("uninstall", "Take back all that wherry put outside of its own folders; asks before machines go."),
     "ip": ("about", "The address at which published ports are reached."),
     "version": ("about", "Versions of wherry and of the engine."),
     "help": ("about", "Help for a verb."),
@@ -52,13 +54,6 @@ ALIASES: Final = {
     "reset": ("restart", "--force"),
     "ls": ("list",),
 }
-
-# What a later release brings; said plainly, so that nobody looks for a mistake of theirs.
-LATER: Final = frozenset(
-    {
-        "autostart", "uninstall",
-    }
-)  # fmt: skip
 
 # docker's own commands, which one types from habit.
 DOCKER: Final = frozenset(

@@ -28,8 +28,8 @@ class IsoSource:
     sha256: str = ""
 
 
-def parse_source(text: str) -> IsoSource:
-    """FILE or URL#sha256=HEX. Raises Usage for an address without a hash.
+def parse_source(text: str, what: str = "ISO") -> IsoSource:
+    """FILE or URL#sha256=HEX, of an ISO or `what` else. Raises Usage for an address without a hash.
 
     http is as good as https here: what comes is what the hash says, or it is refused.
     """
@@ -37,11 +37,11 @@ def parse_source(text: str) -> IsoSource:
     if scheme is None:
         return IsoSource(file=Path(text))
     if scheme[1].lower() not in ("https", "http"):
-        raise Usage(f"{text}: an ISO comes from a file, or by https or http.")
+        raise Usage(f"{text}: the {what} comes from a file, or by https or http.")
     url, _, fragment = text.partition("#")
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if match is None:
-        why = "an address needs the SHA-256 of the ISO" if not fragment else "that is no SHA-256"
+        why = f"an address needs the SHA-256 of the {what}" if not fragment else "that is no SHA-256"
         raise Usage(f"{text}: {why}.", hint=f"{url}#sha256=… (64 hex digits; sha256sum FILE tells them)")
     return IsoSource(url=url, sha256=match[1].lower())
 

@@ -12,6 +12,7 @@ import logging
 import logging.handlers
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -120,6 +121,22 @@ def _lock(directory: MachineDir) -> int | None:
     return lock
 
 
+def _door(directory: MachineDir) -> list[socket.socket]:
+    """The engine's socket, when who started us held it, and the clients that had come. None where it is not at its place."""
+    made: list[socket.socket] = []
+    with contextlib.suppress(OSError, ValueError):
+        for given in os.environ.pop("WHERRY_DOOR", "").split(","):
+            os.set_inheritable(int(given), False)
+            made.append(socket.socket(fileno=int(given)))
+            made[-1].setblocking(True)
+        place = directory.engine_socket
+        if made[0].family == socket.AF_UNIX and made[0].getsockname() == str(place) and place.is_socket():
+            return made
+    for one in made:
+        one.close()
+    return []
+
+
 def _idle(keeper: Supervisor, events: Events, *parts: Uses) -> Idle:
     """What has the machine suspended when no part of the keeper is used, and no container runs that counts."""
 
@@ -157,7 +174,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         way = RelayPool(keeper.link, AGENT_CHANNELS, agents.serve) if keeper.config.ssh_agent else None
         shares = ShareService(keeper, events)
         folders = Folders(shares.shares, shares.private, shares.failed, directory.name)
-        proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders)
+        proxy = EngineProxy(keeper, ports.publisher, lambda: _offered(way, agents), folders, _door(directory))
         guest = RelayPool(keeper.link, GUEST_CHANNELS, proxy.serve)
         cost = Cost(lambda: {"qemu": keeper.state.qemu_pid, "keeper": os.getpid(), "shares": shares.pid})
         oom = Oom(keeper, events)

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +22,28 @@ _BACKLOG: Final = 1024  # many at once are normal: compose, IDEs, scripts
 _NO_ROOM_SECONDS: Final = 0.2
 
 
+def listen(path: Path) -> socket.socket:
+    """A socket at that place, in place of what was there. Raises WherryError when its path is too long for the system."""
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        raise WherryError(f"{path} is too long for a socket.", hint="Set XDG_RUNTIME_DIR to a shorter folder.")
+    host.current().make_private(path.parent)
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    path.chmod(0o600)
+    listening.listen(_BACKLOG)
+    return listening
+
+
 class UnixListener:
     """Hands every connection to `serve` in a thread of its own. Another system's pipe needs the same calls."""
 
-    def __init__(self, path: Path, serve: Callable[[socket.socket], None], name: str) -> None:
-        """`name` is that of the threads."""
+    def __init__(
+        self, path: Path, serve: Callable[[socket.socket], None], name: str, made: Sequence[socket.socket] = ()
+    ) -> None:
+        """`name` is that of the threads. `made`: a socket that listens at the path already, and connections made to it."""
         self._path = path
+        self._given = made
         self._serve = serve
         self._name = name
         self._listening: socket.socket | None = None
@@ -36,15 +52,10 @@ class UnixListener:
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
-        if len(os.fsencode(self._path)) > LONGEST_SOCKET:
-            raise WherryError(f"{self._path} is too long for a socket.", hint="Set XDG_RUNTIME_DIR to a shorter folder.")
-        host.current().make_private(self._path.parent)
-        self._path.unlink(missing_ok=True)
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listening.bind(str(self._path))
-        self._path.chmod(0o600)
+        self._listening, *clients = self._given or [listen(self._path)]
         self._made = self._path.stat()
-        self._listening.listen(_BACKLOG)
+        for client in clients:
+            threading.Thread(target=self._serve, args=(client,), name=f"{self._name}-up", daemon=True).start()
         threading.Thread(target=self._accept, args=(self._listening,), name=self._name, daemon=True).start()
 
     @property

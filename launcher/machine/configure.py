@@ -75,27 +75,29 @@ def change(name: str, wanted: Mapping[str, str | None], told: Told) -> Plan:
     return _change(name, edit, told)
 
 
-def change_value(name: str, key: str, value: Callable[[MachineConfig], Any], told: Told) -> Plan:
-    """Set one key to what `value` makes of the machine as it is, in the form of machine.toml; nobody changes it meanwhile.
-    An empty list is our default."""
+def change_values(name: str, values: Callable[[MachineConfig], Mapping[str, Any]], told: Told | None) -> Plan:
+    """Set keys to what `values` makes of the machine as it is, in the form of machine.toml; nobody changes it meanwhile. An
+    empty list is our default. Without `told` nothing is done: what it would do."""
 
     def edit(document: TOMLDocument, now: MachineConfig) -> None:
-        made = value(now)
-        if made == []:
-            _remove(document, config_keys.path(key))
-        else:
-            _set(document, config_keys.path(key), made)
+        for key, made in values(now).items():
+            if made == []:
+                _remove(document, config_keys.path(key))
+            else:
+                _set(document, config_keys.path(key), made)
 
     return _change(name, edit, told)
 
 
-def _change(name: str, edit: Callable[[TOMLDocument, MachineConfig], None], told: Told) -> Plan:
+def _change(name: str, edit: Callable[[TOMLDocument, MachineConfig], None], told: Told | None) -> Plan:
     directory = existing(name)
     with _locked(directory):
         now = directory.read_config()
         document = _parsed(directory.config_file.read_bytes())
         edit(document, now)
         plan = _plan(directory, now, _checked(document.as_string()))
+        if told is None:
+            return plan
         told(plan)
         if plan.changes:
             document["wherry"] = __version__

@@ -69,11 +69,38 @@ def forget(directory: MachineDir) -> bool:
     context = home.context(name)
     if context is None or not _is_of(context, directory):
         return False
-    if home.current == name:
+    _drop(home, context)
+    return True
+
+
+def forget_all() -> tuple[list[str], dict[str, str]]:
+    """Remove every context that leads to a machine of this home, or to one that is gone: their names; and make current what was
+    before all of them. And those that are left, since they lead to machines of another home: name -> the machine's folder."""
+    home = DockerHome()
+    machines = {name: Path(folder) for name in home.names() if (folder := _folder_of(home, name))}
+    others = {name: str(path) for name, path in machines.items() if path.exists() and path.parent != store.home() / "machines"}
+    ours = [name for name in machines if name not in others]
+    left = set(ours)
+    while left:
+        # The current one first: what was before it may be another of ours, which knows what was before that.
+        name = home.current if home.current in left else min(left)
+        context = home.context(name)
+        if context is not None:
+            _drop(home, context)
+        left.discard(name)
+    return ours, others
+
+
+def _folder_of(home: DockerHome, name: str) -> str:
+    context = home.context(name)
+    return _mark(context).get("machine", "") if context is not None else ""
+
+
+def _drop(home: DockerHome, context: Context) -> None:
+    if home.current == context.name:
         before = _mark(context).get("before", DEFAULT)
         home.make_current(before if home.exists(before) else DEFAULT)
-    home.remove(name)
-    return True
+    home.remove(context.name)
 
 
 def offer(name: str) -> Offer:

@@ -12,7 +12,7 @@ from typing import Any
 from launcher import __version__, host, images, store
 from launcher.config import MachineConfig
 from launcher.errors import NoSuchMachine, WherryError
-from launcher.machine import doctor_engines, doctor_host, inspect, shares
+from launcher.machine import autostart, doctor_engines, doctor_host, inspect, shares
 from launcher.machine.about import judged_iso, release_iso
 from launcher.machine.checks import Check, failure, guarded, ok, warning
 from launcher.store import MachineDir
@@ -41,6 +41,7 @@ def doctor(name: str, *, named: bool) -> list[Check]:
     checks += guarded("clock", lambda: doctor_host.clock(built, directory if running else None))
     checks += guarded("other engines", doctor_engines.engines)
     checks += guarded("links", doctor_engines.linked)
+    checks += guarded("autostart", lambda: _autostart(directory))
     checks += guarded("proxy", doctor_host.proxies)
     return checks
 
@@ -61,6 +62,20 @@ def _built(config: MachineConfig | None) -> str:
         return str(images.by_sha(config.iso).manifest.get("built") or "") if config else ""
     except WherryError:
         return ""
+
+
+def _autostart(directory: MachineDir) -> Iterator[Check]:
+    """What starts at login, where something is to."""
+    found = autostart.status(directory.name) if directory.config_file.exists() else autostart.Autostart(False)
+    again = (
+        f"wherry autostart enable{' --now' if found.now else ''}{'' if directory.name == 'default' else ' ' + directory.name}"
+    )
+    if found.enabled and not os.access(found.program, os.X_OK):
+        yield warning("autostart", f"at login {found.program} is to start, which is gone", again)
+    elif found.enabled:
+        yield ok(
+            "autostart", f"{directory.name} {'starts at login' if found.now else 'starts with its first use after a login'}"
+        )
 
 
 def _iso(directory: MachineDir, config: MachineConfig | None) -> Iterator[Check]:

@@ -178,6 +178,18 @@ def prune(ask: Callable[[list[Item], dict[str, str]], bool], report: Reporter) -
     return removed
 
 
+def remove_all(report: Reporter) -> None:
+    """Empty the cache: no machine needs any. Raises Refused while another command works on it."""
+    from launcher.images import cache
+    from launcher.images import prune as pruner
+
+    if not cache.folder().exists():
+        return
+    with _quiet(report):
+        for item in pruner.items({}):
+            pruner.remove(item)
+
+
 @contextmanager
 def _quiet(report: Reporter) -> Iterator[None]:
     """Neither a machine is being made nor an ISO fetched."""

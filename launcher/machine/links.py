@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from launcher import files, host, proc, store
 from launcher.errors import NoSuchMachine, Refused, WherryError
+from launcher.machine import program
 from launcher.store import MachineDir
 
 Kind = Literal["docker", "socket"]
@@ -201,8 +201,7 @@ def _make(item: Link) -> None:
 
 def _words(item: Link) -> tuple[str, list[str], dict[str, str]]:
     """Comment, command and variables of our docker."""
-    beside = Path(sys.executable).with_name(f"wherry{host.current().PROGRAM_SUFFIX}")
-    wherry = [str(beside)] if beside.exists() else [sys.executable, "-P", "-m", "launcher"]
+    wherry = program.command()
     moved = {"WHERRY_HOME": str(store.home())} if os.environ.get("WHERRY_HOME") else {}
     comment = f"{_MARK} docker; wherry unlink docker removes it\nstarts {wherry[0]}"
     return comment, [*wherry, "--machine", Path(item.machine).name, "docker"], moved

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,11 +38,15 @@ class UpResult:
     timeline: list[list[Any]] = field(default_factory=list)
 
 
-def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = "", cold: bool = False) -> UpResult:
+def up(
+    name: str, options: UpOptions, report: Reporter, *, disk_action: str = "", cold: bool = False,
+    door: Sequence[socket.socket] = (),
+) -> UpResult:  # fmt: skip
     """Create the machine if there is none, start or resume it if it does not run, wait until it is ready.
 
     `disk_action` is one of `seed.ACTIONS`; with one, the start must be ours: Refused when another command began it. `cold`: the
-    memory of a suspended machine is given up; the caller has asked.
+    memory of a suspended machine is given up; the caller has asked. `door`: the engine's socket, which
+    listens already, and clients that have come to it.
     """
     directory = store.machine(name)
     created = not directory.exists() and create.make(name, options, report)
@@ -49,7 +54,7 @@ def up(name: str, options: UpOptions, report: Reporter, *, disk_action: str = ""
         create.change(directory, options, report)
     if cold and keepers.status(directory) == "suspended":
         stop(name, True, report)  # of one that sleeps nothing runs but the keeper
-    found = ensure_keeper(directory, report, disk_action=disk_action, cold=cold)
+    found = ensure_keeper(directory, report, disk_action=disk_action, cold=cold, door=door)
     if disk_action and found:
         raise Refused(f"another command started machine {name!r}.", hint=f"wherry stop {name}, then again")
     try:
@@ -118,7 +123,8 @@ def follow_start(directory: MachineDir, report: Reporter) -> dict[str, Any]:
 
 
 def ensure_keeper(
-    directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "", cold: bool = False
+    directory: MachineDir, report: Reporter, *, only_stop: bool = False, disk_action: str = "", cold: bool = False,
+    door: Sequence[socket.socket] = (),
 ) -> str | None:  # fmt: skip
     """Have a keeper that starts or runs the machine. One command at a time does this.
 
@@ -138,7 +144,7 @@ def ensure_keeper(
                     saved.discard(directory)
                 elif saved.is_suspended(directory):
                     host.current().read_ahead(directory.memory_file)  # while a keeper starts, and QEMU
-            if start_keeper(directory, "stop" if only_stop else disk_action):
+            if start_keeper(directory, "stop" if only_stop else disk_action, door):
                 break
         return found
 
@@ -154,8 +160,9 @@ def starting(directory: MachineDir) -> Iterator[None]:
             os.close(lock)
 
 
-def start_keeper(directory: MachineDir, action: str = "") -> bool:
-    """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none.
+def start_keeper(directory: MachineDir, action: str = "", door: Sequence[socket.socket] = ()) -> bool:
+    """Start a keeper and wait until it listens, at `door` when there is one. The caller holds the lock for it, and there is
+    none.
 
     False when one was on its way that a killed command had started: that one keeps the machine.
     """
@@ -164,15 +171,19 @@ def start_keeper(directory: MachineDir, action: str = "") -> bool:
     from launcher import proc
 
     host.current().make_private(directory.run_dir.parent)
+    handed = [one.fileno() for one in door]
     with directory.keeper_log.open("ab") as log:
         keeper = proc.spawn(
             [sys.executable, "-P", "-m", KEEPER, directory.name, *([action] if action else [])],
             cwd=directory.path,
-            env=_keeper_environment(),
+            env=_keeper_environment() | ({"WHERRY_DOOR": ",".join(map(str, handed))} if handed else {}),
+            pass_fds=handed,
             stdout=proc.PIPE,
             stderr=log,
             detach=host.current().detach_options(),
         )
+    for one in door:
+        one.close()  # the keeper has it: were we to hold it too, nobody would see when the keeper closes it
     assert keeper.stdout is not None
     # It waits for the end of the one before; should that one hang, nobody waits for ever.
     guard = threading.Timer(_BEGINS_WITHIN, keeper.kill)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from launcher import control, privacy, sharing
 from launcher.config import MachineConfig
@@ -14,6 +14,8 @@ from launcher.machine import configure
 from launcher.machine.settings import existing
 from launcher.machine.stop import running
 from launcher.store import MachineDir
+
+_FOLDERS: Final = "shares.folders"
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,27 @@ def add(name: str, path: str, read_only: bool) -> Done:
     sharing.check(whole, sharing.shares_of(existing(name).read_config()))
     why, mounted = "", False
 
-    def value(now: MachineConfig) -> list[str]:
+    def values(now: MachineConfig) -> dict[str, list[str]]:
         nonlocal why, mounted
         why = _needless(now, whole, read_only)
         mounted = any(sharing.same(share.path, whole) and not share.inside for share in sharing.shares_of(now))
-        return list(now.shares.folders) if why else _with(now, whole, read_only)
+        return {_FOLDERS: list(now.shares.folders) if why else _with(now, whole, read_only)}
 
-    plan = configure.change_value(name, "shares.folders", value, lambda _plan: None)
+    plan = configure.change_values(name, values, lambda _plan: None)
     if plan.changes and plan.running:
         _check_state(plan.directory, whole)
     changed = bool(plan.changes)
     return Done(whole, read_only, changed, plan.running, why, mounted and changed and plan.running)
+
+
+def having(now: MachineConfig, folders: Iterable[str]) -> list[str]:
+    """The folders of the config with these, whole paths with :ro or without it; those that the machine has so already, by
+    themselves or in another share, are no new ones."""
+    for folder in folders:
+        path, read_only = sharing.split(folder)
+        if not _needless(now, path, read_only):
+            now = now.changed(shares=replace(now.shares, folders=tuple(_with(now, path, read_only))))
+    return list(now.shares.folders)
 
 
 def _needless(now: MachineConfig, path: str, read_only: bool) -> str:
@@ -133,13 +145,13 @@ def remove(name: str, path: str) -> Done:
     """Take back a share. Raises Usage when it is none that was added. `why` of what is still in another share says so."""
     whole = sharing.whole(path, sharing.here())
 
-    def value(now: MachineConfig) -> list[str]:
+    def values(now: MachineConfig) -> dict[str, list[str]]:
         rest = _without(now, whole)
         if len(rest) == len(now.shares.folders) or (now.shares.home and sharing.same(whole, sharing.home())):
             raise _no_such(now, name, whole)
-        return rest
+        return {_FOLDERS: rest}
 
-    plan = configure.change_value(name, "shares.folders", value, lambda _plan: None)
+    plan = configure.change_values(name, values, lambda _plan: None)
     return Done(whole, False, True, plan.running, _left(plan.directory.read_config(), whole))
 
 

@@ -98,8 +98,10 @@ def delete(name: str, force: bool, report: Reporter) -> None:
         if not force:
             raise Refused(f"machine {name!r} is running.", hint=f"wherry stop {name}, or: wherry delete --force {name}")
         stop(name, True, report)
-    from launcher.machine import context, links
+    from launcher.machine import autostart, context, links
 
+    with contextlib.suppress(WherryError, OSError):
+        autostart.disable(directory)
     with contextlib.suppress(WherryError, OSError):  # docker's files may be damaged; that is no reason to keep a machine
         context.forget(directory)
     with contextlib.suppress(WherryError, OSError):

@@ -118,3 +118,33 @@ def test_every_module_can_be_imported(installed: Path, tmp_path: Path) -> None:
         "        importlib.import_module(item.name)\n"
     )
     run(installed / "python", "-W", "error::ImportWarning", "-c", code, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("way", ["pipx", "pip"])
+def test_onboarding_installs_it_and_follows_the_projects_file(built: Path, way: str, tmp_path: Path) -> None:
+    """On a computer without wherry: `onboard.sh` with the real pipx, or pip alone, then wherry's own word on the file."""
+    home, programs, project = tmp_path / "home", tmp_path / "bin", tmp_path / "a project"
+    for folder in (home, programs, project):
+        folder.mkdir()
+    python = Path(sys.base_prefix) / "bin" / "python3"
+    if way == "pipx":
+        run(sys.executable, "-m", "venv", tmp_path / "pipx", cwd=tmp_path)
+        run(tmp_path / "pipx/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "pipx", cwd=tmp_path)
+        (programs / "pipx").symlink_to(tmp_path / "pipx/bin/pipx")
+    elif list(Path(sys.base_prefix).glob("lib/python3*/EXTERNALLY-MANAGED")):
+        pytest.skip("this Python's pip installs for nobody (PEP 668), which tests/test_onboard_script.py has")
+    (programs / "python3").symlink_to(python)
+    (project / "wherry.toml").write_text('requires = ">=99"\n')
+    [wheel] = built.glob("*.whl")
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_"))}
+    environment = {
+        **kept, "HOME": str(home), "PATH": f"{programs}:/usr/bin:/bin", "WHERRY_PACKAGE": str(wheel),
+        "WHERRY_HOME": str(tmp_path / "machines"),
+    }  # fmt: skip
+    words = ["/bin/sh", str(ROOT / "installers" / "onboard.sh")]
+    for installed_before in (False, True):
+        done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 4, done.stderr
+        assert (f"with {way}" in done.stderr) is not installed_before
+        assert f"wherry.toml wants wherry >=99; this is wherry {__version__}." in done.stderr
+    assert {"pipx": "pipx upgrade wherry", "pip": "-m pip install --upgrade wherry"}[way] in done.stderr

@@ -30,7 +30,7 @@ import pytest
 
 from tests.images.build import Built, build
 from tests.vm.client import Client, following
-from tests.vm.driver import SOAK, Driver
+from tests.vm.driver import SOAK, START_SECONDS, Driver
 from tests.vm.registry import Registry, registry
 
 pytestmark = pytest.mark.vm
@@ -224,6 +224,41 @@ def test_push_and_pull(client: Client, engine: docker.DockerClient, store: Regis
     assert client("run", "--rm", f"{names[1]}:1", "stat", "-c", "%s", "/blob") == "3000000\n"
     assert f"{names[2]}:1" in engine.images.pull(names[2], tag="1").tags
     client("image", "rm", *(f"{name}:1" for name in names[1:]))
+
+
+def test_a_projects_file(client: Client, store: Registry, tmp_path: Path) -> None:
+    """`up -f`: a restart that is agreed to, a folder, an image that is pulled, a service; and nothing the second time."""
+    machine, image, project = client.machine, f"{store.name}/project:1", tmp_path / "a project"
+    client("tag", BASE, image)
+    client("push", image)
+    client("image", "rm", image)
+    project.mkdir()
+    service = {"image": image, "entrypoint": ["sleep", "1000000"], "init": True, "volumes": [".:/here"]}
+    (project / "compose.yaml").write_text(json.dumps({"services": {"base": service}}))
+    (project / "wherry.toml").write_text(
+        f'requires = ">=0.1"\nimages = ["{image}"]\ncompose = "compose.yaml"\n'
+        'shares.folders = ["."]\nengine.labels = ["project=ours"]\n'
+    )
+    words = ["up", "-f", str(project / "wherry.toml")]
+    try:
+        refused = machine.wherry(*words)
+        assert refused.returncode == 6 and b"nobody to ask; nothing is changed" in refused.stderr, refused
+        done = machine.wherry(*words, "--yes", "--json", timeout=START_SECONDS)
+        assert done.returncode == 0, (done.stdout.decode(), done.stderr.decode())
+        data = json.loads(done.stdout)["data"]
+        assert {change["key"] for change in data["changed"]} == {"engine.labels", "shares.folders"}
+        assert (data["already"], data["restarted"], data["pulled"]) == (False, True, [image])
+        assert "project=ours" in client("info", "--format", "{{.Labels}}")
+        [container] = client("ps", "-q", "--filter", f"ancestor={image}").split()
+        assert client("exec", container, "ls", "/here").split() == ["compose.yaml", "wherry.toml"]
+        again = json.loads(machine.wherry(*words, "--json").stdout)["data"]
+        assert (again["already"], again["changed"], again["pulled"]) == (True, [], [])
+        assert client("ps", "-q", "--filter", f"ancestor={image}").split() == [container]
+    finally:
+        client.run("rm", "-f", *client("ps", "-aq", "--filter", f"ancestor={image}").split())
+        client.run("image", "rm", image)
+        machine.wherry("share", "remove", str(project))
+        machine.wherry("config", "unset", "engine.labels")
 
 
 def test_buildx_has_cache_secrets_and_output(client: Client, environment: dict[str, str], tmp_path: Path) -> None:

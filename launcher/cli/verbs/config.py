@@ -202,10 +202,11 @@ def _done(app: App, plan: Plan, restart: bool) -> None:
     app.console.answer(answer, "")
     for change in plan.changes:
         if not again:
-            app.console.story(f"{change.key}: {_said(change.before)} -> {_said(change.after)}")
+            app.console.story(f"{change.key}: {said(change.before)} -> {said(change.after)}")
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """A value of machine.toml as one says it."""
     return "default" if value is None else _text(value)
 
 

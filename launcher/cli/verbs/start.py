@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 @click.command()
 @machine_name
 @machine_options
+@click.option(
+    "-f",
+    "--file",
+    metavar="FILE|URL#sha256=…",
+    type=click.Path(readable=False),
+    help="Have it as this wherry.toml says: settings, shares, images, a compose file. Asks before a restart.",
+)
 @click.option("--cold", is_flag=True, help="Of a suspended machine: give its memory up, start it anew. Asks first.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @verb
 def up(
     app: App, name: str | None, cpus: int | None, memory: int | None, disk: int | None, arch: str | None,
-    iso: IsoSource | None, publish_address: str | None, share: tuple[str, ...], no_home: bool, cold: bool, yes: bool,
+    iso: IsoSource | None, publish_address: str | None, share: tuple[str, ...], no_home: bool, file: str | None, cold: bool,
+    yes: bool,
 ) -> None:  # fmt: skip
     """Start the machine, make it if there is none, resume it if it is suspended, and wait until its engine answers.
 
@@ -39,16 +47,21 @@ def up(
 
     chosen, console = app.name(name), app.console
     options = machine.UpOptions(cpus, memory, disk, arch, iso, publish_address, share, no_home)
-    before = _status(chosen)
+    if file is not None:
+        from launcher.cli.verbs import onboard
+
+        onboard.up(app, chosen, file, options, cold=cold, yes=yes)
+        return
+    before = status_of(chosen)
     if cold and _is_suspended(chosen) and not yes:
         _ask_cold(app, chosen)
     try:
         with console.telling(lambda: last_start(chosen), starting=before in ("stopped", "suspended", "starting")) as reporter:
             result = machine.up(chosen, options, reporter, cold=cold)
     except KeyboardInterrupt:
-        if _status(chosen) == "none":
+        if status_of(chosen) == "none":
             raise Interrupted("interrupted before there was a machine.", hint=f"wherry up{_argument(chosen)}") from None
-        raise _interrupted(chosen) from None
+        raise interrupted(chosen) from None
     show(app, result, was_running=before == "running")
 
 
@@ -83,17 +96,26 @@ def restart(app: App, name: str | None, force: bool) -> None:
         with app.console.telling(lambda: last_start(chosen)) as reporter:
             result = machine.restart(chosen, force, reporter)
     except KeyboardInterrupt:
-        raise _interrupted(chosen) from None
+        raise interrupted(chosen) from None
     show(app, result)
 
 
 def show(app: App, result: UpResult, *, was_running: bool = False) -> None:
     """How a start went, where docker leads, and what to try next. Raises WherryError when the machine is held by now."""
+    app.console.answer(tell(app.console, result, was_running=was_running), "")
+
+
+def tell(console: Console, result: UpResult, *, was_running: bool) -> dict[str, Any]:
+    """As `show`, for who has more to answer than this, which is returned."""
     from launcher.machine.context import offer
 
     _check_held(result.name)
-    console, offered = app.console, offer(result.name)
-    console.answer(asdict(result) | {"context": asdict(offered)}, "")
+    offered = offer(result.name)
+    _story(console, result, offered, was_running=was_running)
+    return asdict(result) | {"context": asdict(offered)}
+
+
+def _story(console: Console, result: UpResult, offered: Offer, *, was_running: bool) -> None:
     facts = f"Docker {result.engine} · {result.accel if result.accel != 'tcg' else 'no hardware acceleration'}"
     if was_running:
         console.story(f"{result.name} is running · {facts}")
@@ -144,7 +166,7 @@ def _tell_context(console: Console, offered: Offer) -> None:
         console.story(f"  {line}")
 
 
-def _status(name: str) -> str:
+def status_of(name: str) -> str:
     from launcher import machine
 
     try:
@@ -172,7 +194,7 @@ def _ask_cold(app: App, name: str) -> None:
         raise Refused(f"{name} stays suspended.", hint=f"wherry up{_argument(name)} resumes it")
 
 
-def _interrupted(name: str) -> Interrupted:
+def interrupted(name: str) -> Interrupted:
     argument = _argument(name)
     return Interrupted(
         f"{name} is still starting in the background.", hint=f"wherry up{argument} watches, wherry stop{argument} ends it"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from paramiko import Channel
@@ -43,14 +44,15 @@ class EngineProxy:
 
     def __init__(
         self, keeper: Keeper, ports: Ports | None = None, agents: Callable[[], list[str] | None] = lambda: None,
-        folders: Folders | None = None,
+        folders: Folders | None = None, door: Sequence[socket.socket] = (),
     ) -> None:  # fmt: skip
+        """`door`: the engine's socket, where clients wait for us already, and clients."""
         self._keeper = keeper
         self._ports = ports
         path = keeper.directory.engine_socket
         sockets = frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST})
         self._rules = Rules(sockets, folders or Folders(), agents)
-        self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)), "engine")
+        self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)), "engine", door)
         self._relays: set[Relay] = set()
         self._requests = 0
         self._closed = False
