@@ -6,14 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from installers import bill, lock, project, targets
 from installers.context import Context, Made, prepare
 from installers.linux import deb
+from installers.macos import flatpkg, formula
 from installers.tools import BuildError, say
 
-KINDS: Final[dict[str, Callable[[Context], list[Made]]]] = {"deb": deb.build_all}
+KINDS: Final[dict[str, Callable[[Context], list[Made]]]] = {
+    "deb": deb.build_all,
+    "pkg": flatpkg.build_all,
+    "brew": formula.build_all,
+}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -25,8 +30,42 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=project.ROOT / "build/installers", metavar="DIR", help="kept between builds"
     )
+    parser.add_argument("--python", action=_Folders, default={}, metavar="TARGET=DIR", help="the Python that goes in")
+    parser.add_argument("--qemu", action=_Folders, default={}, metavar="TARGET=DIR", help="the QEMU that goes in")
+    parser.add_argument("--full", action="store_true", help="full editions too, with the ISOs of build/ in them")
+    parser.add_argument(
+        "--sign", type=Path, metavar="PROGRAM", help="signs what is built: macos/sign.sh tells how it is called"
+    )
+    parser.add_argument("--address", default=Context.address, metavar="URL", help="where the files will be (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="hardly compressed, for tests")
     return parser.parse_args(argv)
+
+
+class _Folders(argparse.Action):
+    """TARGET=DIR, each time for another target."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        target, _, folder = values.partition("=")
+        if target not in targets.load() or not Path(folder).is_dir():
+            parser.error(f"{option} {values}: TARGET=DIR, a target of targets.toml and a folder")
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), target: Path(folder).absolute()})
+
+
+def isos() -> dict[str, Path]:
+    """What `make iso` built. Raises BuildError when it built none."""
+    found = {arch: project.ROOT / f"build/wherry-{arch}.iso" for arch in ("amd64", "arm64")}
+    there = {arch: path for arch, path in found.items() if path.exists() and path.with_suffix(".json").exists()}
+    if not there:
+        raise BuildError("there is no ISO in build/ for the full editions: make iso")
+    return there
+
+
+def prepared(options: argparse.Namespace) -> Context:
+    """The run that the command line asks for. Raises BuildError."""
+    return prepare(
+        targets.load(), options.work, options.output, quick=options.quick, pythons=options.python, qemus=options.qemu,
+        isos=isos() if options.full else {}, sign=options.sign, address=options.address,
+    )  # fmt: skip
 
 
 def build(context: Context, kinds: Sequence[str]) -> list[Path]:
@@ -48,8 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.verb == "lock":
             lock.renew(targets.load())
         else:
-            context = prepare(targets.load(), options.work, options.output, quick=options.quick)
-            build(context, options.only or list(KINDS))
+            build(prepared(options), options.only or list(KINDS))
     except BuildError as error:
         say(f"error: {error}")
         return 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from installers import project, wheels
 from installers.targets import Target
+from installers.tools import run
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,22 @@ class Context:
     wheel: Path  # wherry's own
     work: Path
     output: Path
-    quick: bool  # hardly compressed, for tests
+    quick: bool = False  # hardly compressed, for tests
+    pythons: Mapping[str, Path] = field(default_factory=dict)  # of a target: a folder with a Python for it
+    qemus: Mapping[str, Path] = field(default_factory=dict)  # of a target: a folder with a QEMU for it
+    isos: Mapping[str, Path] = field(default_factory=dict)  # of an architecture: the ISO of the full editions
+    sign: Path | None = None  # a program: `tree DIR` before the files are packed, `file PATH` after
+    address: str = "https://releases.wherry.invalid/VERSION"  # where the files will be, for those that name others
+
+    @property
+    def folder(self) -> str:
+        """The address below which this version's files are."""
+        return self.address.replace("VERSION", self.version).rstrip("/")
+
+    def signed(self, what: str, path: Path) -> None:
+        """Has the release's own program sign a `tree` or a `file`; without one nothing is signed. Raises BuildError."""
+        if self.sign:
+            run([self.sign.absolute(), what, path])
 
     def wheels(self, target: str) -> list[Path]:
         """Wherry's and all that it depends on there. Raises BuildError."""
@@ -36,10 +53,10 @@ class Made:
     wheels: tuple[Path, ...]
 
 
-def prepare(targets: Mapping[str, Target], work: Path, output: Path, *, quick: bool = False) -> Context:
-    """Builds the wheel. Raises BuildError."""
+def prepare(targets: Mapping[str, Target], work: Path, output: Path, **more: Any) -> Context:
+    """Builds the wheel. `more` are further fields of Context. Raises BuildError."""
     lock = wheels.read_lock()
     epoch = project.epoch(lock.epoch)
     output.mkdir(parents=True, exist_ok=True)
     wheel = project.wheel(work / "wheel", epoch)
-    return Context(project.version(), epoch, lock, targets, wheel, work.absolute(), output.absolute(), quick)
+    return Context(project.version(), epoch, lock, targets, wheel, work.absolute(), output.absolute(), **more)
