@@ -51,8 +51,9 @@ install-test: setup
 vm: iso
 	$(PYTEST) -m vm
 
+# Into those for Windows goes the tests' Python; a release gives python.org's: WINDOWS_PYTHON=DIR
 installers: setup
-	$(PYTHON) -m installers $(ARGS)
+	$(PYTHON) -m installers --python windows-amd64="$(or $(WINDOWS_PYTHON),$$($(PYTHON) -m tests.windows.fixture)/python)" $(ARGS)
 
 soak: setup
 	$(PYTHON) iso/build.py --arch amd64

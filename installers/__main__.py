@@ -13,11 +13,13 @@ from installers.context import Context, Made, prepare
 from installers.linux import deb
 from installers.macos import flatpkg, formula
 from installers.tools import BuildError, say
+from installers.windows import setup
 
 KINDS: Final[dict[str, Callable[[Context], list[Made]]]] = {
     "deb": deb.build_all,
     "pkg": flatpkg.build_all,
     "brew": formula.build_all,
+    "setup": setup.build_all,
 }
 
 

@@ -31,6 +31,10 @@ class Context:
     address: str = "https://releases.wherry.invalid/VERSION"  # where the files will be, for those that name others
 
     @property
+    def license(self) -> Path:
+        return project.ROOT / "LICENSE"
+
+    @property
     def folder(self) -> str:
         """The address below which this version's files are."""
         return self.address.replace("VERSION", self.version).rstrip("/")

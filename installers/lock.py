@@ -35,7 +35,9 @@ def renew(targets: dict[str, Target], path: Path = LOCK) -> None:
 
 
 def requirements(target: Target, python: str) -> list[str]:
-    """What wherry needs there, without markers."""
+    """What is wanted there, without markers."""
+    if target.packages:
+        return list(target.packages)
     environment = {
         "python_version": python,
         "python_full_version": f"{python}.0",
@@ -52,7 +54,18 @@ def requirements(target: Target, python: str) -> list[str]:
 
 def _resolve(target: Target, python: str) -> set[Wheel]:
     words = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--dry-run", "--ignore-installed"]
-    found = run([*words, "--report", "-", "--target", "nowhere", *choice(target, python), *requirements(target, python)])
+    found = run(
+        [
+            *words,
+            "--report",
+            "-",
+            *(["--no-deps"] if target.packages else []),
+            "--target",
+            "nowhere",
+            *choice(target, python),
+            *requirements(target, python),
+        ]
+    )
     return {
         Wheel(item["download_info"]["url"].rpartition("/")[2], item["download_info"]["archive_info"]["hashes"]["sha256"])
         for item in json.loads(found)["install"]

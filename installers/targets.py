@@ -18,6 +18,7 @@ class Target:
     system: str  # what a marker calls it: Linux, Darwin, Windows
     pythons: tuple[str, ...]  # "3.11", …
     platforms: tuple[str, ...]  # tags of wheels, without python and abi
+    packages: tuple[str, ...] = ()  # requirements; none: what wherry depends on
 
 
 def load() -> dict[str, Target]:

@@ -1,0 +1,261 @@
+"""What is made for Windows: looked at as files, then installed, used, installed over and removed under Wine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from installers import targets
+from installers.context import Context, prepare
+from installers.tools import BuildError
+from installers.windows import helper, layout, setup
+from tests.fakes import FakeKeeper
+from tests.install.wineprefix import drive, fresh, local
+from tests.windows import fixture
+from tests.windows.fixture import Windows
+
+ROOT = Path(__file__).parent.parent.parent
+HANG = 60  # seconds, for what takes a few
+needs_wine = pytest.mark.skipif(fixture.missing() is not None, reason=fixture.missing() or "")
+needs_nsis = pytest.mark.skipif(shutil.which("makensis") is None, reason="no makensis")
+
+# As users have it: with a variable in it, a name in quotes, a letter that is none of ASCII, and longer than NSIS could hold.
+BEFORE = (
+    r"%USERPROFILE%\bin;" + '"C:\\Program Files\\Née;s"' + ";" + ";".join(rf"C:\tools\number {number}" for number in range(150))
+)
+
+
+@pytest.mark.parametrize("before", ["", ";", r"C:\a", r"C:\a;", r"%X%\b;;C:\c", BEFORE])
+def test_path_gets_one_folder_and_loses_it_again(before: str) -> None:
+    ours = r"C:\Users\x\AppData\Local\Programs\Wherry\bin"
+    after = helper.added(before, ours)
+    assert after.split(";")[-1] == ours
+    assert after.startswith(before.rstrip(";"))
+    assert helper.added(after, ours) == after
+    assert helper.added(f"{ours.upper()}\\;{before}", ours) == f"{ours.upper()}\\;{before}"
+    assert helper.removed(after, ours.lower()).strip(";") == before.strip(";")
+
+
+def test_machines_that_run_are_found_and_stopped(keeper: FakeKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "WHERRY", Path(shutil.which("wherry", path=ROOT / ".venv/bin") or "wherry"))
+    assert helper.live() == ["default"]
+    assert helper.main(["running"]) == helper.RUNS
+
+
+def test_no_machine_no_question(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "WHERRY", Path(shutil.which("wherry", path=ROOT / ".venv/bin") or "wherry"))
+    assert helper.main(["running"]) == 0
+    assert helper.main(["stop"]) == 0
+    with pytest.raises(SystemExit, match=r"^wherry iso import .*x\.iso: "):
+        (home / "iso").mkdir(parents=True)
+        (home / "iso/x.iso").write_text("no ISO")
+        helper.main(["import", os.fspath(home / "iso")])
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """The tests' own Windows Python, and a folder in place of the 125 MB of QEMU; wheels are kept with the project's builds."""
+    qemu = tmp_path_factory.mktemp("qemu")
+    (qemu / "share").mkdir()
+    (qemu / "share/bios.bin").write_bytes(b"firmware")
+    folders = {"pythons": {layout.TARGET: fixture.windows().python.parent}, "qemus": {layout.TARGET: qemu}}
+    return prepare(targets.load(), ROOT / "build/installers", tmp_path_factory.mktemp("windows"), quick=True, **folders)
+
+
+@pytest.fixture(scope="module")
+def made(context: Context) -> dict[str, Path]:
+    return {item.path.suffix: item.path for item in setup.build_all(context)}
+
+
+def of_windows(program: Path) -> dict[str, int]:
+    """Machine, subsystem and time stamp, out of the headers (PE format)."""
+    data = program.read_bytes()
+    at = int.from_bytes(data[0x3C:0x40], "little")
+    assert data[at : at + 4] == b"PE\0\0"
+    return {
+        "machine": int.from_bytes(data[at + 4 : at + 6], "little"),
+        "time": int.from_bytes(data[at + 8 : at + 12], "little"),
+        "subsystem": int.from_bytes(data[at + 24 + 68 : at + 24 + 70], "little"),
+    }
+
+
+@needs_wine
+@needs_nsis
+def test_the_folder(made: dict[str, Path], context: Context) -> None:
+    with zipfile.ZipFile(made[".zip"]) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        search = next(name for name in names if name.endswith("._pth"))
+        assert archive.read(search).decode().splitlines()[-1] == r"Lib\site-packages"
+    assert names == sorted(names, key=lambda name: (Path(name).parent.parts, Path(name).name))
+    for name in ("bin/wherry.exe", "python/wherry.exe", "python/python.exe", "setup/helper.py", "qemu/share/bios.bin"):
+        assert name in names
+    packages = "python/Lib/site-packages"
+    assert f"{packages}/launcher/__main__.py" in names
+    assert not [name for name in names if "/pytest/" in name or "/docker/" in name or name.endswith(".pyc")]
+    assert {re.search(r"cp3\d+", name)[0] for name in names if re.search(r"\.cp3\d+-win", name)} == {  # type: ignore[index]
+        f"cp{fixture._LIBRARY.removeprefix('python')}"
+    }
+    stub = of_windows(context.work / "windows/bin/wherry.exe")
+    assert stub == {"machine": 0x8664, "time": 0, "subsystem": 3}  # x86-64, of no time, of the console
+    assert of_windows(made[".exe"])["machine"] == 0x8664
+
+
+@needs_wine
+@needs_nsis
+def test_the_same_bytes(made: dict[str, Path], context: Context, tmp_path: Path) -> None:
+    more = {name: getattr(context, name) for name in ("quick", "pythons", "qemus")}
+    for item in setup.build_all(prepare(context.targets, context.work, tmp_path, **more)):
+        assert item.path.read_bytes() == (context.output / item.path.name).read_bytes(), item.path.name
+
+
+def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "python.exe").touch()
+    more = {"quick": True, "pythons": {layout.TARGET: tmp_path}}
+    with pytest.raises(BuildError, match=r"no Python for Windows"):
+        setup.build_all(prepare(targets.load(), ROOT / "build/installers", tmp_path / "out", **more))
+
+
+@pytest.fixture
+def computer(tmp_path: Path) -> Iterator[Windows]:
+    with fresh(tmp_path) as found:
+        yield found
+
+
+class Installed:
+    """A Windows with a setup program that is about to run."""
+
+    def __init__(self, computer: Windows, program: Path) -> None:
+        self.computer, self.program = computer, program
+        self.home = local(computer) / "Programs/Wherry"
+        self.python = fixture.windows().python  # it outlives what is removed
+
+    def run(self, *words: str | Path) -> str:
+        code, said = self.computer.run(words, timeout=HANG, cwd=self.computer.folder)
+        assert code == 0, f"{words}: {code}\n{said}"
+        return said
+
+    def setup(self) -> None:
+        self.run(self.program, "/S")
+        assert (self.home / "uninstall.exe").exists(), "no effect"
+
+    def wherry(self, *words: str) -> str:
+        return self.run(self.home / "bin/wherry.exe", *words)
+
+    def ask(self, code: str) -> str:
+        """What a line of Python says of the registry."""
+        return self.run(
+            self.python, "-I", "-c", f"import winreg as w, sys; sys.stdout.reconfigure(encoding='utf-8'); {code}"
+        ).strip()
+
+    def path(self) -> tuple[str, int]:
+        """The user's PATH, with the kind of its value (REG_EXPAND_SZ is 2)."""
+        text = self.ask("print(ascii(w.QueryValueEx(w.OpenKey(w.HKEY_CURRENT_USER, 'Environment'), 'Path')))")
+        value, kind = eval(text)
+        return value, kind
+
+    def set_path(self, value: str) -> None:
+        key = "w.OpenKey(w.HKEY_CURRENT_USER, 'Environment', 0, w.KEY_WRITE)"
+        self.ask(f"w.SetValueEx({key}, 'Path', 0, w.REG_EXPAND_SZ, {value!a})")
+
+    def entry(self) -> dict[str, str | int]:
+        """What Windows lists among its programs; empty when it lists nothing of ours."""
+        key = r"w.OpenKey(w.HKEY_CURRENT_USER, r'Software\Microsoft\Windows\CurrentVersion\Uninstall\Wherry')"
+        code = f"k = {key}; print(ascii(dict(w.EnumValue(k, n)[:2] for n in range(w.QueryInfoKey(k)[1]))))"
+        done, said = self.computer.run([self.python, "-I", "-c", f"import winreg as w; {code}"], timeout=HANG)
+        assert done == 0 or "FileNotFoundError" in said, said
+        return eval(said) if done == 0 else {}
+
+    def uninstall(self) -> None:
+        """From a copy, as it does itself, but one that is waited for."""
+        copy = shutil.copy(self.home / "uninstall.exe", self.computer.folder)
+        self.run(copy, "/S", f"_?={self.inside(self.home)}")
+
+    def inside(self, path: Path) -> str:
+        return "C:\\" + str(path.relative_to(drive(self.computer))).replace("/", "\\")
+
+
+@needs_wine
+@needs_nsis
+def test_installed_used_installed_over_and_removed(made: dict[str, Path], context: Context, computer: Windows) -> None:
+    before = files(computer)
+    this = Installed(computer, made[".exe"])
+    this.set_path(BEFORE)
+    this.setup()
+    ours = this.inside(this.home / "bin")
+    assert this.path() == (f"{BEFORE};{ours}", 2)
+    entry = this.entry()
+    assert (entry["DisplayVersion"], entry["InstallLocation"]) == (context.version, this.inside(this.home))
+    links = list(drive(computer).rglob("Wherry.lnk"))
+    assert [path.parent.name for path in links] == ["Programs"]
+    assert any(line in links[0].read_bytes() for line in (b"wherry.exe", "wherry.exe".encode("utf-16-le")))
+
+    assert this.wherry("--version") == f"wherry {context.version}\n"
+    doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
+    about = {item["name"]: item["text"] for item in doctor["data"]["checks"]}
+    assert this.inside(this.home / "python/python.exe") in about["wherry"]
+    code, said = computer.run([this.home / "bin/wherry.exe", "run with blanks", 'a "quoted" word', "\\"], timeout=HANG)
+    assert code == 2
+    assert "run with blanks" in said, "words arrive as they were given"
+
+    theirs = local(computer) / "wherry/machines/mine/data.qcow2"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"a user's data")
+    stale = this.home / "python/Lib/site-packages/launcher/of_an_older_version.py"
+    stale.write_text("# gone in this one\n")
+    note = this.home / "note of the user.txt"
+    note.write_text("mine")
+    this.setup()
+    assert not stale.exists()
+    assert this.path() == (f"{BEFORE};{ours}", 2), "once, however often it is installed"
+    assert this.wherry("--version") == f"wherry {context.version}\n"
+
+    this.uninstall()
+    assert [path.name for path in this.home.iterdir()] == ["note of the user.txt"], "what is not ours stays"
+    note.unlink()
+    this.home.rmdir()
+    assert this.path() == (BEFORE, 2)
+    assert this.entry() == {}
+    assert theirs.read_bytes() == b"a user's data"
+    shutil.rmtree(local(computer) / "wherry")
+    assert files(computer) - before <= {"users/root/AppData/Local/Programs"} | wine_makes(files(computer))
+
+
+def files(computer: Windows) -> set[str]:
+    """All of drive C."""
+    top = drive(computer)
+    return {os.path.relpath(os.path.join(folder, name), top) for folder, names, more in os.walk(top) for name in names + more}
+
+
+def wine_makes(found: set[str]) -> set[str]:
+    """What Wine and Windows themselves leave where programs run."""
+    return {name for name in found if re.search(r"/Temp(/|$)|/Temporary Internet Files|\.wine|INetCache|Programs$", name)}
+
+
+@needs_wine
+@needs_nsis
+@pytest.mark.soak
+def test_the_whole_setup_brings_its_qemu(context: Context, tmp_path: Path, computer: Windows) -> None:
+    """With all of QEMU, compressed as for a release."""
+    (tmp_path / "whole").mkdir()
+    whole = prepare(context.targets, context.work, tmp_path / "whole", pythons=context.pythons)
+    [program] = [item.path for item in setup.build_all(whole) if item.path.suffix == ".exe"]
+    this = Installed(computer, program)
+    this.setup()
+    doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
+    about = {item["name"]: item for item in doctor["data"]["checks"]}
+    assert about["qemu"]["status"] == "ok", about["qemu"]
+    assert this.inside(this.home / "qemu").lower() in about["qemu"]["text"].lower()
+    said = this.run(this.home / "qemu/qemu-system-x86_64.EXE", "-L", "help")
+    assert any(
+        (this.home / "qemu/share" / "bios-256k.bin").exists() and line.endswith("share/") for line in said.splitlines()
+    ), said
+    this.uninstall()
+    assert not this.home.exists()
