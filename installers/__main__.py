@@ -13,13 +13,15 @@ from installers.context import Context, Made, prepare
 from installers.linux import deb
 from installers.macos import flatpkg, formula
 from installers.tools import BuildError, say
-from installers.windows import setup
+from installers.windows import manifests, msi, setup
 
 KINDS: Final[dict[str, Callable[[Context], list[Made]]]] = {
     "deb": deb.build_all,
     "pkg": flatpkg.build_all,
     "brew": formula.build_all,
     "setup": setup.build_all,
+    "msi": msi.build_all,
+    "manifests": manifests.build_all,  # of what setup has written
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,10 @@ import pytest
 from installers import targets
 from installers.context import Context, prepare
 from installers.tools import BuildError
-from installers.windows import helper, layout, setup
+from installers.windows import helper, layout, msi, setup
 from tests.fakes import FakeKeeper
 from tests.install.wineprefix import drive, fresh, local
+from tests.tinyiso import iso_bytes
 from tests.windows import fixture
 from tests.windows.fixture import Windows
 
@@ -161,6 +164,11 @@ class Installed:
         value, kind = eval(text)
         return value, kind
 
+    def machine_path(self) -> str:
+        """PATH of all users."""
+        key = r"w.OpenKey(w.HKEY_LOCAL_MACHINE, r'System\CurrentControlSet\Control\Session Manager\Environment')"
+        return self.ask(f"print(w.QueryValueEx({key}, 'PATH')[0])")
+
     def set_path(self, value: str) -> None:
         key = "w.OpenKey(w.HKEY_CURRENT_USER, 'Environment', 0, w.KEY_WRITE)"
         self.ask(f"w.SetValueEx({key}, 'Path', 0, w.REG_EXPAND_SZ, {value!a})")
@@ -225,7 +233,53 @@ def test_installed_used_installed_over_and_removed(made: dict[str, Path], contex
     assert this.entry() == {}
     assert theirs.read_bytes() == b"a user's data"
     shutil.rmtree(local(computer) / "wherry")
-    assert files(computer) - before <= {"users/root/AppData/Local/Programs"} | wine_makes(files(computer))
+    assert files(computer) - before <= wine_makes(files(computer))
+
+
+@pytest.fixture(scope="module")
+def managed(context: Context) -> Path:
+    [item] = msi.build_all(context)
+    return item.path
+
+
+needs_wixl = pytest.mark.skipif(shutil.which("wixl") is None or shutil.which("msiinfo") is None, reason="no wixl")
+
+
+def rows(database: Path, table: str) -> list[list[str]]:
+    done = subprocess.run(["msiinfo", "export", database, table], capture_output=True, text=True, check=True)
+    return [line.split("\t") for line in done.stdout.splitlines()[3:]]
+
+
+@needs_wine
+@needs_wixl
+def test_the_msi_says_what_it_does(managed: Path, context: Context) -> None:
+    properties = dict(rows(managed, "Property"))
+    assert properties["ProductVersion"] == msi.product_version(context.version)
+    assert properties["ALLUSERS"] == "1"
+    [(_, name, value, component)] = rows(managed, "Environment")
+    assert name == "*=-PATH", "the machine's, added to, taken away again"
+    assert value.startswith("[~];[")
+    assert component in {row[0] for row in rows(managed, "Component")}
+    order = {row[0]: int(row[2]) for row in rows(managed, "InstallExecuteSequence")}
+    assert order["InstallFiles"] < order["WriteEnvironmentStrings"] < order["InstallFinalize"]
+    assert order["InstallInitialize"] < order["RemoveEnvironmentStrings"] < order["RemoveFiles"]
+
+
+@needs_wine
+@needs_wixl
+def test_the_msi_installed_used_and_removed(managed: Path, context: Context, computer: Windows) -> None:
+    this = Installed(computer, managed)
+    home = drive(computer) / "Program Files/Wherry"
+    before = this.machine_path()
+    assert "Wherry" not in before
+    this.run("msiexec", "/i", managed, "/qn")
+    assert this.run(home / "bin/wherry.exe", "--version") == f"wherry {context.version}\n"
+    parts = this.machine_path().split(";")
+    assert [part.rstrip("\\") for part in parts if part not in before.split(";")] == [r"C:\Program Files\Wherry\bin"]
+    assert len(list(home.rglob("*.py"))) > 500
+    this.run("msiexec", "/x", managed, "/qn")
+    assert not list(home.rglob("*.exe"))
+    assert this.machine_path().rstrip(";") == before.rstrip(";")
 
 
 def files(computer: Windows) -> set[str]:
@@ -237,6 +291,23 @@ def files(computer: Windows) -> set[str]:
 def wine_makes(found: set[str]) -> set[str]:
     """What Wine and Windows themselves leave where programs run."""
     return {name for name in found if re.search(r"/Temp(/|$)|/Temporary Internet Files|\.wine|INetCache|Programs$", name)}
+
+
+@needs_wine
+@needs_nsis
+def test_the_full_edition_takes_its_iso_in(context: Context, tmp_path: Path, computer: Windows) -> None:
+    content = iso_bytes()
+    manifest = {
+        "format": 1, "version": context.version, "architecture": "amd64", "size": len(content), "kernel": "6.12.1",
+        "sha256": hashlib.sha256(content).hexdigest(), "engine": "28.5.2", "packages": [],
+    }  # fmt: skip
+    iso = tmp_path / "wherry-amd64.iso"
+    iso.write_bytes(content)
+    iso.with_suffix(".json").write_text(json.dumps(manifest))
+    this = Installed(computer, setup.build(layout.lay_out(context, context.pythons[layout.TARGET], iso), context, "-full"))
+    this.setup()
+    [found] = json.loads(this.wherry("iso", "list", "--json"))["data"]
+    assert found["sha256"] == manifest["sha256"]
 
 
 @needs_wine
