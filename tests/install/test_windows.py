@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,9 @@ from installers.context import Context, prepare
 from installers.tools import BuildError
 from installers.windows import helper, layout, msi, setup
 from tests.fakes import FakeKeeper
-from tests.install.wineprefix import drive, fresh, local
+from tests.install.wineprefix import Computer, fresh
 from tests.tinyiso import iso_bytes
 from tests.windows import fixture
-from tests.windows.fixture import Windows
 
 ROOT = Path(__file__).parent.parent.parent
 HANG = 60  # seconds, for what takes a few
@@ -68,7 +68,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     qemu = tmp_path_factory.mktemp("qemu")
     (qemu / "share").mkdir()
     (qemu / "share/bios.bin").write_bytes(b"firmware")
-    folders = {"pythons": {layout.TARGET: fixture.windows().python.parent}, "qemus": {layout.TARGET: qemu}}
+    folders = {"pythons": {layout.TARGET: fixture.windows().folder / "python"}, "qemus": {layout.TARGET: qemu}}
     return prepare(targets.load(), ROOT / "build/installers", tmp_path_factory.mktemp("windows"), quick=True, **folders)
 
 
@@ -103,9 +103,8 @@ def test_the_folder(made: dict[str, Path], context: Context) -> None:
     packages = "python/Lib/site-packages"
     assert f"{packages}/launcher/__main__.py" in names
     assert not [name for name in names if "/pytest/" in name or "/docker/" in name or name.endswith(".pyc")]
-    assert {re.search(r"cp3\d+", name)[0] for name in names if re.search(r"\.cp3\d+-win", name)} == {  # type: ignore[index]
-        f"cp{fixture._LIBRARY.removeprefix('python')}"
-    }
+    modules = {found[1] for found in (re.search(r"\.(cp3\d+)-win", name) for name in names) if found}
+    assert modules == {f"cp3{sys.version_info.minor}"}
     stub = of_windows(context.work / "windows/bin/wherry.exe")
     assert stub == {"machine": 0x8664, "time": 0, "subsystem": 3}  # x86-64, of no time, of the console
     assert of_windows(made[".exe"])["machine"] == 0x8664
@@ -127,7 +126,7 @@ def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def computer(tmp_path: Path) -> Iterator[Windows]:
+def computer(tmp_path: Path) -> Iterator[Computer]:
     with fresh(tmp_path) as found:
         yield found
 
@@ -135,13 +134,13 @@ def computer(tmp_path: Path) -> Iterator[Windows]:
 class Installed:
     """A Windows with a setup program that is about to run."""
 
-    def __init__(self, computer: Windows, program: Path) -> None:
+    def __init__(self, computer: Computer, program: Path) -> None:
         self.computer, self.program = computer, program
-        self.home = local(computer) / "Programs/Wherry"
-        self.python = fixture.windows().python  # it outlives what is removed
+        self.home = computer.local / "Programs/Wherry"
+        self.python = fixture.windows().folder / "python/python.exe"  # it outlives what is removed
 
     def run(self, *words: str | Path) -> str:
-        code, said = self.computer.run(words, timeout=HANG, cwd=self.computer.folder)
+        code, said = self.computer.run(words, timeout=HANG)
         assert code == 0, f"{words}: {code}\n{said}"
         return said
 
@@ -184,36 +183,33 @@ class Installed:
     def uninstall(self) -> None:
         """From a copy, as it does itself, but one that is waited for."""
         copy = shutil.copy(self.home / "uninstall.exe", self.computer.folder)
-        self.run(copy, "/S", f"_?={self.inside(self.home)}")
-
-    def inside(self, path: Path) -> str:
-        return "C:\\" + str(path.relative_to(drive(self.computer))).replace("/", "\\")
+        self.run(copy, "/S", f"_?={self.computer.inside(self.home)}")
 
 
 @needs_wine
 @needs_nsis
-def test_installed_used_installed_over_and_removed(made: dict[str, Path], context: Context, computer: Windows) -> None:
+def test_installed_used_installed_over_and_removed(made: dict[str, Path], context: Context, computer: Computer) -> None:
     before = files(computer)
     this = Installed(computer, made[".exe"])
     this.set_path(BEFORE)
     this.setup()
-    ours = this.inside(this.home / "bin")
+    ours = computer.inside(this.home / "bin")
     assert this.path() == (f"{BEFORE};{ours}", 2)
     entry = this.entry()
-    assert (entry["DisplayVersion"], entry["InstallLocation"]) == (context.version, this.inside(this.home))
-    links = list(drive(computer).rglob("Wherry.lnk"))
+    assert (entry["DisplayVersion"], entry["InstallLocation"]) == (context.version, computer.inside(this.home))
+    links = list(computer.drive.rglob("Wherry.lnk"))
     assert [path.parent.name for path in links] == ["Programs"]
     assert any(line in links[0].read_bytes() for line in (b"wherry.exe", "wherry.exe".encode("utf-16-le")))
 
     assert this.wherry("--version") == f"wherry {context.version}\n"
     doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
     about = {item["name"]: item["text"] for item in doctor["data"]["checks"]}
-    assert this.inside(this.home / "python/python.exe") in about["wherry"]
+    assert computer.inside(this.home / "python/python.exe") in about["wherry"]
     code, said = computer.run([this.home / "bin/wherry.exe", "run with blanks", 'a "quoted" word', "\\"], timeout=HANG)
     assert code == 2
     assert "run with blanks" in said, "words arrive as they were given"
 
-    theirs = local(computer) / "wherry/machines/mine/data.qcow2"
+    theirs = computer.local / "wherry/machines/mine/data.qcow2"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"a user's data")
     stale = this.home / "python/Lib/site-packages/launcher/of_an_older_version.py"
@@ -232,7 +228,7 @@ def test_installed_used_installed_over_and_removed(made: dict[str, Path], contex
     assert this.path() == (BEFORE, 2)
     assert this.entry() == {}
     assert theirs.read_bytes() == b"a user's data"
-    shutil.rmtree(local(computer) / "wherry")
+    shutil.rmtree(computer.local / "wherry")
     assert files(computer) - before <= wine_makes(files(computer))
 
 
@@ -267,9 +263,9 @@ def test_the_msi_says_what_it_does(managed: Path, context: Context) -> None:
 
 @needs_wine
 @needs_wixl
-def test_the_msi_installed_used_and_removed(managed: Path, context: Context, computer: Windows) -> None:
+def test_the_msi_installed_used_and_removed(managed: Path, context: Context, computer: Computer) -> None:
     this = Installed(computer, managed)
-    home = drive(computer) / "Program Files/Wherry"
+    home = computer.drive / "Program Files/Wherry"
     before = this.machine_path()
     assert "Wherry" not in before
     this.run("msiexec", "/i", managed, "/qn")
@@ -282,9 +278,9 @@ def test_the_msi_installed_used_and_removed(managed: Path, context: Context, com
     assert this.machine_path().rstrip(";") == before.rstrip(";")
 
 
-def files(computer: Windows) -> set[str]:
+def files(computer: Computer) -> set[str]:
     """All of drive C."""
-    top = drive(computer)
+    top = computer.drive
     return {os.path.relpath(os.path.join(folder, name), top) for folder, names, more in os.walk(top) for name in names + more}
 
 
@@ -295,7 +291,7 @@ def wine_makes(found: set[str]) -> set[str]:
 
 @needs_wine
 @needs_nsis
-def test_the_full_edition_takes_its_iso_in(context: Context, tmp_path: Path, computer: Windows) -> None:
+def test_the_full_edition_takes_its_iso_in(context: Context, tmp_path: Path, computer: Computer) -> None:
     content = iso_bytes()
     manifest = {
         "format": 1, "version": context.version, "architecture": "amd64", "size": len(content), "kernel": "6.12.1",
@@ -313,7 +309,7 @@ def test_the_full_edition_takes_its_iso_in(context: Context, tmp_path: Path, com
 @needs_wine
 @needs_nsis
 @pytest.mark.soak
-def test_the_whole_setup_brings_its_qemu(context: Context, tmp_path: Path, computer: Windows) -> None:
+def test_the_whole_setup_brings_its_qemu(context: Context, tmp_path: Path, computer: Computer) -> None:
     """With all of QEMU, compressed as for a release."""
     (tmp_path / "whole").mkdir()
     whole = prepare(context.targets, context.work, tmp_path / "whole", pythons=context.pythons)
@@ -323,7 +319,7 @@ def test_the_whole_setup_brings_its_qemu(context: Context, tmp_path: Path, compu
     doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
     about = {item["name"]: item for item in doctor["data"]["checks"]}
     assert about["qemu"]["status"] == "ok", about["qemu"]
-    assert this.inside(this.home / "qemu").lower() in about["qemu"]["text"].lower()
+    assert computer.inside(this.home / "qemu").lower() in about["qemu"]["text"].lower()
     said = this.run(this.home / "qemu/qemu-system-x86_64.EXE", "-L", "help")
     assert any(
         (this.home / "qemu/share" / "bios-256k.bin").exists() and line.endswith("share/") for line in said.splitlines()
