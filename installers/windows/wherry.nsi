@@ -48,48 +48,57 @@ Var said
   Pop $said
 !macroend
 
-; What an earlier version has put here. What users keep in this folder is not ours, and stays.
+; Nothing is changed; exit code CODE for whoever waits for one.
+!macro GIVE_UP code
+  SetErrorLevel ${code}
+  Abort "Nothing is changed."
+!macroend
+
+; Ends all machines, asking first; gives up when one does not end. A Wherry that is too damaged to tell is gone over: what runs of it
+; then still keeps its files from being replaced.
+!macro STOP_MACHINES question
+  !insertmacro HELPER "$INSTDIR\setup\helper.py" "running"
+  Pop $0
+  ${If} $0 == "3"
+    ${If} ${Cmd} `MessageBox MB_OKCANCEL|MB_ICONQUESTION "${question}" /SD IDOK IDCANCEL`
+      !insertmacro GIVE_UP 1
+    ${EndIf}
+    DetailPrint "Stopping machines"
+    !insertmacro HELPER "$INSTDIR\setup\helper.py" "stop"
+    Pop $0
+    ${If} $0 != "0"
+      DetailPrint "$said"
+      MessageBox MB_OK|MB_ICONSTOP "A machine could not be stopped, and nothing is changed.$\r$\n$said" /SD IDOK
+      !insertmacro GIVE_UP 2
+    ${EndIf}
+  ${ElseIf} $0 != "0"
+    DetailPrint "$said"
+    ${If} ${Cmd} `MessageBox MB_OKCANCEL|MB_ICONEXCLAMATION "Whether machines run cannot be told. Go on?$\r$\n$said" /SD IDOK IDCANCEL`
+      !insertmacro GIVE_UP 1
+    ${EndIf}
+  ${EndIf}
+!macroend
+
+; What an earlier version has put here. What users keep in this folder is not ours, and stays. A terminal in which wherry still waits
+; holds files: the folder then cannot be renamed, and nothing is lost yet.
 !macro REMOVE_FILES
+  ClearErrors
+  Rename "$INSTDIR\python" "$INSTDIR\python.old"
+  ${If} ${Errors}
+    MessageBox MB_OK|MB_ICONSTOP "Files of Wherry are in use, and nothing is changed. Close the terminals in which wherry runs, and try again." /SD IDOK
+    !insertmacro GIVE_UP 2
+  ${EndIf}
+  RMDir /r "$INSTDIR\python.old"
   RMDir /r "$INSTDIR\bin"
-  RMDir /r "$INSTDIR\python"
   RMDir /r "$INSTDIR\qemu"
   RMDir /r "$INSTDIR\setup"
   RMDir /r "$INSTDIR\iso"
   Delete "$INSTDIR\LICENSE.txt"
 !macroend
 
-; Ends all machines, asking first. "2" on the stack when some still run or nobody can tell.
-!macro STOP_MACHINES script question
-  !insertmacro HELPER "${script}" "running"
-  Pop $0
-  ${If} $0 == "3"
-    MessageBox MB_OKCANCEL|MB_ICONQUESTION "${question}" /SD IDOK IDOK +3
-      SetErrorLevel 1
-      Abort "Nothing is changed."
-    DetailPrint "Stopping machines"
-    !insertmacro HELPER "${script}" "stop"
-    Pop $0
-  ${EndIf}
-  ${If} $0 != "0"
-    DetailPrint "$said"
-    MessageBox MB_OK|MB_ICONSTOP "A machine could not be stopped:$\r$\n$said$\r$\nNothing is changed." /SD IDOK
-    SetErrorLevel 2
-    Abort "Nothing is changed."
-  ${EndIf}
-!macroend
-
 Section
   ${If} ${FileExists} "$INSTDIR\python\python.exe"
-    !insertmacro STOP_MACHINES "$INSTDIR\setup\helper.py" "A machine of Wherry runs. It is shut down cleanly before the new version is put in place, and starts again with the next command."
-    ; A terminal in which wherry still waits holds files; the folder then cannot be renamed, and nothing is lost yet.
-    ClearErrors
-    Rename "$INSTDIR\python" "$INSTDIR\python.old"
-    ${If} ${Errors}
-      MessageBox MB_OK|MB_ICONSTOP "Files of Wherry are in use. Close the terminals in which wherry runs, and start this setup again." /SD IDOK
-      SetErrorLevel 2
-      Abort "Files of Wherry are in use."
-    ${EndIf}
-    RMDir /r "$INSTDIR\python.old"
+    !insertmacro STOP_MACHINES "A machine of Wherry runs. It is shut down cleanly before the new version is put in place, and starts again with the next command."
     !insertmacro REMOVE_FILES
   ${EndIf}
 
@@ -130,25 +139,25 @@ SectionEnd
 Section Uninstall
   ; Nobody's data goes without a word of theirs: unasked, that is with /S, machines stay.
   ${If} ${FileExists} "$INSTDIR\python\python.exe"
-    !insertmacro STOP_MACHINES "$INSTDIR\setup\helper.py" "A machine of Wherry runs. It is shut down cleanly first."
+    !insertmacro STOP_MACHINES "A machine of Wherry runs. It is shut down cleanly first."
     StrCpy $1 "leave"
-    MessageBox MB_YESNO|MB_ICONQUESTION|MB_DEFBUTTON1 "Keep your machines, with all images, containers and volumes in them?$\r$\n$\r$\nThey are in $LOCALAPPDATA\wherry, and are there again when Wherry is." /SD IDYES IDYES keep
-      MessageBox MB_YESNO|MB_ICONEXCLAMATION|MB_DEFBUTTON2 "Delete all machines, and everything in them? This cannot be taken back." /SD IDNO IDNO keep
-        StrCpy $1 "delete"
-    keep:
+    ${If} ${Cmd} `MessageBox MB_YESNO|MB_ICONQUESTION "Keep your machines, with all images, containers and volumes in them?$\r$\n$\r$\nThey are in $LOCALAPPDATA\wherry, and are there again when Wherry is." /SD IDYES IDNO`
+    ${AndIf} ${Cmd} `MessageBox MB_YESNO|MB_ICONEXCLAMATION|MB_DEFBUTTON2 "Delete all machines, and everything in them? This cannot be taken back." /SD IDNO IDYES`
+      StrCpy $1 "delete"
+    ${EndIf}
     !insertmacro HELPER "$INSTDIR\setup\helper.py" "$1"
     Pop $0
     ${If} $0 != "0"
       DetailPrint "$said"
-      MessageBox MB_OKCANCEL|MB_ICONEXCLAMATION "Not all could be taken back:$\r$\n$said$\r$\nRemove Wherry all the same?" /SD IDOK IDOK +3
-        SetErrorLevel 2
-        Abort "Wherry is still there."
+      ${If} ${Cmd} `MessageBox MB_OKCANCEL|MB_ICONEXCLAMATION "Not all could be taken back. Remove Wherry all the same?$\r$\n$said" /SD IDOK IDCANCEL`
+        !insertmacro GIVE_UP 2
+      ${EndIf}
     ${EndIf}
     !insertmacro HELPER "$INSTDIR\setup\helper.py" 'path remove "$INSTDIR\bin"'
     Pop $0
+    SetOutPath "$TEMP"
+    !insertmacro REMOVE_FILES
   ${EndIf}
-  SetOutPath "$TEMP"
-  !insertmacro REMOVE_FILES
   Delete "$SMPROGRAMS\Wherry.lnk"
   Delete "$INSTDIR\uninstall.exe"
   RMDir "$INSTDIR"

@@ -289,6 +289,50 @@ def wine_makes(found: set[str]) -> set[str]:
     return {name for name in found if re.search(r"/Temp(/|$)|/Temporary Internet Files|\.wine|INetCache|Programs$", name)}
 
 
+# In place of an installed launcher: a machine that runs, and does not stop while there is a file C:\\stuck.
+RUNNING = r"""
+import json, pathlib, sys
+words = " ".join(sys.argv[1:])
+with open(r"C:\said.txt", "a") as file:
+    print(words, file=file)
+if words == "list --json":
+    print(json.dumps({"data": [{"name": "default", "status": "running"}, {"name": "old", "status": "stopped"}]}))
+elif words == "stop default" and pathlib.Path(r"C:\stuck").exists():
+    sys.exit("it does not stop")
+"""
+
+
+@needs_wine
+@needs_nsis
+def test_no_file_changes_under_a_machine_that_runs(made: dict[str, Path], computer: Computer) -> None:
+    this = Installed(computer, made[".exe"])
+    this.setup()
+    program = this.home / "python/Lib/site-packages/launcher/__main__.py"
+    ours, stuck, said = program.read_bytes(), computer.drive / "stuck", computer.drive / "said.txt"
+    copy = shutil.copy(this.home / "uninstall.exe", computer.folder)
+    remove = [copy, "/S", f"_?={computer.inside(this.home)}"]
+    program.write_text(RUNNING)
+    stuck.touch()
+    for words in ([this.program, "/S"], remove):
+        assert computer.run(words, timeout=HANG)[0] == 2, words
+        assert program.read_text() == RUNNING
+        assert this.path()[0].endswith(r"Wherry\bin")
+        assert this.entry()
+    assert said.read_text().split("\n") == ["list --json", "list --json", "stop default"] * 2 + [""]
+    stuck.unlink()
+    said.unlink()
+    this.setup()
+    assert said.read_text().split("\n")[-2:] == ["stop default", ""]
+    assert program.read_bytes() == ours
+    program.write_text(RUNNING)
+    said.unlink()
+    this.uninstall()
+    assert not this.home.exists()
+    done = said.read_text().split("\n")
+    assert done[-3:] == ["stop default", "uninstall --keep", ""]
+    assert not [words for words in done if "--yes" in words or "delete" in words], "nobody was asked"
+
+
 @needs_wine
 @needs_nsis
 def test_the_full_edition_takes_its_iso_in(context: Context, tmp_path: Path, computer: Computer) -> None:
