@@ -18,7 +18,7 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot7
 from packageurl import PackageURL
 
-from installers.context import Made
+from installers.context import Made, Part
 from installers.metadata import read
 from installers.tools import sha256
 
@@ -27,7 +27,7 @@ SUMS: Final = "SHA256SUMS"
 
 
 def write_bill(made: Sequence[Made], version: str, epoch: int, output: Path) -> Path:
-    """The document in `output`: below each installer the wheels that it has."""
+    """The document in `output`: below each installer what it has."""
     wherry = Component(name="wherry", version=version, type=ComponentType.APPLICATION, bom_ref="wherry")
     seed = " ".join(sha256(item.path) for item in made)
     bom = Bom(
@@ -44,11 +44,13 @@ def write_bill(made: Sequence[Made], version: str, epoch: int, output: Path) -> 
         ),
     )
     wheels = {path.name: _wheel(path) for path in sorted({wheel for item in made for wheel in item.wheels})}
+    parts = {part: _part(part) for part in sorted({part for item in made for part in item.parts})}
     files = {item.path.name: _file(item.path, version) for item in made}
-    bom.components.update(wheels.values(), files.values())
+    bom.components.update(wheels.values(), parts.values(), files.values())
     for item in made:
-        bom.register_dependency(files[item.path.name], [wheels[wheel.name] for wheel in item.wheels])
-    bom.register_dependency(wherry, [*files.values(), *wheels.values()])
+        used = [*(wheels[wheel.name] for wheel in item.wheels), *(parts[part] for part in item.parts)]
+        bom.register_dependency(files[item.path.name], used)
+    bom.register_dependency(wherry, [*files.values(), *wheels.values(), *parts.values()])
     target = output / BILL
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the library warns of a document that does not hang together
@@ -66,6 +68,18 @@ def _wheel(path: Path) -> Component:
         purl=PackageURL("pypi", None, about.name.lower().replace("_", "-"), about.version, {"file_name": path.name}),
         hashes=_sha256(path),
         licenses=[DisjunctiveLicense(name=about.license)] if about.license else None,
+    )
+
+
+def _part(part: Part) -> Component:
+    """A Python, a QEMU or an ISO; the digest is that of its main file."""
+    digest = _sha256(part.file)
+    return Component(
+        name=part.name,
+        version=part.version or None,
+        type=ComponentType.APPLICATION,
+        bom_ref=f"{part.name}:{digest[0].content[:16]}",
+        hashes=digest,
     )
 
 

@@ -49,12 +49,22 @@ class Context:
         return [self.wheel, *wheels.fetch(self.targets[target], self.lock, self.work / "wheels")]
 
 
+@dataclass(frozen=True, order=True)
+class Part:
+    """What is in an installer beside wheels: a Python, a QEMU, an ISO. `file` is the one that tells them apart."""
+
+    name: str
+    version: str
+    file: Path
+
+
 @dataclass(frozen=True)
 class Made:
-    """A file for users, and the wheels in it."""
+    """A file for users, the wheels in it, and what else is in it."""
 
     path: Path
     wheels: tuple[Path, ...]
+    parts: tuple[Part, ...] = ()
 
 
 def prepare(targets: Mapping[str, Target], work: Path, output: Path, **more: Any) -> Context:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from installers.context import Context, Made
+from installers.context import Context, Made, Part
 from installers.macos import bom, cpio, tree, xar
 from installers.tools import BuildError, say
 from installers.wheels import clear, unpack
@@ -49,8 +50,16 @@ def build_all(context: Context) -> list[Made]:
         wheels = tuple(context.wheels(target))
         for iso in (None, context.isos.get(arch)) if arch in context.isos else (None,):
             payload = Payload(arch, python, wheels, context.qemus.get(target), iso)
-            made.append(Made(build(payload, context), wheels))
+            made.append(Made(build(payload, context), wheels, tuple(_parts(payload, context))))
     return made
+
+
+def _parts(payload: Payload, context: Context) -> Iterator[Part]:
+    yield Part("cpython", context.targets[f"macos-{payload.arch}"].pythons[0], (payload.python / "bin/python3").resolve())
+    if payload.qemu:
+        yield from (Part("qemu", "", file) for file in sorted((payload.qemu / "bin").glob("qemu-system-*")))
+    if payload.iso:
+        yield Part(payload.iso.name, context.version, payload.iso)
 
 
 def build(payload: Payload, context: Context) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from installers.context import Context
+from installers.context import Context, Part
 from installers.tools import BuildError, run
 from installers.wheels import clear, unpack
 
@@ -44,6 +44,7 @@ class Layout:
 
     root: Path
     wheels: tuple[Path, ...]
+    parts: tuple[Part, ...]
 
     def files(self) -> list[Path]:
         """All of them, in an order that no file system decides; relative."""
@@ -60,12 +61,14 @@ def lay_out(context: Context, python: Path, iso: Path | None) -> Layout:
     unpack(wheels, root / "python/Lib/site-packages")
     (root / f"python/{library}._pth").write_text(_search_path(root / "python", library), encoding="ascii")
     _stub(context, root)
-    parts = list(wheels)
+    parts = [Part("cpython", f"3.{library.removeprefix('python3')}", python / f"{library}.dll")]
     if qemu := context.qemus.get(TARGET):
         shutil.copytree(qemu, root / "qemu")
+        parts += [Part("qemu", "", file) for file in sorted(qemu.glob("qemu-system-x86_64.[eE][xX][eE]"))]
     else:
-        parts += context.wheels(f"{TARGET}-qemu")[1:]
-        _qemu(parts[-1], root / "qemu", context)
+        [wheel] = context.wheels(f"{TARGET}-qemu")[1:]
+        wheels = (*wheels, wheel)
+        _qemu(wheel, root / "qemu", context)
     (root / "setup").mkdir()
     shutil.copyfile(_DATA / "helper.py", root / "setup/helper.py")
     shutil.copyfile(context.license, root / "LICENSE.txt")
@@ -73,10 +76,11 @@ def lay_out(context: Context, python: Path, iso: Path | None) -> Layout:
         (root / "iso").mkdir()
         for file in (iso, iso.with_suffix(".json")):
             shutil.copyfile(file, root / "iso" / file.name)
+        parts.append(Part(iso.name, context.version, iso))
     context.signed("tree", root)
     for path in root.rglob("*"):
         os.utime(path, (context.epoch, context.epoch))
-    return Layout(root, tuple(parts))
+    return Layout(root, wheels, tuple(parts))
 
 
 def _library(python: Path) -> str:

@@ -32,7 +32,7 @@ def build_all(context: Context) -> list[Made]:
         say(f"no MSI: --python {TARGET}=DIR gives the Python that goes into it")
         return []
     layout = lay_out(context, python, None)
-    return [Made(build(layout, context), layout.wheels)]
+    return [Made(build(layout, context), layout.wheels, layout.parts)]
 
 
 def build(layout: Layout, context: Context) -> Path:

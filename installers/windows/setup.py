@@ -22,10 +22,10 @@ def build_all(context: Context) -> list[Made]:
         say(f"nothing for Windows: --python {TARGET}=DIR gives the Python that goes into it")
         return []
     layout = lay_out(context, python, None)
-    made = [Made(build(layout, context), layout.wheels), Made(_zip(layout, context), layout.wheels)]
+    made = [Made(build(layout, context), layout.wheels, layout.parts), Made(_zip(layout, context), layout.wheels, layout.parts)]
     if iso := context.isos.get("amd64"):
         full = lay_out(context, python, iso)
-        made.append(Made(build(full, context, "-full"), full.wheels))
+        made.append(Made(build(full, context, "-full"), full.wheels, full.parts))
     return made
 
 

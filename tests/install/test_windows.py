@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from installers import targets
-from installers.context import Context, prepare
+from installers import bill, targets
+from installers.context import Context, Made, prepare
 from installers.tools import BuildError
 from installers.windows import helper, layout, msi, setup
 from tests.fakes import FakeKeeper
@@ -108,6 +108,20 @@ def test_the_folder(made: dict[str, Path], context: Context) -> None:
     stub = of_windows(context.work / "windows/bin/wherry.exe")
     assert stub == {"machine": 0x8664, "time": 0, "subsystem": 3}  # x86-64, of no time, of the console
     assert of_windows(made[".exe"])["machine"] == 0x8664
+
+
+@needs_wine
+def test_the_bill_tells_of_python(context: Context, tmp_path: Path) -> None:
+    made = layout.lay_out(context, context.pythons[layout.TARGET], None)
+    [python] = made.parts
+    assert (python.name, python.version) == ("cpython", f"3.{sys.version_info.minor}")
+    program = tmp_path / "setup.exe"
+    program.touch()
+    found = json.loads(bill.write_bill([Made(program, made.wheels, made.parts)], "1.0", context.epoch, tmp_path).read_text())
+    [told] = [item for item in found["components"] if item["name"] == "cpython"]
+    assert told["hashes"][0]["content"] == hashlib.sha256(python.file.read_bytes()).hexdigest()
+    [uses] = [item["dependsOn"] for item in found["dependencies"] if item["ref"] == "setup.exe"]
+    assert told["bom-ref"] in uses
 
 
 @needs_wine
