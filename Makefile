@@ -51,7 +51,7 @@ install-test: setup
 vm: iso
 	$(PYTEST) -m vm
 
-# Into those for Windows goes the tests' Python; a release gives python.org's: WINDOWS_PYTHON=DIR
+# Into those for Windows goes the tests' Python; a release gives python.org's: WINDOWS_PYTHON=FILE, pinned in inputs.toml
 installers: setup
 	$(PYTHON) -m installers --python windows-amd64="$(or $(WINDOWS_PYTHON),$$($(PYTHON) -m tests.windows.fixture)/python)" $(ARGS)
 

@@ -1,4 +1,4 @@
-"""`python -m installers [build|lock]`: everything that installs wherry, in dist/."""
+"""`python -m installers [build|lock|pin FILE...]`: everything that installs wherry, in dist/."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from installers import bill, lock, project, targets
+from installers import bill, inputs, lock, project, targets
 from installers.context import Context, Made, prepare
 from installers.linux import deb
 from installers.macos import flatpkg, formula
@@ -28,14 +28,17 @@ KINDS: Final[dict[str, Callable[[Context], list[Made]]]] = {
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m installers", description=__doc__)
-    parser.add_argument("verb", choices=("build", "lock"), nargs="?", default="build")
+    parser.add_argument("verb", choices=("build", "lock", "pin"), nargs="?", default="build")
+    parser.add_argument(
+        "files", type=Path, nargs="*", metavar="FILE", help="of pin: archives whose SHA-256 goes to inputs.toml"
+    )
     parser.add_argument("--only", action="append", choices=sorted(KINDS), help="by default all of them")
     parser.add_argument("--output", type=Path, default=project.ROOT / "dist", metavar="DIR")
     parser.add_argument(
         "--work", type=Path, default=project.ROOT / "build/installers", metavar="DIR", help="kept between builds"
     )
-    parser.add_argument("--python", action=_Folders, default={}, metavar="TARGET=DIR", help="the Python that goes in")
-    parser.add_argument("--qemu", action=_Folders, default={}, metavar="TARGET=DIR", help="the QEMU that goes in")
+    parser.add_argument("--python", action=_Places, default={}, metavar="TARGET=PLACE", help="the Python that goes in")
+    parser.add_argument("--qemu", action=_Places, default={}, metavar="TARGET=PLACE", help="the QEMU that goes in")
     parser.add_argument("--full", action="store_true", help="full editions too, with the ISOs of build/ in them")
     parser.add_argument(
         "--sign", type=Path, metavar="PROGRAM", help="signs what is built: macos/sign.sh tells how it is called"
@@ -45,14 +48,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class _Folders(argparse.Action):
-    """TARGET=DIR, each time for another target."""
+class _Places(argparse.Action):
+    """TARGET=PLACE, each time for another target."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
-        target, _, folder = values.partition("=")
-        if target not in targets.load() or not Path(folder).is_dir():
-            parser.error(f"{option} {values}: TARGET=DIR, a target of targets.toml and a folder")
-        setattr(namespace, self.dest, {**getattr(namespace, self.dest), target: Path(folder).absolute()})
+        target, _, place = values.partition("=")
+        if target not in targets.load() or not Path(place).exists():
+            parser.error(f"{option} {values}: TARGET=PLACE, a target of targets.toml and a folder or a pinned archive")
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), target: Path(place).absolute()})
 
 
 def isos() -> dict[str, Path]:
@@ -66,8 +69,12 @@ def isos() -> dict[str, Path]:
 
 def prepared(options: argparse.Namespace) -> Context:
     """The run that the command line asks for. Raises BuildError."""
+    pythons, qemus = (
+        {target: inputs.folder(place, options.work) for target, place in given.items()}
+        for given in (options.python, options.qemu)
+    )
     return prepare(
-        targets.load(), options.work, options.output, quick=options.quick, pythons=options.python, qemus=options.qemu,
+        targets.load(), options.work, options.output, quick=options.quick, pythons=pythons, qemus=qemus,
         isos=isos() if options.full else {}, sign=options.sign, address=options.address,
     )  # fmt: skip
 
@@ -90,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.verb == "lock":
             lock.renew(targets.load())
+        elif options.verb == "pin":
+            for file in options.files:
+                inputs.pin(file)
         else:
             build(prepared(options), options.only or list(KINDS))
     except BuildError as error:

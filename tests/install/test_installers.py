@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from installers import __main__ as program
-from installers import lock, targets, wheels
+from installers import inputs, lock, targets, wheels
 from installers.bill import BILL, SUMS
 from installers.context import Context, prepare
 from installers.windows import manifests
@@ -51,8 +52,8 @@ def test_a_run_with_its_sums_and_its_bill(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--python", "amiga=/"], "--python amiga=/: TARGET=DIR"),
-        (["--python", "windows-amd64=/nowhere"], "a target of targets.toml and a folder"),
+        (["--python", "amiga=/"], "--python amiga=/: TARGET=PLACE"),
+        (["--python", "windows-amd64=/nowhere"], "a target of targets.toml and a folder or a pinned archive"),
         (["--only", "floppy"], "invalid choice: 'floppy'"),
     ],
 )
@@ -67,6 +68,30 @@ def test_full_editions_need_an_iso(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(program.project, "ROOT", tmp_path)
     with pytest.raises(program.BuildError, match=r"make iso"):
         program.isos()
+
+
+@pytest.mark.parametrize("top", ["", "python/"], ids=["flat", "one folder"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_has_to_be_pinned(kind: str, top: str, tmp_path: Path) -> None:
+    source, pins = tmp_path / "source", tmp_path / "inputs.toml"
+    (source / top / "bin").mkdir(parents=True)
+    (source / top / "bin/python3").write_text("x")
+    (source / top / "LICENSE").write_text("y")
+    name = shutil.make_archive(str(tmp_path / "python-3.13"), {"tar.gz": "gztar"}.get(kind, kind), source)
+    pins.write_text("# why\n[sha256]\n")
+    with pytest.raises(program.BuildError, match=rf"python-3\.13\.{kind} is not pinned in inputs\.toml.*installers pin"):
+        inputs.folder(Path(name), tmp_path, pins)
+    inputs.pin(Path(name), pins)
+    assert (inputs.folder(Path(name), tmp_path, pins) / "bin/python3").read_text() == "x"
+    assert pins.read_text().startswith("# why\n[sha256]\n")
+    with open(name, "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(program.BuildError, match="is pinned with another SHA-256"):
+        inputs.folder(Path(name), tmp_path, pins)
+
+
+def test_no_pins_are_empty_words() -> None:
+    assert all(len(digest) == 64 for digest in inputs.read().values())
 
 
 def test_needs_of_another_system() -> None:
