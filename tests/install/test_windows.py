@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,23 @@ def test_the_same_bytes(made: dict[str, Path], context: Context, tmp_path: Path)
     more = {name: getattr(context, name) for name in ("quick", "pythons", "qemus")}
     for item in setup.build_all(prepare(context.targets, context.work, tmp_path, **more)):
         assert item.path.read_bytes() == (context.output / item.path.name).read_bytes(), item.path.name
+
+
+@needs_wine
+def test_the_embeddable_form_of_python_runs(context: Context, tmp_path: Path, computer: Computer) -> None:
+    """As python.org packs it: modules in a zip, libraries beside python.exe."""
+    source, python = context.pythons[layout.TARGET], tmp_path / "python"
+    python.mkdir()
+    for file in [*source.glob("*.exe"), *source.glob("*.dll"), *source.glob("DLLs/*")]:
+        shutil.copy(file, python)
+    with zipfile.ZipFile(python / f"python3{sys.version_info.minor}.zip", "w") as archive:
+        for file in sorted((source / "Lib").rglob("*.py")):
+            if "site-packages" not in file.parts:
+                archive.write(file, file.relative_to(source / "Lib"))
+    (python / f"python3{sys.version_info.minor}._pth").write_text("one of its own, which knows no site-packages\n")
+    made = layout.lay_out(replace(context, pythons={layout.TARGET: python}), python, None)
+    code, said = computer.run([made.root / "bin/wherry.exe", "list", "--json"], timeout=HANG)
+    assert (code, json.loads(said)["data"]) == (0, []), said
 
 
 def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
