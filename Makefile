@@ -4,7 +4,7 @@ HOST_ARCH := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64,amd64)
 ARCH ?= $(HOST_ARCH)
 PYTEST = $(PYTHON) -m pytest $(ARGS)
 
-.PHONY: help setup iso lock pin demo test unit vm install-test soak lint format bench bench-check clean
+.PHONY: help setup iso lock pin demo test unit vm install-test installers soak lint format bench bench-check clean
 
 help:
 	@echo "make setup            system packages (Debian, Ubuntu) and .venv"
@@ -15,6 +15,7 @@ help:
 	@echo "make test             everything: linters, units, packages, machines on real QEMU"
 	@echo "make unit             what needs no machine, in seconds"
 	@echo "make vm               the machines only; ARGS='-k name' for some of them"
+	@echo "make installers       what installs wherry on each system, in dist/, with SHA256SUMS and an SBOM"
 	@echo "make soak             machines and image builds with large counts; hours"
 	@echo "make lint             ruff, mypy, shellcheck, codespell"
 	@echo "make bench            what is claimed about speed and cost, beside its floor or peer; figures and plots in bench/; ARGS=--quick"
@@ -49,6 +50,10 @@ install-test: setup
 
 vm: iso
 	$(PYTEST) -m vm
+
+# Into those for Windows goes the tests' Python; a release gives python.org's: WINDOWS_PYTHON=FILE, pinned in inputs.toml
+installers: setup
+	$(PYTHON) -m installers --python windows-amd64="$(or $(WINDOWS_PYTHON),$$($(PYTHON) -m tests.windows.fixture)/python)" $(ARGS)
 
 soak: setup
 	$(PYTHON) iso/build.py --arch amd64

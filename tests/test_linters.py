@@ -46,11 +46,11 @@ def shell_scripts() -> list[Path]:
 
 
 def test_ruff_check() -> None:
-    module("ruff", "check", "--no-cache", "launcher", "iso", "tests", ".ci")
+    module("ruff", "check", "--no-cache", "launcher", "iso", "installers", "tests", ".ci")
 
 
 def test_ruff_format() -> None:
-    module("ruff", "format", "--no-cache", "--check", "launcher", "iso", "tests", ".ci")
+    module("ruff", "format", "--no-cache", "--check", "launcher", "iso", "installers", "tests", ".ci")
 
 
 def test_mypy() -> None:

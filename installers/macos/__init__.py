@@ -1,0 +1,1 @@
+"""The flat package and the Homebrew formula."""

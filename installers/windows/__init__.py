@@ -1,0 +1,1 @@
+"""setup.exe, the MSI, and the manifests of winget and Scoop."""

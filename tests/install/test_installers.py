@@ -1,0 +1,150 @@
+"""`python -m installers` as a whole: what a run writes, its sums, its SBOM, and how it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from installers import __main__ as program
+from installers import inputs, lock, targets, wheels
+from installers.bill import BILL, SUMS
+from installers.context import Context, prepare
+from installers.windows import manifests
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "installers", *words], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_a_run_with_its_sums_and_its_bill(tmp_path: Path) -> None:
+    done = run("--only", "brew", "--quick", "--output", tmp_path, "--address", "https://example.org/VERSION/")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    sums = dict(line.split("  ")[::-1] for line in (tmp_path / SUMS).read_text().splitlines())
+    assert set(sums) == names - {SUMS}
+    for name, digest in sums.items():
+        assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+    assert "https://example.org/" in (tmp_path / "wherry.rb").read_text()
+    text = (tmp_path / BILL).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_7).validate_str(text) is None
+    bill = json.loads(text)
+    parts = {item["bom-ref"]: item for item in bill["components"]}
+    uses = {item["ref"]: set(item.get("dependsOn", ())) for item in bill["dependencies"]}
+    [archive] = (name for name in names if name.endswith("macos-arm64.tar.gz"))
+    pinned = {pin.file: pin.sha256 for pin in wheels.read_lock().wheels["macos-arm64"]}
+    assert {name for name in uses[archive] if not name.startswith("wherry-")} == set(pinned)
+    for name, digest in pinned.items():
+        assert parts[name]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+        assert parts[name]["purl"].startswith("pkg:pypi/")
+        assert parts[name]["licenses"], name
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--python", "amiga=/"], "--python amiga=/: TARGET=PLACE"),
+        (["--python", "windows-amd64=/nowhere"], "a target of targets.toml and a folder or a pinned archive"),
+        (["--only", "floppy"], "invalid choice: 'floppy'"),
+    ],
+)
+def test_what_it_refuses(words: list[str], told: str, tmp_path: Path) -> None:
+    done = run(*words, "--output", tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_editions_need_an_iso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program.project, "ROOT", tmp_path)
+    with pytest.raises(program.BuildError, match=r"make iso"):
+        program.isos()
+
+
+@pytest.mark.parametrize("top", ["", "python/"], ids=["flat", "one folder"])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_has_to_be_pinned(kind: str, top: str, tmp_path: Path) -> None:
+    source, pins = tmp_path / "source", tmp_path / "inputs.toml"
+    (source / top / "bin").mkdir(parents=True)
+    (source / top / "bin/python3").write_text("x")
+    (source / top / "LICENSE").write_text("y")
+    name = shutil.make_archive(str(tmp_path / "python-3.13"), {"tar.gz": "gztar"}.get(kind, kind), source)
+    pins.write_text("# why\n[sha256]\n")
+    with pytest.raises(program.BuildError, match=rf"python-3\.13\.{kind} is not pinned in inputs\.toml.*installers pin"):
+        inputs.folder(Path(name), tmp_path, pins)
+    inputs.pin(Path(name), pins)
+    assert (inputs.folder(Path(name), tmp_path, pins) / "bin/python3").read_text() == "x"
+    assert pins.read_text().startswith("# why\n[sha256]\n")
+    with open(name, "ab") as file:
+        file.write(b"\0")
+    with pytest.raises(program.BuildError, match="is pinned with another SHA-256"):
+        inputs.folder(Path(name), tmp_path, pins)
+
+
+def test_no_pins_are_empty_words() -> None:
+    assert all(len(digest) == 64 for digest in inputs.read().values())
+
+
+def test_needs_of_another_system() -> None:
+    """Markers are judged for the target, and not for this computer."""
+    windows = targets.load()["windows-amd64"]
+    assert [need for need in lock.requirements(windows, "3.11") if need.startswith("backports")]
+    assert not [need for need in lock.requirements(windows, "3.14") if need.startswith("backports")]
+    assert "colorama>=0.4.6" in lock.requirements(windows, "3.13")
+    assert all(";" not in need for need in lock.requirements(windows, "3.11"))
+
+
+def test_two_versions_of_one_package_are_refused() -> None:
+    chosen = {wheels.Wheel("x-1.0-cp311-cp311-win_amd64.whl", "a"), wheels.Wheel("x-1.1-cp313-cp313-win_amd64.whl", "b")}
+    with pytest.raises(lock.BuildError, match=r"x comes in versions 1\.0, 1\.1"):
+        lock._refuse_two_versions(targets.load()["windows-amd64"], chosen)
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "a\\b", "C:x"])
+def test_a_wheel_cannot_write_elsewhere(name: str) -> None:
+    with pytest.raises(wheels.BuildError, match="a wheel has a file called"):
+        wheels._place(name)
+
+
+def test_winget_and_scoop(tmp_path: Path) -> None:
+    context = prepare(targets.load(), tmp_path / "work", tmp_path / "out")
+    assert manifests.build_all(context) == [], "nothing to tell of"
+    stem = f"wherry-{context.version}-windows-amd64"
+    for name in (f"{stem}-setup.exe", f"{stem}.zip"):
+        (context.output / name).write_bytes(name.encode())
+    written = {item.path.name: item.path.read_text() for item in manifests.build_all(context)}
+    assert set(written) == {
+        "wherry.scoop.json", "Wherry.Wherry.yaml", "Wherry.Wherry.installer.yaml", "Wherry.Wherry.locale.en-US.yaml",
+    }  # fmt: skip
+    scoop = json.loads(written["wherry.scoop.json"])["architecture"]["64bit"]
+    assert (scoop["url"], scoop["hash"]) == (address(context, f"{stem}.zip"), digest(f"{stem}.zip"))
+    # Each line is a key and JSON, which is YAML.
+    yaml = {
+        name: {key: json.loads(value) for key, value in (line.split(": ", 1) for line in text.splitlines())}
+        for name, text in written.items()
+        if name.endswith(".yaml")
+    }
+    for about in yaml.values():
+        assert (about["PackageIdentifier"], about["PackageVersion"]) == ("Wherry.Wherry", context.version)
+        assert about["ManifestVersion"] == "1.6.0"
+    assert sorted(about["ManifestType"] for about in yaml.values()) == ["defaultLocale", "installer", "version"]
+    [installer] = yaml["Wherry.Wherry.installer.yaml"]["Installers"]
+    assert installer["InstallerUrl"] == address(context, f"{stem}-setup.exe")
+    assert installer["InstallerSha256"] == digest(f"{stem}-setup.exe").upper()
+
+
+def address(context: Context, name: str) -> str:
+    return f"https://releases.wherry.invalid/{context.version}/{name}"
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,404 @@
+"""What is made for Windows: looked at as files, then installed, used, installed over and removed under Wine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from installers import bill, targets
+from installers.context import Context, Made, prepare
+from installers.tools import BuildError
+from installers.windows import helper, layout, msi, setup
+from tests.fakes import FakeKeeper
+from tests.install.wineprefix import Computer, fresh
+from tests.tinyiso import iso_bytes
+from tests.windows import fixture
+
+ROOT = Path(__file__).parent.parent.parent
+HANG = 60  # seconds, for what takes a few
+needs_wine = pytest.mark.skipif(fixture.missing() is not None, reason=fixture.missing() or "")
+needs_nsis = pytest.mark.skipif(shutil.which("makensis") is None, reason="no makensis")
+
+# As users have it: with a variable in it, a name in quotes, a letter that is none of ASCII, and longer than NSIS could hold.
+BEFORE = (
+    r"%USERPROFILE%\bin;" + '"C:\\Program Files\\Née;s"' + ";" + ";".join(rf"C:\tools\number {number}" for number in range(150))
+)
+
+
+@pytest.mark.parametrize("before", ["", ";", r"C:\a", r"C:\a;", r"%X%\b;;C:\c", BEFORE])
+def test_path_gets_one_folder_and_loses_it_again(before: str) -> None:
+    ours = r"C:\Users\x\AppData\Local\Programs\Wherry\bin"
+    after = helper.added(before, ours)
+    assert after.split(";")[-1] == ours
+    assert after.startswith(before.rstrip(";"))
+    assert helper.added(after, ours) == after
+    assert helper.added(f"{ours.upper()}\\;{before}", ours) == f"{ours.upper()}\\;{before}"
+    assert helper.removed(after, ours.lower()).strip(";") == before.strip(";")
+
+
+def test_machines_that_run_are_found_and_stopped(keeper: FakeKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "WHERRY", Path(shutil.which("wherry", path=ROOT / ".venv/bin") or "wherry"))
+    assert helper.live() == ["default"]
+    assert helper.main(["running"]) == helper.RUNS
+
+
+def test_no_machine_no_question(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "WHERRY", Path(shutil.which("wherry", path=ROOT / ".venv/bin") or "wherry"))
+    assert helper.main(["running"]) == 0
+    assert helper.main(["stop"]) == 0
+    with pytest.raises(SystemExit, match=r"^wherry iso import .*x\.iso: "):
+        (home / "iso").mkdir(parents=True)
+        (home / "iso/x.iso").write_text("no ISO")
+        helper.main(["import", os.fspath(home / "iso")])
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """The tests' own Windows Python, and a folder in place of the 125 MB of QEMU; wheels are kept with the project's builds."""
+    qemu = tmp_path_factory.mktemp("qemu")
+    (qemu / "share").mkdir()
+    (qemu / "share/bios.bin").write_bytes(b"firmware")
+    folders = {"pythons": {layout.TARGET: fixture.windows().folder / "python"}, "qemus": {layout.TARGET: qemu}}
+    return prepare(targets.load(), ROOT / "build/installers", tmp_path_factory.mktemp("windows"), quick=True, **folders)
+
+
+@pytest.fixture(scope="module")
+def made(context: Context) -> dict[str, Path]:
+    return {item.path.suffix: item.path for item in setup.build_all(context)}
+
+
+def of_windows(program: Path) -> dict[str, int]:
+    """Machine, subsystem and time stamp, out of the headers (PE format)."""
+    data = program.read_bytes()
+    at = int.from_bytes(data[0x3C:0x40], "little")
+    assert data[at : at + 4] == b"PE\0\0"
+    return {
+        "machine": int.from_bytes(data[at + 4 : at + 6], "little"),
+        "time": int.from_bytes(data[at + 8 : at + 12], "little"),
+        "subsystem": int.from_bytes(data[at + 24 + 68 : at + 24 + 70], "little"),
+    }
+
+
+@needs_wine
+@needs_nsis
+def test_the_folder(made: dict[str, Path], context: Context) -> None:
+    with zipfile.ZipFile(made[".zip"]) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        search = next(name for name in names if name.endswith("._pth"))
+        assert archive.read(search).decode().splitlines()[-1] == r"Lib\site-packages"
+    assert names == sorted(names, key=lambda name: (Path(name).parent.parts, Path(name).name))
+    for name in ("bin/wherry.exe", "python/wherry.exe", "python/python.exe", "setup/helper.py", "qemu/share/bios.bin"):
+        assert name in names
+    packages = "python/Lib/site-packages"
+    assert f"{packages}/launcher/__main__.py" in names
+    assert not [name for name in names if "/pytest/" in name or "/docker/" in name or name.endswith(".pyc")]
+    modules = {found[1] for found in (re.search(r"\.(cp3\d+)-win", name) for name in names) if found}
+    assert modules == {f"cp3{sys.version_info.minor}"}
+    stub = of_windows(context.work / "windows/bin/wherry.exe")
+    assert stub == {"machine": 0x8664, "time": 0, "subsystem": 3}  # x86-64, of no time, of the console
+    assert of_windows(made[".exe"])["machine"] == 0x8664
+
+
+@needs_wine
+def test_the_bill_tells_of_python(context: Context, tmp_path: Path) -> None:
+    made = layout.lay_out(context, context.pythons[layout.TARGET], None)
+    [python] = made.parts
+    assert (python.name, python.version) == ("cpython", f"3.{sys.version_info.minor}")
+    program = tmp_path / "setup.exe"
+    program.touch()
+    found = json.loads(bill.write_bill([Made(program, made.wheels, made.parts)], "1.0", context.epoch, tmp_path).read_text())
+    [told] = [item for item in found["components"] if item["name"] == "cpython"]
+    assert told["hashes"][0]["content"] == hashlib.sha256(python.file.read_bytes()).hexdigest()
+    [uses] = [item["dependsOn"] for item in found["dependencies"] if item["ref"] == "setup.exe"]
+    assert told["bom-ref"] in uses
+
+
+@needs_wine
+@needs_nsis
+def test_the_same_bytes(made: dict[str, Path], context: Context, tmp_path: Path) -> None:
+    more = {name: getattr(context, name) for name in ("quick", "pythons", "qemus")}
+    for item in setup.build_all(prepare(context.targets, context.work, tmp_path, **more)):
+        assert item.path.read_bytes() == (context.output / item.path.name).read_bytes(), item.path.name
+
+
+@needs_wine
+def test_the_embeddable_form_of_python_runs(context: Context, tmp_path: Path, computer: Computer) -> None:
+    """As python.org packs it: modules in a zip, libraries beside python.exe."""
+    source, python = context.pythons[layout.TARGET], tmp_path / "python"
+    python.mkdir()
+    for file in [*source.glob("*.exe"), *source.glob("*.dll"), *source.glob("DLLs/*")]:
+        shutil.copy(file, python)
+    with zipfile.ZipFile(python / f"python3{sys.version_info.minor}.zip", "w") as archive:
+        for file in sorted((source / "Lib").rglob("*.py")):
+            if "site-packages" not in file.parts:
+                archive.write(file, file.relative_to(source / "Lib"))
+    (python / f"python3{sys.version_info.minor}._pth").write_text("one of its own, which knows no site-packages\n")
+    made = layout.lay_out(replace(context, pythons={layout.TARGET: python}), python, None)
+    code, said = computer.run([made.root / "bin/wherry.exe", "list", "--json"], timeout=HANG)
+    assert (code, json.loads(said)["data"]) == (0, []), said
+
+
+def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "python.exe").touch()
+    more = {"quick": True, "pythons": {layout.TARGET: tmp_path}}
+    with pytest.raises(BuildError, match=r"no Python for Windows"):
+        setup.build_all(prepare(targets.load(), ROOT / "build/installers", tmp_path / "out", **more))
+
+
+@pytest.fixture
+def computer(tmp_path: Path) -> Iterator[Computer]:
+    with fresh(tmp_path) as found:
+        yield found
+
+
+class Installed:
+    """A Windows with a setup program that is about to run."""
+
+    def __init__(self, computer: Computer, program: Path) -> None:
+        self.computer, self.program = computer, program
+        self.home = computer.local / "Programs/Wherry"
+        self.python = fixture.windows().folder / "python/python.exe"  # it outlives what is removed
+
+    def run(self, *words: str | Path) -> str:
+        code, said = self.computer.run(words, timeout=HANG)
+        assert code == 0, f"{words}: {code}\n{said}"
+        return said
+
+    def setup(self) -> None:
+        self.run(self.program, "/S")
+        assert (self.home / "uninstall.exe").exists(), "no effect"
+
+    def wherry(self, *words: str) -> str:
+        return self.run(self.home / "bin/wherry.exe", *words)
+
+    def ask(self, code: str) -> str:
+        """What a line of Python says of the registry."""
+        return self.run(
+            self.python, "-I", "-c", f"import winreg as w, sys; sys.stdout.reconfigure(encoding='utf-8'); {code}"
+        ).strip()
+
+    def path(self) -> tuple[str, int]:
+        """The user's PATH, with the kind of its value (REG_EXPAND_SZ is 2)."""
+        text = self.ask("print(ascii(w.QueryValueEx(w.OpenKey(w.HKEY_CURRENT_USER, 'Environment'), 'Path')))")
+        value, kind = eval(text)
+        return value, kind
+
+    def machine_path(self) -> str:
+        """PATH of all users."""
+        key = r"w.OpenKey(w.HKEY_LOCAL_MACHINE, r'System\CurrentControlSet\Control\Session Manager\Environment')"
+        return self.ask(f"print(w.QueryValueEx({key}, 'PATH')[0])")
+
+    def set_path(self, value: str) -> None:
+        key = "w.OpenKey(w.HKEY_CURRENT_USER, 'Environment', 0, w.KEY_WRITE)"
+        self.ask(f"w.SetValueEx({key}, 'Path', 0, w.REG_EXPAND_SZ, {value!a})")
+
+    def entry(self) -> dict[str, str | int]:
+        """What Windows lists among its programs; empty when it lists nothing of ours."""
+        key = r"w.OpenKey(w.HKEY_CURRENT_USER, r'Software\Microsoft\Windows\CurrentVersion\Uninstall\Wherry')"
+        code = f"k = {key}; print(ascii(dict(w.EnumValue(k, n)[:2] for n in range(w.QueryInfoKey(k)[1]))))"
+        done, said = self.computer.run([self.python, "-I", "-c", f"import winreg as w; {code}"], timeout=HANG)
+        assert done == 0 or "FileNotFoundError" in said, said
+        return eval(said) if done == 0 else {}
+
+    def uninstall(self) -> None:
+        """From a copy, as it does itself, but one that is waited for."""
+        copy = shutil.copy(self.home / "uninstall.exe", self.computer.folder)
+        self.run(copy, "/S", f"_?={self.computer.inside(self.home)}")
+
+
+@needs_wine
+@needs_nsis
+def test_installed_used_installed_over_and_removed(made: dict[str, Path], context: Context, computer: Computer) -> None:
+    before = files(computer)
+    this = Installed(computer, made[".exe"])
+    this.set_path(BEFORE)
+    this.setup()
+    ours = computer.inside(this.home / "bin")
+    assert this.path() == (f"{BEFORE};{ours}", 2)
+    entry = this.entry()
+    assert (entry["DisplayVersion"], entry["InstallLocation"]) == (context.version, computer.inside(this.home))
+    links = list(computer.drive.rglob("Wherry.lnk"))
+    assert [path.parent.name for path in links] == ["Programs"]
+    assert any(line in links[0].read_bytes() for line in (b"wherry.exe", "wherry.exe".encode("utf-16-le")))
+
+    assert this.wherry("--version") == f"wherry {context.version}\n"
+    doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
+    about = {item["name"]: item["text"] for item in doctor["data"]["checks"]}
+    assert computer.inside(this.home / "python/python.exe") in about["wherry"]
+    code, said = computer.run([this.home / "bin/wherry.exe", "run with blanks", 'a "quoted" word', "\\"], timeout=HANG)
+    assert code == 2
+    assert "run with blanks" in said, "words arrive as they were given"
+
+    theirs = computer.local / "wherry/machines/mine/data.qcow2"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"a user's data")
+    stale = this.home / "python/Lib/site-packages/launcher/of_an_older_version.py"
+    stale.write_text("# gone in this one\n")
+    note = this.home / "note of the user.txt"
+    note.write_text("mine")
+    this.setup()
+    assert not stale.exists()
+    assert this.path() == (f"{BEFORE};{ours}", 2), "once, however often it is installed"
+    assert this.wherry("--version") == f"wherry {context.version}\n"
+
+    this.uninstall()
+    assert [path.name for path in this.home.iterdir()] == ["note of the user.txt"], "what is not ours stays"
+    note.unlink()
+    this.home.rmdir()
+    assert this.path() == (BEFORE, 2)
+    assert this.entry() == {}
+    assert theirs.read_bytes() == b"a user's data"
+    shutil.rmtree(computer.local / "wherry")
+    assert files(computer) - before <= wine_makes(files(computer))
+
+
+@pytest.fixture(scope="module")
+def managed(context: Context) -> Path:
+    [item] = msi.build_all(context)
+    return item.path
+
+
+needs_wixl = pytest.mark.skipif(shutil.which("wixl") is None or shutil.which("msiinfo") is None, reason="no wixl")
+
+
+def rows(database: Path, table: str) -> list[list[str]]:
+    done = subprocess.run(["msiinfo", "export", database, table], capture_output=True, text=True, check=True)
+    return [line.split("\t") for line in done.stdout.splitlines()[3:]]
+
+
+@needs_wine
+@needs_wixl
+def test_the_msi_says_what_it_does(managed: Path, context: Context) -> None:
+    properties = dict(rows(managed, "Property"))
+    assert properties["ProductVersion"] == msi.product_version(context.version)
+    assert properties["ALLUSERS"] == "1"
+    [(_, name, value, component)] = rows(managed, "Environment")
+    assert name == "*=-PATH", "the machine's, added to, taken away again"
+    assert value.startswith("[~];[")
+    assert component in {row[0] for row in rows(managed, "Component")}
+    order = {row[0]: int(row[2]) for row in rows(managed, "InstallExecuteSequence")}
+    assert order["InstallFiles"] < order["WriteEnvironmentStrings"] < order["InstallFinalize"]
+    assert order["InstallInitialize"] < order["RemoveEnvironmentStrings"] < order["RemoveFiles"]
+
+
+@needs_wine
+@needs_wixl
+def test_the_msi_installed_used_and_removed(managed: Path, context: Context, computer: Computer) -> None:
+    this = Installed(computer, managed)
+    home = computer.drive / "Program Files/Wherry"
+    before = this.machine_path()
+    assert "Wherry" not in before
+    this.run("msiexec", "/i", managed, "/qn")
+    assert this.run(home / "bin/wherry.exe", "--version") == f"wherry {context.version}\n"
+    parts = this.machine_path().split(";")
+    assert [part.rstrip("\\") for part in parts if part not in before.split(";")] == [r"C:\Program Files\Wherry\bin"]
+    assert len(list(home.rglob("*.py"))) > 500
+    this.run("msiexec", "/x", managed, "/qn")
+    assert not list(home.rglob("*.exe"))
+    assert this.machine_path().rstrip(";") == before.rstrip(";")
+
+
+def files(computer: Computer) -> set[str]:
+    """All of drive C."""
+    top = computer.drive
+    return {os.path.relpath(os.path.join(folder, name), top) for folder, names, more in os.walk(top) for name in names + more}
+
+
+def wine_makes(found: set[str]) -> set[str]:
+    """What Wine and Windows themselves leave where programs run."""
+    return {name for name in found if re.search(r"/Temp(/|$)|/Temporary Internet Files|\.wine|INetCache|Programs$", name)}
+
+
+# In place of an installed launcher: a machine that runs, and does not stop while there is a file C:\\stuck.
+RUNNING = r"""
+import json, pathlib, sys
+words = " ".join(sys.argv[1:])
+with open(r"C:\said.txt", "a") as file:
+    print(words, file=file)
+if words == "list --json":
+    print(json.dumps({"data": [{"name": "default", "status": "running"}, {"name": "old", "status": "stopped"}]}))
+elif words == "stop default" and pathlib.Path(r"C:\stuck").exists():
+    sys.exit("it does not stop")
+"""
+
+
+@needs_wine
+@needs_nsis
+def test_no_file_changes_under_a_machine_that_runs(made: dict[str, Path], computer: Computer) -> None:
+    this = Installed(computer, made[".exe"])
+    this.setup()
+    program = this.home / "python/Lib/site-packages/launcher/__main__.py"
+    ours, stuck, said = program.read_bytes(), computer.drive / "stuck", computer.drive / "said.txt"
+    copy = shutil.copy(this.home / "uninstall.exe", computer.folder)
+    remove = [copy, "/S", f"_?={computer.inside(this.home)}"]
+    program.write_text(RUNNING)
+    stuck.touch()
+    for words in ([this.program, "/S"], remove):
+        assert computer.run(words, timeout=HANG)[0] == 2, words
+        assert program.read_text() == RUNNING
+        assert this.path()[0].endswith(r"Wherry\bin")
+        assert this.entry()
+    assert said.read_text().split("\n") == ["list --json", "list --json", "stop default"] * 2 + [""]
+    stuck.unlink()
+    said.unlink()
+    this.setup()
+    assert said.read_text().split("\n")[-2:] == ["stop default", ""]
+    assert program.read_bytes() == ours
+    program.write_text(RUNNING)
+    said.unlink()
+    this.uninstall()
+    assert not this.home.exists()
+    done = said.read_text().split("\n")
+    assert done[-3:] == ["stop default", "uninstall --keep", ""]
+    assert not [words for words in done if "--yes" in words or "delete" in words], "nobody was asked"
+
+
+@needs_wine
+@needs_nsis
+def test_the_full_edition_takes_its_iso_in(context: Context, tmp_path: Path, computer: Computer) -> None:
+    content = iso_bytes()
+    manifest = {
+        "format": 1, "version": context.version, "architecture": "amd64", "size": len(content), "kernel": "6.12.1",
+        "sha256": hashlib.sha256(content).hexdigest(), "engine": "28.5.2", "packages": [],
+    }  # fmt: skip
+    iso = tmp_path / "wherry-amd64.iso"
+    iso.write_bytes(content)
+    iso.with_suffix(".json").write_text(json.dumps(manifest))
+    this = Installed(computer, setup.build(layout.lay_out(context, context.pythons[layout.TARGET], iso), context, "-full"))
+    this.setup()
+    [found] = json.loads(this.wherry("iso", "list", "--json"))["data"]
+    assert found["sha256"] == manifest["sha256"]
+
+
+@needs_wine
+@needs_nsis
+@pytest.mark.soak
+def test_the_whole_setup_brings_its_qemu(context: Context, tmp_path: Path, computer: Computer) -> None:
+    """With all of QEMU, compressed as for a release."""
+    (tmp_path / "whole").mkdir()
+    whole = prepare(context.targets, context.work, tmp_path / "whole", pythons=context.pythons)
+    [program] = [item.path for item in setup.build_all(whole) if item.path.suffix == ".exe"]
+    this = Installed(computer, program)
+    this.setup()
+    doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
+    about = {item["name"]: item for item in doctor["data"]["checks"]}
+    assert about["qemu"]["status"] == "ok", about["qemu"]
+    assert computer.inside(this.home / "qemu").lower() in about["qemu"]["text"].lower()
+    said = this.run(this.home / "qemu/qemu-system-x86_64.EXE", "-L", "help")
+    assert any(
+        (this.home / "qemu/share" / "bios-256k.bin").exists() and line.endswith("share/") for line in said.splitlines()
+    ), said
+    this.uninstall()
+    assert not this.home.exists()

@@ -1,0 +1,112 @@
+"""A Windows of a test's own: the drive and the registry of the fixture, in which nothing is installed yet."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.windows import fixture
+
+_ENDS_WITHIN: Final = 60
+_OF_WINDOWS: Final = ("windows", "Program Files", "Program Files (x86)", "ProgramData", "users")
+
+
+def program(name: str) -> str:
+    """One of Wine's, which Debian has outside PATH."""
+    return shutil.which(name, path=f"/usr/lib/wine:{os.environ.get('PATH', '')}") or name
+
+
+@dataclass(frozen=True)
+class Computer:
+    """A prefix of Wine."""
+
+    folder: Path
+
+    @property
+    def drive(self) -> Path:
+        return self.folder / "prefix/drive_c"
+
+    @property
+    def local(self) -> Path:
+        """%LOCALAPPDATA%."""
+        [found] = [path for path in self.drive.glob("users/*/AppData/Local") if path.parts[-3] != "Public"]
+        return found
+
+    def inside(self, path: Path) -> str:
+        """A path on drive C as Windows says it."""
+        return "C:\\" + str(path.relative_to(self.drive)).replace("/", "\\")
+
+    def environment(self) -> dict[str, str]:
+        """Wine's, and nothing of the developer's own."""
+        return {
+            **{name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "USER", "LOGNAME") if name in os.environ},
+            "HOME": str(self.folder / "home"),
+            "WINEPREFIX": str(self.folder / "prefix"),
+            "WINEDEBUG": "-all",
+            "WINEDLLOVERRIDES": "mscoree=;mshtml=",
+        }
+
+    def run(self, words: Sequence[str | Path], *, timeout: float, data: bytes = b"") -> tuple[int, str]:
+        """The exit code and all that was said, by pipes: Wine 8 cannot give Python files of Unix. When it takes longer than
+        `timeout` seconds, all programs of the prefix are ended and TimeoutExpired is raised."""
+        process = subprocess.Popen(
+            [program("wine64"), *map(os.fspath, words)], env=self.environment(), cwd=self.folder, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            said, _ = process.communicate(data, timeout=timeout)
+        except BaseException:
+            self.end()
+            process.kill()
+            process.communicate()
+            raise
+        return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def server(self, *words: str) -> None:
+        subprocess.run([program("wineserver"), *words], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
+
+    def end(self) -> None:
+        """End every program of this prefix, and no other."""
+        for how in ("-k", "-w"):
+            self.server(how)
+
+
+@contextmanager
+def fresh(folder: Path) -> Iterator[Computer]:
+    """Wine's own files are linked, since nobody writes into them; the registry is copied. Its programs end with the test."""
+    source = fixture.windows().folder / "prefix"
+    for name in _OF_WINDOWS:
+        _link(source / "drive_c" / name, folder / "prefix/drive_c" / name)
+    shutil.copytree(source / "dosdevices", folder / "prefix/dosdevices", symlinks=True)
+    for file in [*source.glob("*.reg"), *source.glob(".update-timestamp")]:
+        shutil.copy2(file, folder / "prefix")
+    (folder / "home").mkdir()
+    made = Computer(folder)
+    try:
+        # The server and the services stay: without that each program would wait two seconds for others. They hold the streams
+        # of the program that they were started for, which therefore must not be a test's pipe.
+        made.server("-p")
+        subprocess.run(
+            [program("wine64"), "cmd", "/c", "exit"], env=made.environment(), check=True, timeout=_ENDS_WITHIN,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        yield made
+    finally:
+        made.end()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Each file by a hard link; what others' tests remove meanwhile is none of Windows'."""
+    for above, folders, files in os.walk(source):
+        here = target / os.path.relpath(above, source)
+        here.mkdir(parents=True, exist_ok=True)
+        for name in [*files, *(name for name in folders if os.path.islink(os.path.join(above, name)))]:
+            with contextlib.suppress(FileNotFoundError):
+                os.link(os.path.join(above, name), here / name, follow_symlinks=False)
