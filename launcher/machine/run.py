@@ -20,6 +20,7 @@ from launcher.store import MachineDir
 
 KEEPER: Final = "launcher.keeper"
 _BEGINS_WITHIN: Final = 60.0  # seconds until a new keeper listens
+_TIED: Final = "this terminal lets no program outlive it: the machine ends when it is closed; start it from another one"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def ensure_keeper(
                     saved.discard(directory)
                 elif saved.is_suspended(directory):
                     host.current().read_ahead(directory.memory_file)  # while a keeper starts, and QEMU
-            if start_keeper(directory, "stop" if only_stop else disk_action):
+            if start_keeper(directory, "stop" if only_stop else disk_action, report):
                 break
         return found
 
@@ -154,7 +155,7 @@ def starting(directory: MachineDir) -> Iterator[None]:
             os.close(lock)
 
 
-def start_keeper(directory: MachineDir, action: str = "") -> bool:
+def start_keeper(directory: MachineDir, action: str = "", report: Reporter | None = None) -> bool:
     """Start a keeper and wait until it listens. The caller holds the lock for it, and there is none.
 
     False when one was on its way that a killed command had started: that one keeps the machine.
@@ -172,6 +173,8 @@ def start_keeper(directory: MachineDir, action: str = "") -> bool:
             stdout=proc.PIPE,
             stderr=log,
             detach=host.current().detach_options(),
+            tied=host.current().tied_options(),
+            on_tied=lambda: (report or SilentReporter()).warn(_TIED),
         )
     assert keeper.stdout is not None
     # It waits for the end of the one before; should that one hang, nobody waits for ever.
