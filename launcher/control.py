@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from typing import Any, Final
 
 from launcher import __version__, host
 from launcher.errors import ConnectionLost, NoProgress, NotRunning, Refused, from_json
+from launcher.host.streams import Stream
 
 PROTOCOL: Final = 1
 LARGEST_FRAME: Final = 16 << 20
@@ -55,9 +55,9 @@ EXIT: Final = b"X"
 
 
 class Framed:
-    """Frames over a connected stream socket. One thread reads; any number of threads may write."""
+    """Frames over a connected stream. One thread reads; any number of threads may write."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._buffer = bytearray()
         self._sending = threading.Lock()
@@ -140,22 +140,17 @@ class Input:
 
 
 def connect(path: Path) -> Framed:
-    """A connection to the keeper that listens at `path`. Raises NotRunning when none does."""
-    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A connection to the keeper that listens at `path`. Raises NotRunning when none does, NoProgress when it takes none."""
     try:
-        stream.connect(str(path))
+        return Framed(host.current().endpoints().connect(path, None))
     except (FileNotFoundError, ConnectionError) as error:
-        stream.close()
         raise NotRunning("the machine is not running.", hint="wherry up") from error
+    except TimeoutError as error:
+        raise NoProgress("the machine's keeper takes no connection.", hint="wherry logs keeper") from error
     except OSError as error:
-        stream.close()
         if error.errno is None:  # "path too long": no keeper can listen there, which the next start says
             raise NotRunning("the machine is not running.", hint="wherry up") from error
         raise
-    except BaseException:
-        stream.close()
-        raise
-    return Framed(stream)
 
 
 def request(path: Path, verb: str, /, **arguments: Any) -> Framed:

@@ -33,7 +33,7 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(written, path)
+        host.current().replace(written, path)
         host.current().sync_folder(path.parent)
     except BaseException as error:
         written.unlink(missing_ok=True)

@@ -170,12 +170,12 @@ class MachineDir(NamedTuple):
 
     @property
     def control_socket(self) -> Path:
-        return self.run_dir / "control.sock"
+        return host.current().endpoints().path(self.run_dir, self.name, "control")
 
     @property
     def engine_socket(self) -> Path:
         """The Docker API, for any client on this computer."""
-        return self.run_dir / "docker.sock"
+        return host.current().endpoints().path(self.run_dir, self.name, "docker")
 
     @property
     def qmp_socket(self) -> Path:
@@ -264,7 +264,8 @@ class MachineDir(NamedTuple):
         """What a killed keeper left; the caller knows that nobody of this machine lives."""
         known = self.control_socket, self.engine_socket, self.qmp_socket, self.serial_socket
         for socket in (*known, *self.run_dir.glob("fs*.sock")):
-            socket.unlink(missing_ok=True)
+            if host.current().endpoints().left(socket):
+                socket.unlink(missing_ok=True)
         try:
             self.run_dir.rmdir()
         except OSError:

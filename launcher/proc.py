@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,16 +77,29 @@ def spawn(
     stderr: int | IO[Any] = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
     detach: Mapping[str, Any] | None = None,
+    tied: Mapping[str, Any] | None = None,
+    on_tied: Callable[[], None] = lambda: None,
 ) -> Process:
-    """Start and return at once; `detach` holds the keywords of the host module that cut it loose from the terminal."""
+    """Start and return at once; `detach` holds the keywords of the host module that cut it loose from the terminal, `tied`
+    those for where the system forbids that, which `on_tied` then hears of."""
     words = [os.fspath(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
-    try:
+
+    def start(options: Mapping[str, Any]) -> Process:
         return subprocess.Popen(
-            words, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, **(detach or {})
+            words, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds, **options
         )
+
+    try:
+        return start(detach or {})
     except FileNotFoundError as error:
         raise missing(words[0]) from error
+    except PermissionError:
+        if tied is None:
+            raise
+    process = start(tied)
+    on_tied()
+    return process
 
 
 DEVNULL = subprocess.DEVNULL

@@ -102,7 +102,7 @@ def create(name: str, wanted: MachineConfig, fill: Callable[[MachineDir], None])
     directory = machine(name)
     directory.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = files.temporary(directory.path)
-    temporary.mkdir(mode=0o700)
+    host.current().make_private(temporary)
     try:
         made = MachineDir(name, temporary)
         made.write_config(wanted)

@@ -17,6 +17,7 @@ from tests.fakes import FakeKeeper
 ROOT = Path(__file__).parent.parent
 SOAK = os.environ.get("WHERRY_SOAK") == "1"
 _ORDER = {"vm": 2, "install": 1}
+_TIERS = {"vm": "vm", "install": "install", "windows": "install"}  # of a folder
 
 
 def pytest_configure() -> None:
@@ -29,12 +30,12 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder, and run what is quick first."""
     for item in items:
-        tier = item.path.parent.name
-        if tier in _ORDER and item.get_closest_marker(tier) is None:
+        tier = _TIERS.get(item.path.parent.name)
+        if tier is not None and item.get_closest_marker(tier) is None:
             item.add_marker(tier)
         if item.get_closest_marker("soak") and not SOAK:
             item.add_marker(pytest.mark.skip(reason="WHERRY_SOAK=1 runs it"))
-    items.sort(key=lambda item: _ORDER.get(item.path.parent.name, 0))
+    items.sort(key=lambda item: _ORDER.get(_TIERS.get(item.path.parent.name, ""), 0))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -10,8 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from launcher import host
 from launcher.control import Framed
 from launcher.errors import WherryError
+from launcher.host.streams import Stream
 from launcher.keeper.sessions import serve_exec
 from launcher.keeper.slots import StartSlots
 from launcher.ssh.transport import Connection, Prepared
@@ -24,15 +26,12 @@ class Keeper:
         self.slots = slots
         self.requests: list[dict[str, object]] = []
         self._threads: list[threading.Thread] = []
-        self._streams: list[socket.socket] = []
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(path))
-        self._listening.listen(100)
+        self._streams: list[Stream] = []
+        self._listening = host.current().endpoints().listen(path, 100)
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
 
     def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self._accepting.join()
         self.connection.close()
@@ -51,7 +50,7 @@ class Keeper:
     def _accept(self) -> None:
         while True:
             try:
-                stream, _ = self._listening.accept()
+                stream = self._listening.accept()
             except OSError:
                 return
             self._streams.append(stream)
@@ -75,7 +74,7 @@ class Keeper:
 def keeper(connection: Connection, slots: StartSlots | None = None) -> Iterator[Keeper]:
     """A keeper whose sessions have all ended after the test. In a short folder: a socket's path must fit 104 bytes."""
     with tempfile.TemporaryDirectory(prefix="wherry-") as folder:
-        made = Keeper(Path(folder) / "s", connection, slots or StartSlots(4))
+        made = Keeper(host.current().endpoints().path(Path(folder), "test", "control"), connection, slots or StartSlots(4))
         try:
             yield made
         finally:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import threading
 from collections.abc import Callable
@@ -65,7 +63,6 @@ class FakeKeeper:
         self.storage: dict[str, dict[str, Any]] = {}  # answers to `disk`, by action
         self.shares: dict[str, Any] = {}  # how all of them are, beside served
         self.client: Client = lambda request, folder: (0, b"", b"")
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._threads: list[threading.Thread] = []
 
     @property
@@ -81,15 +78,12 @@ class FakeKeeper:
     def start(self) -> None:
         self.guest.mkdir()
         self.directory.run_dir.mkdir(parents=True)
-        self._listening.bind(str(self.directory.control_socket))
-        self._listening.listen()
+        self._listening = host.current().endpoints().listen(self.directory.control_socket, 128)
         self._lock = host.current().lock(self.directory.lock_file, wait=False)
         self._begin(self._accept)
 
     def let_go(self) -> None:
         """As at the end of a keeper: nobody can connect any more, the lock is free."""
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -109,7 +103,7 @@ class FakeKeeper:
     def _accept(self) -> None:
         while True:
             try:
-                stream, _ = self._listening.accept()
+                stream = self._listening.accept()
             except OSError:
                 return
             self._begin(self._serve, Framed(stream))

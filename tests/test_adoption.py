@@ -18,7 +18,7 @@ import pytest
 from launcher import host, identity
 from launcher.config import SSH_PORTS
 from launcher.errors import ConnectionLost, WherryError
-from launcher.keeper import adoption, launch, link, orphan, reach, stopper
+from launcher.keeper import adoption, channels, launch, link, orphan, reach, stopper
 from launcher.keeper.launch import Adopted
 from launcher.keeper.supervisor import Supervisor
 from launcher.keeper.watch import Cancelled
@@ -47,8 +47,8 @@ class Left:
             lock = host.current().lock(directory.qemu_lock_file, wait=False)
             assert lock is not None
             stack.callback(os.close, lock)
-            listening = [launch.listener(path, stack) for path in (directory.qmp_socket, directory.serial_socket)]
-            channels = [
+            listening = [channels.listener(path, stack) for path in (directory.qmp_socket, directory.serial_socket)]
+            words = [
                 word
                 for name, one in zip(("qmp", "serial"), listening, strict=True)
                 for word in ("-chardev", f"socket,id={name},fd={one.fileno()},server=on,wait=off")
@@ -56,7 +56,7 @@ class Left:
             words = [
                 "-name", f"wherry-{directory.name}-{TOKEN}", "-nodefaults", "-display", "none",
                 "-machine", "isapc", "-accel", "tcg", "-m", "16", "-S",
-                "-netdev", "user,id=net0,ipv6=off", *channels, "-mon", "chardev=qmp,mode=control", "-serial", "chardev:serial",
+                "-netdev", "user,id=net0,ipv6=off", *words, "-mon", "chardev=qmp,mode=control", "-serial", "chardev:serial",
             ]  # fmt: skip
             self.qemu = QemuProcess.start(
                 Path(REAL or ""), words, cwd=directory.path, log=directory.qemu_log,
@@ -66,7 +66,7 @@ class Left:
 
     def ask(self, work: Any) -> Any:
         """As the keeper before did, over a connection of its own."""
-        client = Qmp(launch._dial(self.directory.qmp_socket))
+        client = Qmp(channels.dial(self.directory.qmp_socket))
         try:
             client.start(lambda _name, _data: None)
             return work(client)

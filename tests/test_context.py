@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from launcher import store
+from launcher import host, store
 from launcher.cli import shells
 from launcher.dockerhome import Context, DockerHome
 from launcher.errors import WherryError
 from launcher.machine import context
 from tests.conftest import Said
 from tests.fakes import FakeKeeper, make_machine
+from tests.systems import not_on_windows
 
 Wherry = Callable[..., Said]
 
@@ -29,6 +30,10 @@ Wherry = Callable[..., Said]
 def docker(home: Path, tmp_path: Path) -> Path:
     """docker's folder."""
     return tmp_path / "docker"
+
+
+def address(directory: store.MachineDir) -> str:
+    return host.current().endpoints().address(directory.engine_socket)
 
 
 def config(folder: Path) -> dict[str, Any]:
@@ -43,6 +48,7 @@ def listen(path: Path) -> socket.socket:
     return stream
 
 
+@not_on_windows("modes")
 def test_a_context_is_kept_as_docker_keeps_it(docker: Path) -> None:
     """docker/cli, cli/context/store/metadatastore.go: contexts/meta/SHA256 of the name/meta.json."""
     directory = make_machine("dev")
@@ -50,11 +56,12 @@ def test_a_context_is_kept_as_docker_keeps_it(docker: Path) -> None:
     file = docker / "contexts" / "meta" / hashlib.sha256(b"wherry-dev").hexdigest() / "meta.json"
     meta = json.loads(file.read_text())
     assert meta["Name"] == "wherry-dev"
-    assert meta["Endpoints"] == {"docker": {"Host": f"unix://{directory.engine_socket}", "SkipTLSVerify": False}}
+    assert meta["Endpoints"] == {"docker": {"Host": address(directory), "SkipTLSVerify": False}}
     assert not (docker / "config.json").exists()
     assert (file.stat().st_mode & 0o777, docker.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
+@not_on_windows("links need a right that users lack")
 def test_use_and_remove_leave_the_rest_of_the_file(docker: Path) -> None:
     make_machine()
     docker.mkdir()
@@ -123,6 +130,7 @@ def test_up_takes_over_where_docker_had_nothing(docker: Path, keeper: FakeKeeper
     assert json.loads(wherry("up", "--json").out)["data"]["context"]["current"] is True
 
 
+@not_on_windows("unix sockets")
 def test_up_leaves_docker_where_it_is(
     docker: Path, keeper: FakeKeeper, wherry: Wherry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +160,7 @@ def test_a_removed_context_stays_removed(docker: Path, keeper: FakeKeeper, wherr
     assert DockerHome().current == "wherry"
 
 
+@not_on_windows("unix sockets")
 def test_what_leads_docker_nowhere_is_said_with_its_fix(
     docker: Path, keeper: FakeKeeper, wherry: Wherry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,12 +189,13 @@ def test_what_leads_docker_nowhere_is_said_with_its_fix(
 
 def test_env_leads_docker_to_the_machine(keeper: FakeKeeper, wherry: Wherry) -> None:
     said = wherry("env", "bash")
-    assert said.out == f'export DOCKER_HOST=unix://{keeper.directory.engine_socket}\n# eval "$(wherry env bash)"\n'
+    assert said.out == f'export DOCKER_HOST={address(keeper.directory)}\n# eval "$(wherry env bash)"\n'
     assert said.out == wherry("shellinit", "bash").out == wherry("env", "default", "bash").out.replace("env default", "env")
     data = json.loads(wherry("env", "--json").out)["data"]
-    assert data == {"DOCKER_HOST": f"unix://{keeper.directory.engine_socket}"}
+    assert data == {"DOCKER_HOST": address(keeper.directory)}
 
 
+@not_on_windows("no sh")
 def test_env_of_a_machine_that_is_off_fails_in_eval_too(home: Path, wherry: Wherry) -> None:
     make_machine()
     said = wherry("env", "bash")
@@ -229,7 +239,8 @@ def test_shells_of_windows() -> None:
     ("programs", "shell"),
     [
         (["python3.11", "zsh", "bash"], "zsh"), (["-bash"], "bash"), (["dash"], "bash"), (["PowerShell.exe"], "powershell"),
-        (["pwsh"], "powershell"), (["wherry.exe", "cmd.exe"], "cmd"), (["sshd", "/usr/bin/fish"], "fish"), ([""], "bash"),
+        (["pwsh"], "powershell"), (["wherry.exe", "cmd.exe"], "cmd"), (["sshd", "/usr/bin/fish"], "fish"),
+        ([""], host.current().SHELL),
     ],
 )  # fmt: skip
 def test_the_shell_is_guessed(programs: list[str], shell: str) -> None:
@@ -248,7 +259,7 @@ def test_the_shell_we_are_started_from_is_found(keeper: FakeKeeper) -> None:
 
 
 def test_status_tells_the_socket(keeper: FakeKeeper, wherry: Wherry) -> None:
-    assert f"socket    unix://{store.machine('default').engine_socket}\n" in wherry("status").out
+    assert f"socket    {address(store.machine('default'))}\n" in wherry("status").out
 
 
 def test_a_missing_machine_has_no_context(home: Path) -> None:

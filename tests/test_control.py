@@ -10,6 +10,7 @@ import pytest
 from launcher import __version__, control
 from launcher.control import Framed
 from launcher.errors import ConnectionLost, NoProgress, NotRunning, WherryError
+from tests.systems import not_on_windows
 
 
 @pytest.fixture
@@ -55,6 +56,7 @@ def test_a_foreign_length_is_not_believed(pair: tuple[Framed, Framed]) -> None:
         right.receive()
 
 
+@not_on_windows("arguments are text")
 def test_undecodable_bytes_of_an_argument_survive(pair: tuple[Framed, Framed]) -> None:
     import json
     import os
@@ -91,6 +93,7 @@ def test_no_result_is_a_lost_connection(pair: tuple[Framed, Framed]) -> None:
         list(control.events(right))
 
 
+@not_on_windows("unix sockets")
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(NotRunning):
         control.connect(tmp_path / "no.sock")

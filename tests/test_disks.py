@@ -12,6 +12,7 @@ import pytest
 from launcher import disks
 from launcher.disks import Holds
 from launcher.errors import MissingOnHost, Refused, WherryError
+from tests.systems import not_on_windows
 
 GIB = 1 << 30
 
@@ -24,6 +25,7 @@ def img() -> Path:
     return Path(found)
 
 
+@not_on_windows("modes")
 def test_a_new_disk_is_sparse_private_and_as_large_as_asked(tmp_path: Path, img: Path) -> None:
     path = tmp_path / "data.qcow2"
     disks.create(path, 100 * GIB, img)
@@ -43,6 +45,7 @@ def test_in_a_folder_whose_name_looks_like_a_protocol(tmp_path: Path, img: Path,
     assert disks.info(path, img).virtual_size == GIB
 
 
+@not_on_windows("links need a right that users lack")
 @pytest.mark.parametrize("kind", ["file", "empty", "link", "folder"])
 def test_nothing_is_overwritten(tmp_path: Path, img: Path, kind: str) -> None:
     path = tmp_path / "data.qcow2"
@@ -62,6 +65,7 @@ def test_nothing_is_overwritten(tmp_path: Path, img: Path, kind: str) -> None:
     assert os.listdir(tmp_path) == ["data.qcow2"]
 
 
+@not_on_windows("scripts are no programs")
 def test_something_that_appears_while_the_disk_is_made_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "data.qcow2"
     rival = tmp_path / "img"
@@ -111,6 +115,7 @@ def test_a_new_disk_holds_nothing(new: Path, img: Path) -> None:
     assert disks.examine(new, img) is Holds.NOTHING
 
 
+@not_on_windows("qemu-io is not in the wheel")
 @pytest.mark.parametrize("offset", ["0", "50G", "107374181888"])
 def test_one_sector_anywhere_is_seen(new: Path, img: Path, offset: str) -> None:
     qemu_io(new, f"write {offset} 512")
@@ -119,11 +124,13 @@ def test_one_sector_anywhere_is_seen(new: Path, img: Path, offset: str) -> None:
     assert new.read_bytes() == before
 
 
+@not_on_windows("qemu-io is not in the wheel")
 def test_zeroes_that_were_written_or_given_back_are_nothing(new: Path, img: Path) -> None:
     qemu_io(new, "write -z 10G 1M", "write -z -u 20G 1M")
     assert disks.examine(new, img) is Holds.NOTHING
 
 
+@not_on_windows("qemu-io is not in the wheel")
 def test_more_than_a_formatting_leaves(new: Path, img: Path) -> None:
     qemu_io(new, *(f"write {place}G 20M" for place in (1, 30, 60, 99)))
     assert disks.examine(new, img) is Holds.MUCH
@@ -150,6 +157,7 @@ def test_what_a_snapshot_keeps_counts(new: Path, img: Path) -> None:
     assert disks.examine(new, img) is Holds.MUCH
 
 
+@not_on_windows("qemu-io is not in the wheel")
 def test_a_disk_goes_back_to_what_it_was(new: Path, img: Path) -> None:
     with pytest.raises(Refused, match="not kept"):
         disks.revert(new, img)
@@ -203,6 +211,7 @@ def test_a_disk_that_is_not_of_our_making_is_refused_untouched(tmp_path: Path, i
     assert (path.read_bytes() if path.is_file() else None) == before
 
 
+@not_on_windows("QEMU locks no images")
 def test_a_disk_that_another_program_uses_is_refused(new: Path, img: Path) -> None:
     words = ["qemu-io", "-f", "qcow2", new.name]
     with subprocess.Popen(words, cwd=new.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

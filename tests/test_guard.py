@@ -12,6 +12,7 @@ from launcher import host
 from launcher.keeper.guard import Guard
 from launcher.store import MachineDir
 from tests.fakes import make_machine
+from tests.systems import not_on_windows
 
 
 class Kept:
@@ -50,6 +51,7 @@ def test_another_folder_in_its_place(kept: Kept) -> None:
     assert kept.lost == [True]
 
 
+@not_on_windows("a locked file cannot be removed")
 def test_a_lock_file_that_is_removed_is_made_anew(kept: Kept) -> None:
     kept.directory.lock_file.unlink()
     kept.guard.look()
@@ -57,6 +59,7 @@ def test_a_lock_file_that_is_removed_is_made_anew(kept: Kept) -> None:
     assert not kept.lost
 
 
+@not_on_windows("a locked file cannot be removed")
 def test_somebody_looks_while_the_lock_file_is_made_anew(kept: Kept) -> None:
     kept.directory.lock_file.unlink()
     looking = host.current().lock(kept.directory.lock_file, wait=False)

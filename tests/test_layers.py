@@ -113,6 +113,36 @@ def test_modules_are_small(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
+# Ways to ask which system it is; platform.platform() is a text for people.
+SYSTEM = {
+    "sys": {"platform", "getwindowsversion"},
+    "os": {"name", "uname"},
+    "platform": {"system", "uname", "win32_ver", "mac_ver", "freedesktop_os_release"},
+}
+
+
+def asks_for_the_system(tree: ast.AST) -> list[int]:
+    """The lines that do."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in SYSTEM.get(node.value.id, ()))
+        or (isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & SYSTEM.get(node.module or "", set()))
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name != "host"], ids=module_name)
+def test_the_host_layer_alone_knows_the_system(path: Path) -> None:
+    assert asks_for_the_system(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "code", ["import sys\nsys.platform", "import os\nif os.name == 'nt': pass", "import os\nfrom platform import system"]
+)
+def test_who_asks_for_the_system_is_found(code: str) -> None:
+    assert asks_for_the_system(ast.parse(code)) == [2]
+
+
 @pytest.mark.parametrize("folder", ["iso", "provisioning", "installers"])
 def test_the_other_side_imports_nothing_of_ours(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):

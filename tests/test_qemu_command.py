@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from launcher.qemu import command
-from launcher.qemu.command import Boot, FileServer, Stdio, UnixListener, arguments
+from launcher.qemu.chardevs import OutputFile, Stdio, UnixListener
+from launcher.qemu.command import Boot, FileServer, arguments
 
 BOOT = Boot(
     name="default",
@@ -69,8 +70,9 @@ UNIX = [
 STDIO = [
     "-chardev", "stdio,id=qmp,signal=off",
     "-mon", "chardev=qmp,mode=control",
-    "-chardev", "file,id=serial,path=serial.raw",
+    "-chardev", r"file,id=serial,path=\\.\pipe\wherry-default-1a2b3c4d-serial",
     "-serial", "chardev:serial",
+    "-chardev", "file,id=lock,path=lock.qemu",
 ]  # fmt: skip
 
 
@@ -139,7 +141,8 @@ def test_macos_hvf_arm64() -> None:
 
 
 def test_windows_whpx() -> None:
-    boot = replace(BOOT, accel="whpx,kernel-irqchip=off", version=(10, 2, 91), qmp=Stdio(), serial=Stdio())
+    channels = {"qmp": Stdio("lock.qemu"), "serial": OutputFile(r"\\.\pipe\wherry-default-1a2b3c4d-serial")}
+    boot = replace(BOOT, accel="whpx,kernel-irqchip=off", version=(10, 2, 91), **channels)
     assert arguments(boot) == [
         *IDENTITY,
         *machine("q35", "whpx,kernel-irqchip=off", "qemu64,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"),

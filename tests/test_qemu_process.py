@@ -17,7 +17,8 @@ from launcher import host
 from launcher.config import SSH_PORTS
 from launcher.errors import LaunchFailed, MissingOnHost
 from launcher.qemu import qmp, sshport
-from launcher.qemu.command import Boot, UnixListener, arguments
+from launcher.qemu.chardevs import UnixListener
+from launcher.qemu.command import Boot, arguments
 from launcher.qemu.probe import _features
 from launcher.qemu.process import QemuProcess
 from launcher.qemu.qmp import Qmp

@@ -24,7 +24,7 @@ def test_warnings_begin_at_85_per_cent_of_either(monkeypatch: pytest.MonkeyPatch
     full(monkeypatch, 100 * GB, 16 * GB)
     assert room.warnings(Path("/x"), (100 * GB, 16 * GB)) == []
     full(monkeypatch, 100 * GB, 15 * GB)
-    assert room.warnings(Path("/x"), None) == ["this computer's disk is 85 % full (15.0 GB free in /x)"]
+    assert room.warnings(Path("/x"), None) == [f"this computer's disk is 85 % full (15.0 GB free in {Path('/x')})"]
     found = room.warnings(Path("/x"), (100 * GB, 41_000_000))
     assert found[1] == "the machine's disk is 99 % full (41 MB free): wherry docker system prune"
 
@@ -57,12 +57,12 @@ def test_a_held_machine_waits_for_room_that_there_can_be(monkeypatch: pytest.Mon
     assert room.is_there(Path("/x"))
     full(monkeypatch, 1000 * GB, 0)
     said = room.held(Path("/x"))
-    assert said.message == "paused: this computer's disk is full (0 bytes free in /x)."
+    assert said.message == f"paused: this computer's disk is full (0 bytes free in {Path('/x')})."
     assert "268 MB are free" in (said.hint or "")
 
 
 def test_a_disk_that_cannot_be_written_for_another_reason() -> None:
     said = room.held(Path("/x"), room.unwritable(Path("/x/data.qcow2"), "Disk quota exceeded"))
-    assert said.message == "paused: this computer cannot write /x/data.qcow2 (Disk quota exceeded)."
+    assert said.message == f"paused: this computer cannot write {Path('/x/data.qcow2')} (Disk quota exceeded)."
     assert "goes on by itself" in (said.hint or "")
-    assert room.unwritable(Path("/x/data.qcow2"), "") == "this computer cannot write /x/data.qcow2"
+    assert room.unwritable(Path("/x/data.qcow2"), "") == f"this computer cannot write {Path('/x/data.qcow2')}"

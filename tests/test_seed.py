@@ -16,6 +16,7 @@ from launcher import disks, guestfiles, seed
 from launcher.config import MachineConfig, Network
 from launcher.errors import WherryError
 from launcher.store import MachineDir
+from tests.systems import not_on_windows
 
 GIB = 1 << 30
 CONFIG = MachineConfig(arch="amd64", cpus=2, memory=2 * GIB, iso="0" * 64)
@@ -39,6 +40,7 @@ def table(heading: str) -> dict[str, str]:
     return dict(rows)
 
 
+@not_on_windows("modes")
 def test_the_files_are_those_of_the_contract_and_private(machine: MachineDir) -> None:
     pairs = dict(seed.write(machine, CONFIG, "nothing"))
     names = set(table("How the seed arrives"))
@@ -115,6 +117,7 @@ HOSTILE = {
 }
 
 
+@not_on_windows("no sh")
 def test_sh_reads_back_every_value(tmp_path: Path) -> None:
     (tmp_path / "env").write_bytes(seed.render_env({f"WHERRY_{name}": value for name, value in HOSTILE.items()}))
     script = "set -eu; set -a; . ./env; set +a; env -0"
@@ -178,6 +181,7 @@ def test_a_date_cannot_be_an_engine_setting() -> None:
         seed.render_daemon(DEFAULTS, CONFIG.changed(engine={"x": datetime.date(2026, 1, 1)}))
 
 
+@not_on_windows("text files written by the test end lines otherwise")
 def test_provision_tar_holds_the_scripts_and_nothing_of_this_computer(tmp_path: Path) -> None:
     (tmp_path / "boot.d").mkdir()
     for name in ("boot.sh", "boot.d/20-b.sh", "boot.d/10-a.sh", "boot.d/README", "README.md", "daemon.json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from launcher import control, host, readiness, seed, store
 from launcher.config import GIB, MachineConfig
 from launcher.errors import NoProgress, NotRunning, Refused, Usage, WherryError
+from launcher.host.streams import Listening, Stream
 from launcher.keeper import starter, told
 from launcher.keeper.server import Server
 from launcher.keeper.supervisor import Supervisor
@@ -20,6 +22,7 @@ from launcher.keeper.watch import Cancelled, Watch
 from launcher.machine import inspect
 from launcher.state import State
 from launcher.store import MachineDir
+from tests.systems import not_on_windows
 
 
 @pytest.fixture
@@ -190,8 +193,7 @@ def test_words_that_nobody_knows(keeper: Supervisor) -> None:
 @pytest.mark.usefixtures("server")
 def test_rubbish_ends_one_connection_and_no_more(keeper: Supervisor) -> None:
     for rubbish in (b"", b"GET / HTTP/1.1\r\n\r\n", b"J\x00\x00\x00\x02{]"):
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.connect(str(keeper.directory.control_socket))
+        with contextlib.closing(host.current().endpoints().connect(keeper.directory.control_socket, None)) as stream:
             stream.sendall(rubbish)
             stream.shutdown(socket.SHUT_WR)
             while stream.recv(4096):
@@ -199,6 +201,7 @@ def test_rubbish_ends_one_connection_and_no_more(keeper: Supervisor) -> None:
     assert ask(keeper, "status")["status"] == "starting"
 
 
+@not_on_windows("modes; test_pipes has whose a pipe is")
 def test_the_socket_is_closed_to_others_and_goes(keeper: Supervisor, server: Server) -> None:
     path = keeper.directory.control_socket
     assert path.stat().st_mode & 0o777 == 0o600
@@ -209,6 +212,7 @@ def test_the_socket_is_closed_to_others_and_goes(keeper: Supervisor, server: Ser
         control.connect(path)
 
 
+@not_on_windows("the names of pipes are short")
 def test_a_path_too_long_for_a_socket_is_said(keeper: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()
@@ -263,16 +267,26 @@ def test_a_look_at_a_damaged_disk_does_not_forget_the_damage(directory: MachineD
     assert directory.read_state().last_error == (error if kept else {})
 
 
+def take(listening: Listening, taken: list[Stream]) -> None:
+    """Connections, and nothing of what comes over them."""
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(listening.accept())
+
+
 def test_a_keeper_that_hangs_does_not_hang_every_command(directory: MachineDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "_ANSWERS_WITHIN", 0.05)
     directory.data_disk.touch()
-    host.current().make_private(directory.run_dir)
-    with socket.socket(socket.AF_UNIX) as deaf:
-        deaf.bind(str(directory.control_socket))
-        deaf.listen(1)
+    with contextlib.closing(host.current().endpoints().listen(directory.control_socket, 1)) as deaf:
+        taken: list[Stream] = []
+        taking = threading.Thread(target=take, args=(deaf, taken))
+        taking.start()
         with pytest.raises(NoProgress, match="no answer"):
             control.status(directory.control_socket)
         found = inspect.status("default")
+    taking.join()
+    for stream in taken:
+        stream.close()
     assert found["status"] == "broken"
     assert "no answer" in found["problem"]
 
@@ -286,6 +300,7 @@ def test_a_stop_that_comes_before_qemu_is_there_is_not_lost(keeper: Supervisor) 
     assert keeper.guest is None
 
 
+@not_on_windows("no keeper takes over the QEMU of another")
 def test_a_keeper_lets_go_and_leaves_the_machine_as_it_is(keeper: Supervisor, server: Server) -> None:
     keeper.update(status="running", qemu_pid=7, token="t")
     assert control.handover(keeper.directory.control_socket) == {"released": True, "sessions": 0}
@@ -306,6 +321,7 @@ def test_a_keeper_lets_go_of_a_running_machine_only(keeper: Supervisor, status: 
     assert control.handover(keeper.directory.control_socket)["released"] is False
 
 
+@not_on_windows("no keeper takes over the QEMU of another")
 @pytest.mark.usefixtures("server")
 def test_a_handover_cuts_no_session(keeper: Supervisor) -> None:
     keeper.update(status="running")

@@ -16,6 +16,7 @@ from launcher.config import GIB, MachineConfig
 from launcher.errors import Damaged, NoSuchMachine, Refused, WherryError
 from launcher.state import State
 from launcher.store import MachineDir
+from tests.systems import not_on_windows
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,7 @@ def test_a_second_one_of_the_name_is_refused_and_changes_nothing() -> None:
     assert directory.config_file.read_bytes() == before
 
 
+@not_on_windows("modes")
 def test_config_round_trip_and_modes() -> None:
     directory = made()
     assert directory.read_config() == CONFIG
@@ -151,6 +153,7 @@ def test_socket_paths_are_short_even_for_a_long_home(monkeypatch: pytest.MonkeyP
     assert long.run_dir != other.run_dir
 
 
+@not_on_windows("locks are not handed over")
 def test_qemu_runs_while_its_lock_is_held_by_anybody() -> None:
     directory = made()
     assert not directory.qemu_runs()
@@ -169,6 +172,7 @@ def test_qemu_runs_while_its_lock_is_held_by_anybody() -> None:
     assert not directory.qemu_runs()
 
 
+@not_on_windows("the folder is in the user's own")
 def test_a_run_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "link"
@@ -181,6 +185,7 @@ def test_a_run_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     assert stat.S_IMODE(loose.stat().st_mode) == 0o700
 
 
+@not_on_windows("blocks are not told")
 def test_disk_used_counts_blocks_not_holes() -> None:
     directory = made()
     with directory.data_disk.open("wb") as file:

@@ -190,7 +190,7 @@ class Machine:
 
     def become(self, program: Path, words: list[str]) -> int:
         """Let the docker client of this computer take our place, led to the machine."""
-        from launcher import store
+        from launcher import host, store
         from launcher.cli import hostclient
 
         control = self.control()
@@ -200,7 +200,8 @@ class Machine:
             remote.call(control, ["/usr/lib/wherry/engine", "ensure-hello"]).check("having the hello image")
         for line in hostclient.advice():
             self.console.warning(line)
-        return hostclient.become(program, words, f"unix://{store.machine(self.name).engine_socket}")
+        address = host.current().endpoints().address(store.machine(self.name).engine_socket)
+        return hostclient.become(program, words, address)
 
     def command(
         self, argv: list[str], *, client: bool, create: bool, tty: bool, stdin: bool = True, ensure_hello: bool = False,

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from launcher import host
+
 SHELLS: Final = ("bash", "zsh", "fish", "powershell", "cmd")
 _NAMES: Final = {"sh": "bash", "dash": "bash", "ksh": "bash", "ash": "bash", "busybox": "bash", "pwsh": "powershell"}
 _DEPTH: Final = 6  # a launcher or two may stand between the shell and us
@@ -57,7 +59,7 @@ def choose(programs: Iterable[str]) -> str:
         name = _NAMES.get(name, name)
         if name in SHELLS:
             return name
-    return "powershell" if os.name == "nt" else "bash"
+    return host.current().SHELL
 
 
 def _ancestors() -> list[str]:
@@ -65,5 +67,5 @@ def _ancestors() -> list[str]:
 
     try:
         return [process.name() for process in psutil.Process().parents()[:_DEPTH]]
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return []

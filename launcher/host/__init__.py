@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+from launcher.host.streams import Endpoints, Stream
+
 Endpoint = Literal["unix", "stdio"]
 
 
@@ -39,6 +41,7 @@ class HostModule(Protocol):
 
     NAME: str
     PROGRAM_SUFFIX: str  # what the names of programs end in
+    SHELL: str  # that of who does not tell which one is in use, as `wherry env` calls it
     ENDPOINT: Endpoint  # how QEMU's monitor and serial line are reached
 
     def accelerators(self, guest_arch: str) -> list[str]:
@@ -71,6 +74,12 @@ class HostModule(Protocol):
     def detach_options(self) -> dict[str, Any]:
         """Keywords of Popen for a process that outlives the terminal."""
 
+    def tied_options(self) -> dict[str, Any] | None:
+        """The same where the terminal lets no process outlive it, and the system says so; None where it has no such thing."""
+
+    def endpoints(self) -> Endpoints:
+        """Where programs of this user meet."""
+
     def lock(self, path: Path, *, wait: bool) -> int | None:
         """A descriptor that holds the exclusive lock on `path` until it is closed; None when taken and not `wait`."""
 
@@ -90,6 +99,15 @@ class HostModule(Protocol):
     def read_ahead(self, path: Path) -> None:
         """Have the file in memory soon, where the system can be asked for that, without waiting for it. Raises nothing."""
 
+    def replace(self, source: Path, target: Path) -> None:
+        """As os.replace, and where a file that a program has open keeps its name: not before it is tried for a second."""
+
+    def write_protect(self, path: Path) -> None:
+        """Let nobody write to the file by mistake, where it can be removed all the same."""
+
+    def told_path(self, path: Path, folder: Path) -> str:
+        """How a program that works in `folder` is told of a file: as a name that its C library opens."""
+
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder last, as fsync does with the content of a file."""
 
@@ -106,7 +124,7 @@ class HostModule(Protocol):
     def editor(self) -> list[str]:
         """The text editor of the system, as words, for a user who has chosen none."""
 
-    def wait_hangup(self, stream: socket.socket) -> bool:
+    def wait_hangup(self, stream: Stream) -> bool:
         """After the end of its input: wait until the other side has closed the socket altogether, or we have. False at once
         where the system does not tell that from an end of input alone."""
 

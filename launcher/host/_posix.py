@@ -17,13 +17,25 @@ from typing import Any, Final
 
 from launcher.errors import MissingOnHost, Refused
 from launcher.host import Terminal
+from launcher.host.streams import Endpoints
 
 PROGRAM_SUFFIX: Final = ""
+SHELL: Final = "bash"
 _DESCRIPTORS: Final = 65536  # programs that close all that may be open (before exec) take longer with more
 
 
 def detach_options() -> dict[str, Any]:
     return {"start_new_session": True, "close_fds": True}
+
+
+def tied_options() -> None:
+    return None
+
+
+def endpoints() -> Endpoints:
+    from launcher.host.sockets import UnixSockets
+
+    return UnixSockets()
 
 
 def lock(path: Path, *, wait: bool) -> int | None:
@@ -63,6 +75,18 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def replace(source: Path, target: Path) -> None:
+    os.replace(source, target)
+
+
+def write_protect(path: Path) -> None:
+    path.chmod(0o444)
+
+
+def told_path(path: Path, folder: Path) -> str:  # noqa: ARG001
+    return os.fspath(path)
 
 
 def make_private(folder: Path) -> None:

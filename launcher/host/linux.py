@@ -13,12 +13,14 @@ from typing import Final
 from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
+    SHELL,
     become,
     clean_path,
     command_script,
     detach_options,
     docker_plugin_folders,
     docker_socket,
+    endpoints,
     home,
     is_private,
     lock,
@@ -26,58 +28,27 @@ from launcher.host._posix import (
     make_private,
     raise_soft_limit,
     real_path,
+    replace,
     ssh_agent,
     sync_folder,
     terminal,
+    tied_options,
+    told_path,
     user_name,
+    write_protect,
 )
 from launcher.host.inotify import Inotify
+from launcher.host.streams import Stream
 
 __all__ = [
-    "PROGRAM_SUFFIX",
-    "accelerator_hint",
-    "accelerators",
-    "become",
-    "clean_path",
-    "bind_exclusively",
-    "birth_time",
-    "clone",
-    "command_script",
-    "detach_options",
-    "docker_plugin_folders",
-    "docker_socket",
-    "editor",
-    "ENDPOINT",
-    "folded",
-    "guest_path",
-    "home",
-    "folder_watch",
-    "is_private",
-    "libraries",
-    "listen_reserved",
-    "local_path",
-    "lock",
-    "lock_taken",
-    "make_private",
-    "more_shares",
-    "NAME",
-    "no_acceleration",
-    "other_guest_paths",
-    "port_denied",
-    "process_stamp",
-    "qemu_folders",
-    "qemu_hint",
-    "raise_descriptor_limit",
-    "real_path",
-    "reserve",
-    "run_base",
-    "ssh_agent",
-    "sync_folder",
-    "terminal",
-    "user_docker_sockets",
-    "virtiofsd_folders",
-    "wait_hangup",
-]
+    "accelerator_hint", "accelerators", "become", "bind_exclusively", "birth_time", "clean_path", "clone", "command_script",
+    "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT", "endpoints", "folded", "folder_watch",
+    "guest_path", "home", "is_private", "libraries", "listen_reserved", "local_path", "lock", "lock_taken", "make_private",
+    "more_shares", "NAME", "no_acceleration", "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX",
+    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve", "run_base", "SHELL", "ssh_agent",
+    "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets", "virtiofsd_folders", "wait_hangup",
+    "write_protect",
+]  # fmt: skip
 
 _FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
 NAME: Final = "linux"
@@ -239,8 +210,6 @@ def read_ahead(path: Path) -> None:
 
 
 def clone(source: int, target: int) -> bool:
-    import fcntl
-
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:  # btrfs, XFS and bcachefs can
@@ -254,10 +223,10 @@ def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:
     return None if at is None else _birth.birth_time(at)
 
 
-def wait_hangup(stream: socket.socket) -> bool:
+def wait_hangup(stream: Stream) -> bool:
     # unix(7) says POLLHUP only when both directions are closed; a peer that has closed its output alone is POLLRDHUP.
     poll = select.poll()
-    poll.register(stream, 0)
+    poll.register(stream, 0)  # type: ignore[arg-type]
     poll.poll()
     return True
 

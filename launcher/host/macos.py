@@ -13,12 +13,14 @@ from launcher.host._places import of_macos as guest_path
 from launcher.host._places import other_of_macos as other_guest_paths
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
+    SHELL,
     become,
     clean_path,
     command_script,
     detach_options,
     docker_plugin_folders,
     docker_socket,
+    endpoints,
     home,
     is_private,
     lock,
@@ -26,13 +28,19 @@ from launcher.host._posix import (
     make_private,
     raise_soft_limit,
     real_path,
+    replace,
     ssh_agent,
     sync_folder,
     terminal,
+    tied_options,
+    told_path,
+    write_protect,
 )
+from launcher.host.streams import Stream
 
 __all__ = [
     "PROGRAM_SUFFIX",
+    "SHELL",
     "accelerator_hint",
     "accelerators",
     "become",
@@ -46,6 +54,7 @@ __all__ = [
     "docker_socket",
     "editor",
     "ENDPOINT",
+    "endpoints",
     "folded",
     "guest_path",
     "home",
@@ -67,13 +76,17 @@ __all__ = [
     "qemu_hint",
     "raise_descriptor_limit",
     "real_path",
+    "replace",
     "reserve",
     "run_base",
     "ssh_agent",
     "sync_folder",
     "terminal",
+    "tied_options",
+    "told_path",
     "user_docker_sockets",
     "wait_hangup",
+    "write_protect",
 ]
 
 NAME: Final = "macos"
@@ -200,7 +213,7 @@ def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:
     return None if seconds is None else round(seconds * 1_000_000)
 
 
-def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
+def wait_hangup(stream: Stream) -> bool:  # noqa: ARG001
     # poll(2) here may say POLLHUP for an end of input alone, which would cut off `echo | docker run -i`.
     return False
 

@@ -8,26 +8,32 @@ import re
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from launcher.host import Endpoint, Terminal, native_arch
+from launcher.host._locks_windows import lock, lock_taken
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
+from launcher.host.streams import Endpoints, Stream
 
-__all__ = ["guest_path", "local_path", "other_guest_paths"]
+__all__ = ["guest_path", "local_path", "lock", "lock_taken", "other_guest_paths"]
 
 NAME: Final = "windows"
 PROGRAM_SUFFIX: Final = ".exe"
+SHELL: Final = "powershell"
 ENDPOINT: Final[Endpoint] = "stdio"
 
-# DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP | CREATE_BREAKAWAY_FROM_JOB: the terminal's job object must not take us along.
-_DETACHED: Final = 0x00000008 | 0x00000200 | 0x01000000
+_DETACHED: Final = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
+_BREAKAWAY: Final = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB: the terminal's job object must not take us along
 
 
 _NETSH_SECONDS: Final = 10
+_REPLACE_TRIES: Final = 20
+_REPLACE_EVERY: Final = 0.05
 _TURN_ON: Final = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
 
 
@@ -90,33 +96,18 @@ def run_base() -> Path:
 
 
 def detach_options() -> dict[str, Any]:
+    return {"creationflags": _DETACHED | _BREAKAWAY, "close_fds": True}
+
+
+def tied_options() -> dict[str, Any] | None:
+    # Of some editors' terminals and of build services: their job refuses the flag, and ends with all that is in it.
     return {"creationflags": _DETACHED, "close_fds": True}
 
 
-def lock(path: Path, *, wait: bool) -> int | None:
-    import msvcrt
+def endpoints() -> Endpoints:
+    from launcher.host.pipes import NamedPipes
 
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    while True:
-        try:
-            # LK_LOCK tries for 10 s and fails then, LK_NBLCK fails at once; both with OSError.
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            if wait:
-                continue
-            os.close(descriptor)
-            return None
-        return descriptor
-
-
-def lock_taken(path: Path) -> bool:
-    if not path.exists():
-        return False
-    descriptor = lock(path, wait=False)
-    if descriptor is None:
-        return True
-    os.close(descriptor)
-    return False
+    return NamedPipes()
 
 
 def process_stamp(pid: int) -> str | None:
@@ -129,13 +120,38 @@ def process_stamp(pid: int) -> str | None:
         return None
 
 
+def replace(source: Path, target: Path) -> None:
+    # A virus scanner, or a program of ours that reads the file at this moment, has it open for as long as that takes.
+    for _ in range(_REPLACE_TRIES):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            time.sleep(_REPLACE_EVERY)
+    return os.replace(source, target)
+
+
+def write_protect(path: Path) -> None:
+    """Nothing: a read-only file cannot be removed here, neither by us nor by the user."""
+
+
+def told_path(path: Path, folder: Path) -> str:
+    # QEMU opens files by the code page, which lacks most letters; the folder that it works in is the system's own business.
+    try:
+        return ntpath.relpath(path, folder)
+    except ValueError:  # on another drive
+        return os.fspath(path)
+
+
 def sync_folder(folder: Path) -> None:
     """NTFS keeps its names in a journal; folders cannot be opened for writing here."""
 
 
 def make_private(folder: Path) -> None:
-    # %TEMP% and %LOCALAPPDATA% are the user's own; their access lists are inherited.
+    from launcher.host import acls
+
+    # %TEMP% and %LOCALAPPDATA% are the user's own; WHERRY_HOME may be anywhere, and most drives are open to all users.
     folder.mkdir(parents=True, exist_ok=True)
+    acls.close(str(folder))
 
 
 def terminal() -> Terminal:
@@ -189,6 +205,8 @@ def more_shares() -> list[str]:
 
 
 def real_path(path: str) -> str:
+    if path.startswith("\\\\.\\"):  # a pipe or a device: there is nothing to follow
+        return path
     return ntpath.realpath(path).removeprefix("\\\\?\\")
 
 
@@ -214,7 +232,7 @@ def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:
     return None if nanoseconds is None else int(nanoseconds) // 1000
 
 
-def wait_hangup(stream: socket.socket) -> bool:  # noqa: ARG001
+def wait_hangup(stream: Stream) -> bool:  # noqa: ARG001
     return False
 
 

@@ -123,7 +123,7 @@ def new() -> Iterator[Path]:
 def take_in(temporary: Path, manifest: dict[str, Any], source: dict[str, Any], sbom: bytes | None = None) -> Iso:
     """Take the ISO in the folder apart and give it its place. Its hash has been compared with the manifest's by the caller."""
     iso = temporary / ISO
-    iso.chmod(0o444)
+    host.current().write_protect(iso)
     write_json(temporary / MANIFEST, manifest)
     write_json(temporary / ORIGIN, source)
     if sbom is not None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from launcher.keeper.channels import Line
+
 log = logging.getLogger("wherry.keeper.console")
 
 LARGEST_LOG: Final = 2 << 20  # bytes; the same again in FILE.1
@@ -42,7 +44,7 @@ class BoundedLog:
 class Console:
     """Reads the serial line of one QEMU until it ends, in a thread of its own."""
 
-    def __init__(self, stream: socket.socket, path: Path, on_line: Callable[[str], None], on_byte: Callable[[], None]) -> None:
+    def __init__(self, stream: Line, path: Path, on_line: Callable[[str], None], on_byte: Callable[[], None]) -> None:
         self._stream = stream
         self._log = BoundedLog(path)
         self._on_line = on_line

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from launcher import host
 from launcher.errors import WherryError
 from launcher.keeper import engine
 from launcher.keeper.clock import Clock
@@ -124,9 +124,7 @@ def listening(path: Path, health: Health) -> Check:
 
     def look() -> str:
         try:
-            with socket.socket(socket.AF_UNIX) as stream:
-                stream.settimeout(_SOCKET_SECONDS)
-                stream.connect(str(path))
+            host.current().endpoints().connect(path, _SOCKET_SECONDS).close()
         except OSError as error:
             health.report("socket", "failed", f"nobody listens at {path}: {error.strerror or error}")
             raise WherryError(f"nobody listens at {path}: {error}.", hint="wherry restart") from error

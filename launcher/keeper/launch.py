@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -17,12 +15,15 @@ import psutil
 
 from launcher import host, identity
 from launcher.config import MachineConfig
-from launcher.errors import ConnectionLost, MissingOnHost, NoProgress, Refused, WherryError
+from launcher.errors import ConnectionLost, NoProgress, WherryError
 from launcher.identity import Found
 from launcher.images import Iso
+from launcher.keeper import channels
+from launcher.keeper.channels import Channels, Line
 from launcher.keeper.console import Console
 from launcher.keeper.watch import Watch
-from launcher.qemu.command import Boot, FileServer, UnixListener, arguments
+from launcher.qemu import qmp
+from launcher.qemu.command import Boot, FileServer, arguments
 from launcher.qemu.probe import Qemu
 from launcher.qemu.process import QemuProcess
 from launcher.qemu.qmp import Qmp
@@ -32,9 +33,6 @@ log = logging.getLogger("wherry.keeper")
 
 _QUIT_SECONDS: Final = 10
 _GREETS_WITHIN: Final = 60.0  # seconds
-_DIAL_SECONDS: Final = 10.0
-_LOOKS_EVERY: Final = 0.1
-_LOCK_SECONDS: Final = 2.0
 UNKNOWN_EXIT: Final = 1 << 16  # no exit code of a process
 
 
@@ -109,42 +107,22 @@ class Guest:
         self.console.close()
 
 
-def listener(path: Path, stack: ExitStack) -> socket.socket:
-    """A listening socket that QEMU inherits: it is there before QEMU is, so nobody waits for it to appear."""
-    path.unlink(missing_ok=True)
-    listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    listening.bind(str(path))
-    path.chmod(0o600)
-    listening.listen(4)
-    return listening
-
-
-def _dial(path: Path) -> socket.socket:
-    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    stream.settimeout(_DIAL_SECONDS)
-    try:
-        stream.connect(str(path))
-    except OSError as error:
-        stream.close()
-        if isinstance(error, BlockingIOError | TimeoutError):  # earlier keepers wait in its queue as well
-            raise NoProgress(f"QEMU takes no connection at {path}.", hint="wherry logs qemu") from error
-        raise ConnectionLost(f"QEMU does not answer at {path}: {error}.", hint="wherry logs qemu") from error
-    stream.settimeout(None)
-    return stream
-
-
 def _boot(
     directory: MachineDir, config: MachineConfig, iso: Iso, qemu: Qemu, accel: str, token: str,
-    seed: tuple[tuple[str, str], ...], channels: tuple[int, int], file_servers: tuple[FileServer, ...], incoming: bool,
+    seed: tuple[tuple[str, str], ...], ways: Channels, file_servers: tuple[FileServer, ...], incoming: bool,
 ) -> Boot:  # fmt: skip
     offset, size = iso.root_extent()
     disk = directory.suspended_disk if incoming else directory.data_disk
+
+    def told(path: Path) -> str:
+        return host.current().told_path(path, directory.path)
+
     return Boot(
         name=directory.name, token=token, arch=config.arch, cpus=config.cpus, memory=config.memory, accel=accel,
-        kernel=os.fspath(iso.kernel()), initrd=os.fspath(iso.initrd()), iso=os.fspath(iso.path),
+        kernel=told(iso.kernel()), initrd=told(iso.initrd()), iso=told(iso.path),
         root_offset=offset, root_size=size, data_disk=disk.name, seed=seed,
-        qmp=UnixListener(channels[0]), serial=UnixListener(channels[1]), version=qemu.version, sandbox=qemu.sandbox,
-        file_servers=file_servers, incoming=incoming,
+        qmp=ways.monitor, serial=ways.serial, version=qemu.version, sandbox=qemu.sandbox,
+        file_servers=file_servers, incoming=incoming, data_folder=told(qemu.data_folder) if qemu.data_folder else "",
     )  # fmt: skip
 
 
@@ -158,20 +136,11 @@ def launch(
 
     Raises LaunchFailed when it ends at once, Refused when one runs already, and what `check` raises of its command line.
     """
-    system = host.current()
-    if system.ENDPOINT != "unix":
-        raise MissingOnHost(f"machines do not start on {system.NAME} yet.", hint="wherry doctor")
     with ExitStack() as stack:
-        lock = _qemu_lock(directory)
-        stack.callback(os.close, lock)
-        qmp_listener = listener(directory.qmp_socket, stack)
-        serial_listener = listener(directory.serial_socket, stack)
-        fds = (qmp_listener.fileno(), serial_listener.fileno())
-        words = arguments(_boot(directory, config, iso, qemu, accel, token, seed, fds, file_servers, incoming))
+        ways = channels.made(directory, stack)
+        words = arguments(_boot(directory, config, iso, qemu, accel, token, seed, ways, file_servers, incoming))
         check(words)
-        serial = _dial(directory.serial_socket)
-        monitor = _dial(directory.qmp_socket)
-        process = QemuProcess.start(qemu.program, words, cwd=directory.path, log=directory.qemu_log, pass_fds=fds, lock_fd=lock)
+        process, monitor, serial = ways.start(qemu.program, words)
     return _wire(directory, process, monitor, serial, watch, on_event)
 
 
@@ -183,12 +152,12 @@ def adopt(
     Raises NoProgress when it does not answer, though it may later: nothing is done to it; ConnectionLost when it ended.
     """
     try:
-        monitor = _dial(directory.qmp_socket)
+        monitor = channels.dial(directory.qmp_socket)
     except ConnectionLost as error:
         log.warning("%s", error.message)
         return None
     try:
-        serial = _dial(directory.serial_socket)
+        serial = channels.dial(directory.serial_socket)
     except WherryError as error:
         monitor.close()
         if isinstance(error, NoProgress):
@@ -198,20 +167,8 @@ def adopt(
     return _wire(directory, Adopted(found), monitor, serial, watch, on_event)
 
 
-def _qemu_lock(directory: MachineDir) -> int:
-    """The lock that QEMU is to inherit. Who looks whether it is taken holds it for a moment: hence several tries."""
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        lock = host.current().lock(directory.qemu_lock_file, wait=False)
-        if lock is not None:
-            return lock
-        if time.monotonic() > deadline:
-            raise Refused(f"a QEMU of machine {directory.name!r} runs already.", hint=directory.repair_hint)
-        time.sleep(_LOOKS_EVERY)
-
-
 def _wire(
-    directory: MachineDir, process: Process, monitor: socket.socket, serial: socket.socket, watch: Watch,
+    directory: MachineDir, process: Process, monitor: socket.socket | qmp.Stream, serial: Line, watch: Watch,
     on_event: Callable[[str, dict[str, Any]], None],
 ) -> Guest:  # fmt: skip
     console = Console(serial, directory.serial_log, watch.on_line, watch.on_byte)

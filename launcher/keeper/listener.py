@@ -1,8 +1,7 @@
-"""Where clients of the keeper connect: on this system a unix socket that only its owner can open."""
+"""Where clients of the keeper connect: a unix socket, or a named pipe, that only its owner can open."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
@@ -14,6 +13,7 @@ from typing import Final
 
 from launcher import host
 from launcher.errors import WherryError
+from launcher.host.streams import Listening, Stream
 from launcher.store import LONGEST_SOCKET
 
 log = logging.getLogger("wherry.keeper.listener")
@@ -22,38 +22,39 @@ _BACKLOG: Final = 1024  # many at once are normal: compose, IDEs, scripts
 _NO_ROOM_SECONDS: Final = 0.2
 
 
-def listen(path: Path) -> socket.socket:
-    """A socket at that place, in place of what was there. Raises WherryError when its path is too long for the system."""
+def bound(path: Path) -> socket.socket:
+    """A socket that listens at that place, in place of what was there, to be handed on: where endpoints are sockets.
+
+    Raises WherryError when its path is too long for the system.
+    """
+    from launcher.host import sockets
+
+    _check(path)
+    return sockets.bound(path, _BACKLOG)
+
+
+def _check(path: Path) -> None:
     if len(os.fsencode(path)) > LONGEST_SOCKET:
         raise WherryError(f"{path} is too long for a socket.", hint="Set XDG_RUNTIME_DIR to a shorter folder.")
-    host.current().make_private(path.parent)
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listening.bind(str(path))
-    path.chmod(0o600)
-    listening.listen(_BACKLOG)
-    return listening
 
 
-class UnixListener:
-    """Hands every connection to `serve` in a thread of its own. Another system's pipe needs the same calls."""
+class Listener:
+    """Hands every connection to `serve` in a thread of its own."""
 
-    def __init__(
-        self, path: Path, serve: Callable[[socket.socket], None], name: str, made: Sequence[socket.socket] = ()
-    ) -> None:
+    def __init__(self, path: Path, serve: Callable[[Stream], None], name: str, made: Sequence[socket.socket] = ()) -> None:
         """`name` is that of the threads. `made`: a socket that listens at the path already, and connections made to it."""
         self._path = path
         self._given = made
         self._serve = serve
         self._name = name
-        self._listening: socket.socket | None = None
+        self._listening: Listening | None = None
         self._closed = False
-        self._made: os.stat_result | None = None
 
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
-        self._listening, *clients = self._given or [listen(self._path)]
-        self._made = self._path.stat()
+        _check(self._path)
+        made, *clients = self._given or [None]
+        self._listening = host.current().endpoints().listen(self._path, _BACKLOG, made)
         for client in clients:
             threading.Thread(target=self._serve, args=(client,), name=f"{self._name}-up", daemon=True).start()
         threading.Thread(target=self._accept, args=(self._listening,), name=self._name, daemon=True).start()
@@ -61,26 +62,18 @@ class UnixListener:
     @property
     def in_place(self) -> bool:
         """Whether who opens the path comes to us: a machine whose folder was moved may have a new keeper at this place."""
-        with contextlib.suppress(OSError):
-            return self._made is not None and os.path.samestat(self._path.stat(), self._made)
-        return False
+        return self._listening is not None and self._listening.in_place
 
     def close(self) -> None:
         """Nobody can connect any more; connections that are there go on."""
         self._closed = True
-        if self.in_place:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
         if self._listening is not None:
-            # Closing alone does not wake the thread that accepts.
-            with contextlib.suppress(OSError):
-                self._listening.shutdown(socket.SHUT_RDWR)
             self._listening.close()
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: Listening) -> None:
         while True:
             try:
-                stream, _ = listening.accept()
+                stream = listening.accept()
             except OSError as error:
                 if self._closed:
                     return

@@ -16,7 +16,7 @@ from launcher import __version__, control
 from launcher.control import Framed
 from launcher.errors import NotRunning, Usage, WherryError, from_json
 from launcher.keeper import access, engine, sessions, told
-from launcher.keeper.listener import UnixListener
+from launcher.keeper.listener import Listener
 from launcher.keeper.proxy.server import GUEST
 from launcher.keeper.slots import StartSlots
 from launcher.keeper.storage import Storage
@@ -70,7 +70,7 @@ class Server:
         self._cost = cost
         self._oom = oom
         self.storage = Storage(keeper)
-        self._listener = UnixListener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
+        self._listener = Listener(keeper.directory.control_socket, lambda stream: self._serve(Framed(stream)), "control")
         # As many clients may start at once in the guest as it has CPUs, two at least: one that waits for the engine must not
         # keep all others out.
         self._slots = StartSlots(max(2, keeper.config.cpus))

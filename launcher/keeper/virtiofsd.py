@@ -19,7 +19,7 @@ import psutil
 from launcher import host, identity, proc, virtiofs
 from launcher.config import MachineConfig
 from launcher.errors import WherryError
-from launcher.keeper.launch import listener
+from launcher.keeper.channels import listener
 from launcher.qemu.command import FileServer
 from launcher.sftp import ownerfile
 from launcher.sharing import Share

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -130,7 +129,7 @@ def _argument(name: str) -> str:
 
 
 def _address(directory: MachineDir) -> str:
-    return f"unix://{directory.engine_socket}"
+    return host.current().endpoints().address(directory.engine_socket)
 
 
 def _mark(context: Context) -> dict[str, str]:
@@ -177,14 +176,12 @@ def _nothing_else() -> bool:
 
 def _listens(path: Path) -> bool:
     """Whether somebody answers there; one that only others may open is somebody."""
-    with socket.socket(socket.AF_UNIX) as stream:
-        stream.settimeout(_ANSWERS_WITHIN)
-        try:
-            stream.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            return False
-        except OSError:
-            return True
+    try:
+        host.current().endpoints().connect(path, _ANSWERS_WITHIN).close()
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
     return True
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +28,7 @@ _SOCKETS: Final = {
     "Podman": (".local/share/containers/podman/machine/*/*.sock", ".local/share/containers/podman/machine/*.sock"),
 }
 _USUAL: Final = Path("/var/run/docker.sock")
+_ANSWERS_WITHIN: Final = 5.0
 
 
 def engines() -> Iterator[Check]:
@@ -63,15 +63,11 @@ def ours(directory: MachineDir, found: dict[str, Any]) -> Iterator[Check]:
 
 
 def _answers(path: Path) -> bool:
-    if host.current().ENDPOINT != "unix":
-        return path.exists()
-    with socket.socket(socket.AF_UNIX) as stream:
-        try:
-            stream.settimeout(5)
-            stream.connect(str(path))
-        except OSError:
-            return False
-        return True
+    try:
+        host.current().endpoints().connect(path, _ANSWERS_WITHIN).close()
+    except OSError:
+        return False
+    return True
 
 
 def _usual_socket(path: Path) -> Check:

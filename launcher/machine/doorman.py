@@ -52,7 +52,7 @@ class Door:
     def __init__(self, path: Path) -> None:
         """Raises WherryError when there can be no socket. The caller holds the lock for starting a keeper."""
         self._path = path
-        self._listening = listener.listen(path)
+        self._listening = listener.bound(path)
         self._listening.setblocking(False)
         self._made = path.stat()
         self._clients: list[socket.socket] = []

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launcher import control, room, saved, store
+from launcher import control, host, room, saved, store
 from launcher.errors import Damaged, EngineFailed, NoSuchMachine, NotRunning, Refused, Usage, WherryError, of_system
 from launcher.state import State
 from launcher.store import MachineDir
@@ -98,7 +98,9 @@ def _orphaned(directory: MachineDir) -> WherryError:
     if directory.keeper_lives():
         # It has begun and does not listen yet, or listens where this folder was before it was moved.
         return WherryError("its keeper does not listen here: it has just begun, or the folder was moved while it ran.", hint=up)
-    return WherryError("its keeper ended, QEMU and the containers go on; the next wherry up takes them over.", hint=up)
+    # Where QEMU's channels are sockets, that is; pipes have ended with the keeper (keeper/channels.py).
+    next_is = "takes them over" if host.current().ENDPOINT == "unix" else "powers the machine off and starts it again"
+    return WherryError(f"its keeper ended, QEMU and the containers go on; the next wherry up {next_is}.", hint=up)
 
 
 def _running_values(state: State, keeper: dict[str, Any] | None, *, suspended: bool) -> dict[str, Any]:

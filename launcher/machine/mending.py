@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import configfile, files, saved, store
+from launcher import configfile, files, host, saved, store
 from launcher.errors import Damaged, IsoProblem, Refused, WherryError
 from launcher.machine import salvage
 from launcher.report import Reporter
@@ -115,8 +115,8 @@ def iso(order: Order) -> Iterator[Step]:
 
 def sockets(order: Order) -> Iterator[Step]:
     """Sockets of a keeper and a QEMU that are gone."""
-    directory = order.directory
-    left = [path for path in (directory.control_socket, directory.qmp_socket, directory.serial_socket) if path.exists()]
+    directory, endpoints = order.directory, host.current().endpoints()
+    left = [path for path in (directory.control_socket, directory.qmp_socket, directory.serial_socket) if endpoints.left(path)]
     if left:
         if not order.dry_run:
             directory.remove_sockets()

@@ -21,6 +21,7 @@ from launcher.store import MachineDir
 
 KEEPER: Final = "launcher.keeper"
 _BEGINS_WITHIN: Final = 60.0  # seconds until a new keeper listens
+_TIED: Final = "this terminal lets no program outlive it: the machine ends when it is closed; start it from another one"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def ensure_keeper(
                     saved.discard(directory)
                 elif saved.is_suspended(directory):
                     host.current().read_ahead(directory.memory_file)  # while a keeper starts, and QEMU
-            if start_keeper(directory, "stop" if only_stop else disk_action, door):
+            if start_keeper(directory, "stop" if only_stop else disk_action, report, door):
                 break
         return found
 
@@ -160,7 +161,9 @@ def starting(directory: MachineDir) -> Iterator[None]:
             os.close(lock)
 
 
-def start_keeper(directory: MachineDir, action: str = "", door: Sequence[socket.socket] = ()) -> bool:
+def start_keeper(
+    directory: MachineDir, action: str = "", report: Reporter | None = None, door: Sequence[socket.socket] = ()
+) -> bool:
     """Start a keeper and wait until it listens, at `door` when there is one. The caller holds the lock for it, and there is
     none.
 
@@ -181,6 +184,8 @@ def start_keeper(directory: MachineDir, action: str = "", door: Sequence[socket.
             stdout=proc.PIPE,
             stderr=log,
             detach=host.current().detach_options(),
+            tied=host.current().tied_options(),
+            on_tied=lambda: (report or SilentReporter()).warn(_TIED),
         )
     for one in door:
         one.close()  # the keeper has it: were we to hold it too, nobody would see when the keeper closes it

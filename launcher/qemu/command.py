@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from launcher.config import MIB
+from launcher.qemu.chardevs import Channel, channel_args, quoted
 
 Version = tuple[int, int, int]
 
@@ -51,21 +52,6 @@ WHPX_CPU: Final = "qemu64,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"
 
 
 @dataclass(frozen=True)
-class UnixListener:
-    """A monitor or serial line behind a listening unix socket; the keeper made it and QEMU inherits the descriptor."""
-
-    fd: int
-
-
-@dataclass(frozen=True)
-class Stdio:
-    """Windows, which passes no descriptors: the monitor on QEMU's standard streams, the serial line in the file serial.raw."""
-
-
-Channel = UnixListener | Stdio
-
-
-@dataclass(frozen=True)
 class FileServer:
     """A virtiofsd: the tag by which the guest mounts its folder, and its socket."""
 
@@ -95,6 +81,7 @@ class Boot:
     serial: Channel
     sandbox: bool = False  # this QEMU has seccomp
     file_servers: tuple[FileServer, ...] = ()
+    data_folder: str = ""  # QEMU's own, with its BIOS, where it does not find that itself
     incoming: bool = False  # it waits for the memory of a guest that was saved, and does not run it by itself
 
 
@@ -108,7 +95,7 @@ def arguments(boot: Boot) -> list[str]:
         *device_args(boot),
         *file_server_args(boot),
         *seed_args(boot),
-        *channel_args(boot),
+        *channel_args(boot.qmp, boot.serial),
         *sandbox_args(boot),
         *incoming_args(boot),
     ]
@@ -121,6 +108,7 @@ def identity_args(boot: Boot) -> list[str]:
         "-nodefaults",
         "-display", "none",
         "-no-reboot",
+        *(["-L", boot.data_folder] if boot.data_folder else []),
     ]  # fmt: skip
 
 
@@ -263,31 +251,9 @@ def seed_args(boot: Boot) -> list[str]:
     return words
 
 
-def channel_args(boot: Boot) -> list[str]:
-    return [
-        "-chardev", chardev("qmp", boot.qmp, "stdio,id=qmp,signal=off"),
-        "-mon", "chardev=qmp,mode=control",
-        "-chardev", chardev("serial", boot.serial, "file,id=serial,path=serial.raw"),
-        "-serial", "chardev:serial",
-    ]  # fmt: skip
-
-
-def chardev(name: str, channel: Channel, otherwise: str) -> str:
-    match channel:
-        case UnixListener(fd):
-            return f"socket,id={name},fd={fd},server=on,wait=off"
-        case Stdio():
-            return otherwise
-
-
 def sandbox_args(boot: Boot) -> list[str]:
     return ["-sandbox", SANDBOX] if boot.sandbox else []
 
 
 def incoming_args(boot: Boot) -> list[str]:
     return ["-S", "-incoming", "defer"] if boot.incoming else []
-
-
-def quoted(path: str) -> str:
-    """The path as a value in QEMU's name=value lists, where a comma stands doubled."""
-    return path.replace(",", ",,")

@@ -32,6 +32,12 @@ class Qemu:
     accelerators: tuple[str, ...]  # built in, whether they work here or not
     sandbox: bool  # it has seccomp
 
+    @property
+    def data_folder(self) -> Path | None:
+        """Of one that is moved as a whole, as in a wheel: it seeks its BIOS where it was built for. None for others."""
+        folder = self.program.parent / "share" / "qemu"
+        return folder if folder.is_dir() else None
+
 
 def find(arch: str, explicit: str = "", *, keep: bool = True) -> Qemu:
     """The QEMU for guests of `arch`: the one set explicitly, else on PATH, else in the well-known folders of the system.

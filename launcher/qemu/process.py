@@ -56,6 +56,7 @@ class QemuProcess:
                 stderr=descriptor,
                 pass_fds=handed,
                 detach=host.current().detach_options(),
+                tied=host.current().tied_options(),
             )
         except OSError as error:
             raise LaunchFailed(f"QEMU cannot be started: {error}.", hint="wherry doctor") from error

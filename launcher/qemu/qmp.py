@@ -38,14 +38,17 @@ class Pipes:
         self._writer = writer
 
     def recv(self, size: int, /) -> bytes:
-        return os.read(self._reader.fileno(), size)
+        data = os.read(self._reader.fileno(), size)
+        if not data:
+            self._reader.close()
+        return data
 
     def sendall(self, data: bytes, /) -> None:
         self._writer.write(data)
         self._writer.flush()
 
     def close(self) -> None:
-        # The reader thread may sit in read(): its end is closed when QEMU goes, closing it here would block on Windows.
+        # The reader thread may sit in read(), where closing its end would block on Windows: it does so itself when QEMU goes.
         self._writer.close()
 
 

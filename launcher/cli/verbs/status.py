@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from launcher import __version__, release
+from launcher import __version__, host, release
 from launcher.bars import proportion
 from launcher.cli.app import App
 from launcher.cli.options import machine_name, verb
@@ -102,7 +103,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines += lines_of(found.get("shares") or [])
     lines += _health_lines(found.get("health") or {})
     if found.get("socket"):
-        lines.append(f"{'socket':<10}unix://{found['socket']}")
+        lines.append(f"{'socket':<10}{host.current().endpoints().address(Path(found['socket']))}")
     if found.get("ssh_port"):
         lines.append(f"{'ssh':<10}127.0.0.1:{found['ssh_port']}")
     lines += [f"{'restarts':<10}{cause}: {count}" for cause, count in (found.get("restarts") or {}).items()]

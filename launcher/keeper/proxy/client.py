@@ -10,6 +10,7 @@ from typing import Protocol
 from paramiko import Channel
 
 from launcher import host
+from launcher.host.streams import Stream
 from launcher.ssh.transport import BROKEN, PACKET, close
 
 
@@ -28,7 +29,7 @@ class Client(Protocol):
 class SocketClient:
     """One that connected here."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.recv = stream.recv
         self.sendall = stream.sendall

