@@ -58,11 +58,18 @@ def test_mypy() -> None:
 
 
 def test_mypy_sees_the_windows_module() -> None:
-    module("mypy", "--platform", "win32", "launcher/host/windows.py", "launcher/sftp/windows_tree.py")
+    module(
+        "mypy",
+        "--platform",
+        "win32",
+        "launcher/host/windows.py",
+        "launcher/host/_login_windows.py",
+        "launcher/sftp/windows_tree.py",
+    )
 
 
 def test_mypy_sees_the_macos_module() -> None:
-    module("mypy", "--platform", "darwin", "launcher/host/macos.py")
+    module("mypy", "--platform", "darwin", "launcher/host/macos.py", "launcher/host/_login_macos.py")
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")

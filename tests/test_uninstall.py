@@ -77,7 +77,7 @@ def test_yes_deletes_what_is_whole_and_keeps_what_is_damaged(home: Path, wherry:
     said = wherry("uninstall", "--yes")
     assert said.code == 0 and [directory.name for directory in store.machines()] == ["bad", "lost"]
     assert "bad is kept, as it is broken: " in said.err and "wherry delete --force bad" in said.err
-    assert "good is kept" not in said.err
+    assert "good is kept" not in said.err and "good is deleted.\n" in said.err
 
 
 def test_of_the_last_machine_nothing_is_left(home: Path, wherry: Wherry, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def uninstall(app: App, keep: bool, yes: bool) -> None:
     with app.console.telling() as reporter:
         gone = uninstall.delete(lambda machine: yes or (not keep and _ask_delete(app, machine)), reporter)
         left = uninstall.clear(reporter)
+    for name in gone:
+        app.console.story(f"{name} is deleted.")
     kept = [machine for machine in found if machine["name"] not in gone]
     _tell_kept(app, kept, left=[str(path) for path in left], asked=yes or keep or _somebody(app))
     remove = program.ways().remove
