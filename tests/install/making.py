@@ -1,4 +1,4 @@
-"""The builders of installers, for a test: with a work folder of its own, since tests run side by side, and the project's wheels."""
+"""The builders of installers, for a test: in a work folder of its own, since tests run side by side. Wheels are shared."""
 
 from __future__ import annotations
 
