@@ -23,6 +23,7 @@ class Context:
     wheel: Path  # wherry's own
     work: Path
     output: Path
+    cache: Path  # wheels that were fetched
     quick: bool = False  # hardly compressed, for tests
     pythons: Mapping[str, Path] = field(default_factory=dict)  # of a target: a folder with a Python for it
     qemus: Mapping[str, Path] = field(default_factory=dict)  # of a target: a folder with a QEMU for it
@@ -46,7 +47,7 @@ class Context:
 
     def wheels(self, target: str) -> list[Path]:
         """Wherry's and all that it depends on there. Raises BuildError."""
-        return [self.wheel, *wheels.fetch(self.targets[target], self.lock, self.work / "wheels")]
+        return [self.wheel, *wheels.fetch(self.targets[target], self.lock, self.cache)]
 
 
 @dataclass(frozen=True, order=True)
@@ -67,10 +68,14 @@ class Made:
     parts: tuple[Part, ...] = ()
 
 
-def prepare(targets: Mapping[str, Target], work: Path, output: Path, **more: Any) -> Context:
-    """Builds the wheel. `more` are further fields of Context. Raises BuildError."""
+def prepare(targets: Mapping[str, Target], work: Path, output: Path, cache: Path | None = None, **more: Any) -> Context:
+    """Builds the wheel. `more` are further fields of Context. One run at a time has a `work`; a cache may be shared.
+
+    Raises BuildError.
+    """
     lock = wheels.read_lock()
     epoch = project.epoch(lock.epoch)
     output.mkdir(parents=True, exist_ok=True)
+    kept = cache or work / "wheels"
     wheel = project.wheel(work / "wheel", epoch)
-    return Context(project.version(), epoch, lock, targets, wheel, work.absolute(), output.absolute(), **more)
+    return Context(project.version(), epoch, lock, targets, wheel, work.absolute(), output.absolute(), kept.absolute(), **more)

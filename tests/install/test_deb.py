@@ -14,9 +14,10 @@ import pytest
 
 from installers import __main__ as installers
 from installers import targets, wheels
-from installers.context import Context, Made, prepare
+from installers.context import Context, Made
 from installers.linux import deb
 from launcher import __version__
+from tests.install.making import making
 from tests.tinyiso import iso_bytes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -66,7 +67,7 @@ test -e /tmp/theirs/machines/default && echo 'the machine is'
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """Wheels are kept with the project's own builds."""
-    return prepare(targets.load(), ROOT / "build/installers", tmp_path_factory.mktemp("deb"), quick=True)
+    return making(tmp_path_factory.mktemp("deb"))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def field(package: Path, name: str) -> str:
 def test_the_same_bytes_whatever_the_umask(made: dict[str, Made], context: Context, tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        again = prepare(targets.load(), ROOT / "build/installers", tmp_path, quick=True)
+        again = making(tmp_path)
         package = deb.build(
             deb.Deb(again.version, "amd64", again.targets["linux-amd64"].pythons, again.wheels("linux-amd64")), again
         )

@@ -16,8 +16,9 @@ from cyclonedx.validation.json import JsonStrictValidator
 from installers import __main__ as program
 from installers import inputs, lock, targets, wheels
 from installers.bill import BILL, SUMS
-from installers.context import Context, prepare
+from installers.context import Context
 from installers.windows import manifests
+from tests.install.making import making
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -116,7 +117,7 @@ def test_a_wheel_cannot_write_elsewhere(name: str) -> None:
 
 
 def test_winget_and_scoop(tmp_path: Path) -> None:
-    context = prepare(targets.load(), tmp_path / "work", tmp_path / "out")
+    context = making(tmp_path)
     assert manifests.build_all(context) == [], "nothing to tell of"
     stem = f"wherry-{context.version}-windows-amd64"
     for name in (f"{stem}-setup.exe", f"{stem}.zip"):

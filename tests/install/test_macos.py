@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from installers import targets
-from installers.context import Context, prepare
+from installers.context import Context
 from installers.macos import bom, flatpkg, formula, tree
 from installers.tools import BuildError
+from tests.install.making import making
 
 ROOT = Path(__file__).parent.parent.parent
 HOME = "usr/local/lib/wherry"
@@ -40,10 +40,8 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     iso = tmp_path_factory.mktemp("iso") / "wherry-arm64.iso"
     iso.write_bytes(b"an ISO")
     iso.with_suffix(".json").write_text("{}")
-    return prepare(
-        targets.load(), ROOT / "build/installers", tmp_path_factory.mktemp("macos"), quick=True,
-        pythons={"macos-arm64": python, "macos-amd64": python}, isos={"arm64": iso},
-    )  # fmt: skip
+    pythons = {"macos-arm64": python, "macos-amd64": python}
+    return making(tmp_path_factory.mktemp("macos"), pythons=pythons, isos={"arm64": iso})
 
 
 @pytest.fixture(scope="module")
@@ -154,19 +152,18 @@ def test_the_bill_says_what_the_payload_has(packages: dict[str, Path], tmp_path:
 
 
 def test_the_same_bytes(packages: dict[str, Path], context: Context, tmp_path: Path) -> None:
-    more = {name: getattr(context, name) for name in ("quick", "pythons", "isos")}
-    again = prepare(context.targets, context.work, tmp_path, **more)
+    again = making(tmp_path, pythons=context.pythons, isos=context.isos)
     for made in flatpkg.build_all(again):
         assert made.path.read_bytes() == (context.output / made.path.name).read_bytes()
 
 
-def test_a_python_of_another_version_is_refused(context: Context, tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python3").touch()
-    (tmp_path / "lib/python3.9").mkdir(parents=True)
-    more = {"quick": True, "pythons": {"macos-arm64": tmp_path}}
+def test_a_python_of_another_version_is_refused(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    (python / "bin").mkdir(parents=True)
+    (python / "bin/python3").touch()
+    (python / "lib/python3.9").mkdir(parents=True)
     with pytest.raises(BuildError, match=r"python3\.9, for which wheels\.toml has no wheels"):
-        flatpkg.build_all(prepare(context.targets, context.work, tmp_path / "out", **more))
+        flatpkg.build_all(making(tmp_path / "made", pythons={"macos-arm64": python}))
 
 
 @pytest.fixture(scope="module")

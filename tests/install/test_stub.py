@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from installers import targets
-from installers.context import prepare
 from installers.windows import layout
+from tests.install.making import making
 from tests.install.wineprefix import Computer, fresh
 from tests.windows import fixture
 
@@ -58,7 +57,7 @@ print(json.dumps([gone, alive]))
 def computer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Computer]:
     """With a home of wherry's whose Python has another program in place of the launcher."""
     folder = tmp_path_factory.mktemp("stub")
-    context = prepare(targets.load(), folder / "work", folder / "out", quick=True)
+    context = making(folder)
     with fresh(folder) as found:
         home, source = found.drive / "a home", fixture.windows().folder / "python"
         home.mkdir()
