@@ -28,7 +28,7 @@ def test_host_access_that_cannot_be_put_in_force() -> None:
 
 
 def test_an_answer_of_the_engine_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "request", lambda *_, **__: (500, b'{"message": "no"}'))
+    monkeypatch.setattr(engine, "_asked", lambda *_, **__: (500, b'{"message": "no"}', {}))
     connection: Any = None
     with pytest.raises(EngineFailed, match=r"answered 500 to GET /version: no$") as caught:
         engine.version(connection)

@@ -53,9 +53,9 @@ class Listener:
     def start(self) -> None:
         """Raises WherryError when the socket's path is too long for the system."""
         _check(self._path)
-        made, *clients = self._given or [None]
+        made = self._given[0] if self._given else None
         self._listening = host.current().endpoints().listen(self._path, _BACKLOG, made)
-        for client in clients:
+        for client in self._given[1:]:
             threading.Thread(target=self._serve, args=(client,), name=f"{self._name}-up", daemon=True).start()
         threading.Thread(target=self._accept, args=(self._listening,), name=self._name, daemon=True).start()
 

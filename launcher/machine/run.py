@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher import control, host, running, saved, store
-from launcher.errors import ConnectionLost, NoSuchMachine, Refused, WherryError, from_json
+from launcher.errors import ConnectionLost, NoSuchMachine, NotRunning, Refused, WherryError, from_json
 from launcher.machine import create, keepers, succession
 from launcher.machine.create import UpOptions
 from launcher.machine.stop import stop
@@ -63,7 +63,7 @@ def up(
         result = follow_start(directory, SilentReporter() if found == "running" else report)
     except WherryError as error:
         keepers.wait_gone(directory)  # it is about to end; what the user tries next must not meet it
-        if isinstance(error, ConnectionLost):  # it ended before it could say why
+        if isinstance(error, ConnectionLost | NotRunning):  # it ended before it could say why, or before we asked
             _raise_last(directory)
         raise
     from launcher.machine import links
