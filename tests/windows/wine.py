@@ -80,6 +80,14 @@ class Windows:
             raise
         return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
 
+    def begin(self) -> None:
+        """Have the process that stands for the desktop. QEMU's libraries ask for one, and where there is none Wine starts it
+        with all that QEMU has inherited: who then reads to the end of QEMU's output waits for the end of the desktop."""
+        subprocess.run(
+            [program("wine64"), self.qemu / "qemu-system-x86_64.EXE", "--version"], env=self.environment(), cwd=self.folder,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=_ENDS_WITHIN,
+        )  # fmt: skip
+
     def end(self) -> None:
         """End every program of this prefix, and no other."""
         with contextlib.suppress(FileNotFoundError):
