@@ -49,9 +49,9 @@ def make_qemu(tmp_path: Path) -> MakeQemu:
         path.write_text(f"""#!/bin/sh
 echo x >> {tmp_path}/calls.txt
 {refuse}
-case "$1" in
+case "$*" in
 --version) echo '{version}'; echo 'Copyright (c) 2003-2022 Fabrice Bellard' ;;
--accel) echo 'Accelerators supported in QEMU binary:'; echo tcg; echo kvm ;;
+*"-accel help") echo 'Accelerators supported in QEMU binary:'; echo tcg; echo kvm ;;
 esac
 """)
         path.chmod(0o755)

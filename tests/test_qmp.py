@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -303,7 +304,9 @@ REAL = shutil.which("qemu-system-x86_64")
 @pytest.mark.skipif(REAL is None, reason="no QEMU here")
 def test_a_real_qemu_on_its_standard_streams_tells_its_port_and_quits() -> None:
     assert REAL is not None
+    data = Path(REAL).parent / "share/qemu"  # of a wheel's, which does not find it
     words = [
+        *(["-L", str(data)] if data.is_dir() else []),
         "-nodefaults", "-display", "none", "-S",
         "-machine", "q35", "-accel", "tcg", "-m", "64",
         "-netdev", "user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",

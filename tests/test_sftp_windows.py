@@ -1,9 +1,4 @@
-"""What a Windows share is made of, as far as it is the same on every system; and its tree, where there is a Windows Python:
-
-    WHERRY_WINDOWS_PYTHON=/path/to/program python -m pytest tests/test_sftp_windows.py
-
-A program of Wine and a Python for Windows does; the tests that it runs are those in TREE.
-"""
+"""What a Windows share is made of, as far as it is the same on every system; its tree: tests/test_sftp_windows_tree.py."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ import errno
 import os
 import stat
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,21 +19,7 @@ from launcher.sftp.policy import Policy
 from launcher.sftp.remembered import Nothing, Owner
 from launcher.sftp.windows_file import Ident, begin, kind, nanoseconds, remember, room, shown, units
 
-PYTHON = os.environ.get("WHERRY_WINDOWS_PYTHON", "")
-TREE = ("tests/test_sftp_windows_tree.py", "tests/test_sftp_windows_session.py", "tests/test_sftp_owners.py")
 PLAIN = Info(0x20, 0, 5, 4096, 1, 77, 133_000_000_000_000_000, 2, 3, 4)
-
-
-@pytest.mark.skipif(not PYTHON, reason="WHERRY_WINDOWS_PYTHON names no Windows Python")
-def test_the_tree_under_a_windows_python(tmp_path: Path) -> None:
-    folder = "Z:" + str(tmp_path / "windows").replace("/", "\\")  # Wine has the whole computer there
-    words = ["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-o", "addopts=-rs", f"--basetemp={folder}"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-    done = subprocess.run(
-        [PYTHON, *words, *TREE], cwd=Path(__file__).parent.parent, env=environment,
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0 and " passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,13 @@ def _probe(program: Path, keep: bool) -> Qemu:
 
 
 def _features(program: Path) -> tuple[bool, tuple[str, ...]]:
-    """QEMU goes into its sandbox before it prints this list, so one call tells both."""
-    listing: list[str | Path] = [program, "-accel", "help"]
+    """A QEMU without a sandbox refuses the word before it prints this list, so one call tells both: in this order, as a new one
+    (10.2) prints the list as soon as it is asked."""
+    listing = ["-accel", "help"]
     try:
-        out, sandbox = proc.run([*listing, "-sandbox", SANDBOX], timeout=_TIMEOUT), True
+        out, sandbox = proc.run([program, "-sandbox", SANDBOX, *listing], timeout=_TIMEOUT), True
     except WherryError:
-        out, sandbox = proc.run(listing, timeout=_TIMEOUT), False
+        out, sandbox = proc.run([program, *listing], timeout=_TIMEOUT), False
     names = [line.strip() for line in out.splitlines()]
     return sandbox, tuple(name for name in names if re.fullmatch(r"[a-z0-9]+", name))
 

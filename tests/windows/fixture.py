@@ -76,6 +76,7 @@ def alone() -> Iterator[Windows]:
     made = windows()
     with _locked(CACHE / "use"):
         try:
+            made.begin()
             yield made
         finally:
             made.end()

@@ -22,12 +22,12 @@ import json, os, pathlib, docker
 meta = json.loads(next(pathlib.Path(os.environ["DOCKER_CONFIG"]).glob("contexts/meta/*/meta.json")).read_text())
 address = meta["Endpoints"]["docker"]["Host"]
 client = docker.DockerClient(base_url=address, timeout=300)
-container = client.containers.create("wherry/hello", ["sh", "-c", "echo by the pipe; exit 5"])
+container = client.containers.create("wherry.internal/hello", ["sh", "-c", "echo by the pipe; exit 5"])
 container.start()
 found = [address, container.wait()["StatusCode"], container.logs().decode()]
 container.remove()
 # The end of what a client sends, which a pipe tells by an empty message: cat ends, and its output is all there.
-echo = client.containers.create("wherry/hello", ["cat"], stdin_open=True)
+echo = client.containers.create("wherry.internal/hello", ["cat"], stdin_open=True)
 stream = echo.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
 echo.start()
 import win32file

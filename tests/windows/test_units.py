@@ -44,6 +44,7 @@ UNITS: Final = {
     "test_seed": 37,
     "test_server": 26,
     "test_sftp_order": 11,
+    "test_sftp_owners": 18,
     "test_sftp_windows": 59,
     "test_sftp_windows_session": 2,
     "test_sftp_windows_tree": 20,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
 _ENDS_WITHIN: Final = 60
+_LOOKS_EVERY: Final = 0.1
 
 
 def program(name: str) -> str:
@@ -55,33 +59,66 @@ class Windows:
             **(more or {}),
         }
 
-    def start(
-        self, words: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
-    ) -> subprocess.Popen[bytes]:  # fmt: skip
-        """A program of Windows, its streams pipes: Wine 8 cannot give Python files of Unix."""
-        return subprocess.Popen(
-            [program("wine64"), *map(os.fspath, words)], env=self.environment(environment), cwd=cwd, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
     def run(
         self, words: Sequence[str | Path], *, timeout: float, environment: Mapping[str, str] | None = None, cwd: Path = ROOT,
         data: bytes = b"",
     ) -> tuple[int, str]:  # fmt: skip
-        """The exit code and all that was said. Everything in the prefix is ended when that takes longer than `timeout` seconds,
-        and TimeoutExpired raised. An exit code alone proves nothing under Wine: look for effects."""
-        process = self.start(words, environment=environment, cwd=cwd)
+        """A program of Windows with this input, to its end: its exit code and all that was said. Its streams are pipes, as
+        Wine 8 cannot give Python files of Unix.
+
+        Everything in the prefix is ended when that takes longer than `timeout` seconds, and TimeoutExpired raised. An exit code
+        alone proves nothing under Wine: look for effects.
+        """
+        process = subprocess.Popen(
+            [program("wine64"), *map(os.fspath, words)], env=self.environment(environment), cwd=cwd, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        feeding = threading.Thread(target=_feed, args=(process.stdin, data), daemon=True)
+        feeding.start()
         try:
-            said, _ = process.communicate(data, timeout=timeout)
+            with process.stdout:
+                said = _until_ended(process, process.stdout, timeout)
         except BaseException:
             self.end()
             process.kill()
-            process.communicate()
+            process.wait()
             raise
+        feeding.join()
         return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def begin(self) -> None:
+        """Have the process that stands for the desktop. QEMU's libraries ask for one, and where there is none Wine starts it
+        with all that QEMU has inherited: who then reads to the end of QEMU's output waits for the end of the desktop."""
+        subprocess.run(
+            [program("wine64"), self.qemu / "qemu-system-x86_64.EXE", "--version"], env=self.environment(), cwd=self.folder,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=_ENDS_WITHIN,
+        )  # fmt: skip
 
     def end(self) -> None:
         """End every program of this prefix, and no other."""
         with contextlib.suppress(FileNotFoundError):
             for how in ("-k", "-w"):
                 subprocess.run([program("wineserver"), how], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
+
+
+def _feed(pipe: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(data)
+
+
+def _until_ended(process: subprocess.Popen[bytes], output: IO[bytes], seconds: float) -> bytes:
+    """What was said until the program ended. The pipe may have no end then: programs that it started have it as their stderr,
+    which Wine hands on to every one."""
+    os.set_blocking(output.fileno(), False)
+    deadline = time.monotonic() + seconds
+    said = bytearray()
+    while True:
+        ended = process.poll() is not None
+        while data := output.read():
+            said += data
+        if ended:
+            return bytes(said)
+        if time.monotonic() > deadline:
+            raise subprocess.TimeoutExpired(process.args, seconds, bytes(said))
+        select.select([output] if data is None else [], [], [], _LOOKS_EVERY)
