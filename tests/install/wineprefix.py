@@ -69,6 +69,14 @@ class Computer:
             raise
         return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
 
+    def begin(self, *words: str | Path) -> None:
+        """Runs a program whose streams lead nowhere. What Wine starts for the first of a kind keeps them for good, the services
+        for any program, the desktop for QEMU: who reads a pipe of the first one to its end would wait for their end."""
+        subprocess.run(
+            [program("wine64"), *map(os.fspath, words)], env=self.environment(), cwd=self.folder, check=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_ENDS_WITHIN,
+        )  # fmt: skip
+
     def server(self, *words: str) -> None:
         subprocess.run([program("wineserver"), *words], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
 
@@ -90,13 +98,9 @@ def fresh(folder: Path) -> Iterator[Computer]:
     (folder / "home").mkdir()
     made = Computer(folder)
     try:
-        # The server and the services stay: without that each program would wait two seconds for others. They hold the streams
-        # of the program that they were started for, which therefore must not be a test's pipe.
+        # The server and the services stay: without that each program would wait two seconds for others.
         made.server("-p")
-        subprocess.run(
-            [program("wine64"), "cmd", "/c", "exit"], env=made.environment(), check=True, timeout=_ENDS_WITHIN,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        made.begin("cmd", "/c", "exit")
         yield made
     finally:
         made.end()
