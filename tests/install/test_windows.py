@@ -390,7 +390,11 @@ def test_the_whole_setup_brings_its_qemu(context: Context, tmp_path: Path, compu
     [program] = [item.path for item in setup.build_all(whole) if item.path.suffix == ".exe"]
     this = Installed(computer, program)
     this.setup()
-    assert "QEMU emulator version" in this.run(this.home / "qemu/qemu-system-x86_64.EXE", "--version")
+    computer.begin(this.home / "qemu/qemu-system-x86_64.EXE", "--version")
+    doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
+    about = {item["name"]: item for item in doctor["data"]["checks"]}
+    assert about["qemu"]["status"] == "ok", about["qemu"]
+    assert computer.inside(this.home / "qemu").lower() in about["qemu"]["text"].lower()
     assert "qemu-img version" in this.run(this.home / "qemu/qemu-img.EXE", "--version")
     said = this.run(this.home / "qemu/qemu-system-x86_64.EXE", "-L", "help")
     assert [line for line in said.splitlines() if line.endswith("Wherry\\qemu/share/")], said

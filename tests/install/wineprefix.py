@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from tests.windows import fixture
 
@@ -60,14 +63,28 @@ class Computer:
             [program("wine64"), *map(os.fspath, words)], env=self.environment(), cwd=self.folder, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        assert process.stdin and process.stdout
+        feeding = threading.Thread(target=_feed, args=(process.stdin, data))
+        feeding.start()
         try:
-            said, _ = process.communicate(data, timeout=timeout)
+            said = _until_its_end(process, process.stdout.fileno(), timeout)
         except BaseException:
             self.end()
             process.kill()
-            process.communicate()
             raise
-        return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
+        finally:
+            code = process.wait()
+            feeding.join()
+            process.stdout.close()
+        return code, said.decode("utf-8", "replace").replace("\r\n", "\n")
+
+    def begin(self, *words: str | Path) -> None:
+        """Runs a program whose streams lead nowhere. The desktop, which Wine starts for the first QEMU, has its streams for
+        good, and a launcher that read them would wait for its end: one that is run like this comes before."""
+        subprocess.run(
+            [program("wine64"), *map(os.fspath, words)], env=self.environment(), cwd=self.folder, check=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_ENDS_WITHIN,
+        )  # fmt: skip
 
     def server(self, *words: str) -> None:
         subprocess.run([program("wineserver"), *words], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
@@ -90,16 +107,36 @@ def fresh(folder: Path) -> Iterator[Computer]:
     (folder / "home").mkdir()
     made = Computer(folder)
     try:
-        # The server and the services stay: without that each program would wait two seconds for others. They hold the streams
-        # of the program that they were started for, which therefore must not be a test's pipe.
-        made.server("-p")
-        subprocess.run(
-            [program("wine64"), "cmd", "/c", "exit"], env=made.environment(), check=True, timeout=_ENDS_WITHIN,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        made.server("-p")  # else it ends with each program, and the next one waits two seconds for another
         yield made
     finally:
         made.end()
+
+
+def _feed(stream: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), stream:
+        stream.write(data)
+
+
+def _until_its_end(process: subprocess.Popen[bytes], stream: int, timeout: float) -> bytes:
+    """What it says until it ends. Not until the end of the stream: what Wine starts beside the first program of a kind, as
+    services and the desktop, has that too and stays."""
+    said, deadline = b"", time.monotonic() + timeout
+    ended = os.pidfd_open(process.pid)
+    try:
+        while True:
+            ready, _, _ = select.select([stream, ended], [], [], max(0, deadline - time.monotonic()))
+            if stream in ready:
+                part = os.read(stream, 65536)
+                said += part
+                if part:
+                    continue
+                process.wait(max(0, deadline - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(process.args, timeout, said)
+            return said
+    finally:
+        os.close(ended)
 
 
 def _link(source: Path, target: Path) -> None:
