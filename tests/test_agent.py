@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -38,8 +39,14 @@ class Agent:
         self.process = subprocess.Popen(["ssh-agent", "-D", "-a", self.socket], stdout=subprocess.DEVNULL)
         key = folder / f"{name}.key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", key], check=True)
-        wait(self.socket.exists)
+        wait(self._listens)  # it has the file before it listens
         subprocess.run(["ssh-add", "-q", key], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(self.socket)})
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as end, contextlib.suppress(OSError):
+            end.connect(str(self.socket))
+            return True
+        return False
 
     def end(self) -> None:
         self.process.terminate()

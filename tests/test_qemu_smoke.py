@@ -21,7 +21,8 @@ from typing import IO, Any
 import pytest
 
 from launcher.host import linux, macos, windows
-from launcher.qemu.command import Boot, Channel, Stdio, UnixListener, arguments
+from launcher.qemu.chardevs import Channel, OutputFile, Stdio, UnixListener
+from launcher.qemu.command import Boot, arguments
 from launcher.qemu.probe import _features
 from tests.test_qemu_process import BLOB
 
@@ -92,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextlib.contextmanager
 def channels(endpoint: str, folder: Path) -> Iterator[tuple[Channel, Channel, tuple[int, ...]]]:
     if endpoint == "stdio":
-        yield Stdio(), Stdio(), ()
+        yield Stdio(lock="lock.qemu"), OutputFile("serial.raw"), ()
         return
     with socket.socket(socket.AF_UNIX) as monitor, socket.socket(socket.AF_UNIX) as serial:
         for made, name in ((monitor, "q"), (serial, "s")):

@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).parent.parent.parent
 ISO: Final = ROOT / "build/wherry-amd64.iso"
 _SECONDS: Final = 600  # a hang guard: emulated, and within Wine
 pytestmark = [
+    pytest.mark.soak,  # two to four minutes; its parts are tried without QEMU, and with QEMU from a checkout, each time
     pytest.mark.skipif(fixture.missing() is not None, reason=fixture.missing() or ""),
     pytest.mark.skipif(shutil.which("makensis") is None, reason="no makensis"),
     pytest.mark.skipif(not ISO.exists(), reason=f"there is no {ISO.name}: make iso"),
@@ -53,6 +54,7 @@ def test_installed_used_upgraded_and_removed(computer: Computer, tmp_path: Path)
     assert status.get("data", status)["status"] == "running"
     code, said = run(home / "bin/wherry.exe", "run", "wherry/hello", "sh", "-c", "echo from the machine; exit 7")
     assert (code, "from the machine" in said) == (7, True), said
+    assert "IMAGE" in wherry("docker", "ps")
 
     run(program, "/S")
     listed = json.loads(wherry("list", "--json"))["data"]
