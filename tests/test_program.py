@@ -31,6 +31,9 @@ def test_a_checkout_is_removed_as_a_folder() -> None:
         ("/home/u/.local/pipx/venvs/wherry-not", "-m pip uninstall wherry"),
         ("/home/u/.local/share/uv/tools/wherry", "uv tool uninstall wherry"),
         ("/opt/homebrew/Cellar/wherry/1.0/libexec", "brew uninstall wherry"),
+        ("/usr/lib/wherry", "sudo apt-get remove wherry"),
+        ("/usr/local/lib/wherry", "sudo /usr/local/lib/wherry/uninstall"),
+        ("/C:/Users/u/AppData/Local/Programs/Wherry/python", r"Programs\Wherry\uninstall.exe"),
         ("/home/u/venv", f"{sys.executable} -m pip uninstall wherry"),
     ],
 )

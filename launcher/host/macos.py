@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -136,7 +137,8 @@ def libraries(program: Path) -> list[Path]:
 
 
 def qemu_folders() -> list[Path]:
-    return [Path("/opt/homebrew/bin"), Path("/usr/local/bin"), Path("/opt/local/bin"), Path("/run/current-system/sw/bin")]
+    ours = Path(sys.prefix).parent / "qemu" / "bin"  # beside the Python of our own package
+    return [ours, Path("/opt/homebrew/bin"), Path("/usr/local/bin"), Path("/opt/local/bin"), Path("/run/current-system/sw/bin")]
 
 
 def virtiofsd_folders() -> list[Path]:

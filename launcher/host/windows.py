@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,12 @@ def is_private(path: Path) -> bool:
 def qemu_folders() -> list[Path]:
     programs = os.environ.get("PROGRAMFILES", r"C:\Program Files")
     local = os.environ.get("LOCALAPPDATA", "")
-    folders = [Path(programs) / "qemu", Path(r"C:\msys64\ucrt64\bin"), Path(r"C:\msys64\mingw64\bin")]
+    folders = [
+        Path(sys.prefix).parent / "qemu",
+        Path(programs) / "qemu",
+        Path(r"C:\msys64\ucrt64\bin"),
+        Path(r"C:\msys64\mingw64\bin"),
+    ]
     return [*folders, Path(local) / "Programs" / "qemu"] if local else folders
 
 

@@ -25,6 +25,10 @@ _TOOLS: Final = (
     (("pipx", "venvs", _NAME), Ways("pipx upgrade wherry", "pipx uninstall wherry")),
     (("uv", "tools", _NAME), Ways("uv tool upgrade wherry", "uv tool uninstall wherry")),
     (("Cellar", _NAME), Ways("brew upgrade wherry", "brew uninstall wherry")),
+    # Where the packages of installers/ put it.
+    (("usr", "lib", _NAME), Ways("sudo apt-get install --only-upgrade wherry", "sudo apt-get remove wherry")),
+    (("usr", "local", "lib", _NAME), Ways("install the newer package", "sudo /usr/local/lib/wherry/uninstall")),
+    (("Programs", "Wherry"), Ways("run the newer setup.exe", r"%LOCALAPPDATA%\Programs\Wherry\uninstall.exe")),
 )
 
 
