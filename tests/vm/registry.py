@@ -36,7 +36,7 @@ def registry(program: Path, folder: Path) -> Iterator[Registry]:
         made = Registry(free.getsockname()[1])
     config = folder / "registry.yml"
     config.write_text(
-        f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdir: {folder}}}}}\nhttp: {{addr: {made.address}}}\n"
+        f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {folder}}}}}\nhttp: {{addr: {made.address}}}\n"
     )
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen([str(program), "serve", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
