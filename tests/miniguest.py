@@ -78,6 +78,7 @@ def play(iso: Path, port: int, calls: Path) -> None:
         (images, "by_sha", lambda _sha: Iso(iso)),
         (starter, "start", start),
         (sshport, "forward", lambda _monitor: port),
+        (sshport, "connections", lambda _monitor: 1 if calls.with_suffix(".client").exists() else 0),  # its sshd is not behind QEMU
         (rest, "script", lambda: script),
         (idle, "_MINUTE", float(os.environ.get("MINUTE", "60"))),
         (pulse, "_EVERY", 1),

@@ -461,6 +461,16 @@ def test_it_sleeps_by_itself_and_the_first_call_succeeds(sleepy: Mini) -> None:
     assert min(_words(sleepy.directory.serial_log)[words:]) > before
 
 
+def test_it_does_not_sleep_while_somebodys_own_ssh_client_is_there(sleepy: Mini) -> None:
+    client = Path(os.environ["REST"]).with_suffix(".client")
+    client.touch()
+    sleepy.up()
+    wait_until(lambda: "not suspended: somebody is connected" in sleepy.directory.keeper_log.read_text(encoding="utf-8"))
+    assert sleepy.directory.qemu_runs()
+    client.unlink()
+    wait_until(lambda: asleep(sleepy))
+
+
 def test_one_that_sleeps_is_stopped_started_anew_and_deleted(sleepy: Mini) -> None:
     sleepy.up()
     wait_until(lambda: asleep(sleepy))

@@ -36,8 +36,8 @@ def watch_over(keeper: Supervisor) -> bool:
             return True
         keeper.watch.wait_end_or_cancel()
         now = time.monotonic()
-        if keeper.suspend_wanted.is_set() and not (keeper.watch.ended or keeper.watch.cancelled):
-            continue
+        if not (keeper.watch.ended or keeper.watch.cancelled):
+            continue  # it is to be suspended; or was, until somebody needed it, who may have interrupted us then
         if not _unasked(keeper) or (last is not None and now - last < SOON):
             return False
         _again(keeper)

@@ -78,6 +78,8 @@ def _hung_up(keeper: Supervisor) -> None:
         while (count := sshport.connections(guest.qmp)) and time.monotonic() - began < _HANGS_UP_WITHIN:
             time.sleep(_LOOKS_EVERY)
     log.info("connections ended in %.2f s%s", time.monotonic() - began, f"; {count} did not" if count else "")
+    if count and keeper.idle_wanted:  # a user's own ssh client, of which we hear nothing else
+        raise Woken("somebody is connected to the machine's sshd.")
 
 
 def _stop(guest: Guest) -> float:
