@@ -72,13 +72,17 @@ def play(iso: Path, port: int, calls: Path) -> None:
     """Have this process' keeper run that guest."""
     script = (
         f'echo "$1" >>{calls}; [ "$1" != quiet ] || [ ! -e {calls}.fails ] || exit 3; '
-        '[ "$1" != quiet ] || echo 2000; cat >/dev/null'
+        f'[ "$1" != quiet ] || [ ! -e {calls}.slow ] || sleep 2; [ "$1" != quiet ] || echo 2000; cat >/dev/null'
     )
     changes: list[tuple[Any, str, Any]] = [
         (images, "by_sha", lambda _sha: Iso(iso)),
         (starter, "start", start),
         (sshport, "forward", lambda _monitor: port),
-        (sshport, "connections", lambda _monitor: 1 if calls.with_suffix(".client").exists() else 0),  # its sshd is not behind QEMU
+        (
+            sshport,
+            "connections",
+            lambda _monitor: 1 if calls.with_suffix(".client").exists() else 0,
+        ),  # its sshd is not behind QEMU
         (rest, "script", lambda: script),
         (idle, "_MINUTE", float(os.environ.get("MINUTE", "60"))),
         (pulse, "_EVERY", 1),

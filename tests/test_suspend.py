@@ -461,6 +461,20 @@ def test_it_sleeps_by_itself_and_the_first_call_succeeds(sleepy: Mini) -> None:
     assert min(_words(sleepy.directory.serial_log)[words:]) > before
 
 
+def test_a_call_that_comes_while_it_lies_down_is_answered(sleepy: Mini) -> None:
+    """And the machine is the same as before, all the time."""
+    rest = Path(os.environ["REST"])
+    slow = Path(f"{rest}.slow")
+    slow.touch()
+    sleepy.up()
+    pid = sleepy.directory.read_state().qemu_pid
+    wait_until(lambda: rest.exists() and "quiet" in rest.read_text(encoding="utf-8"))
+    assert ask_engine(sleepy).startswith(b"HTTP/1.1 200")
+    slow.unlink()
+    assert sleepy.directory.read_state().qemu_pid == pid and sleepy.names == OFF
+    wait_until(lambda: asleep(sleepy))
+
+
 def test_it_does_not_sleep_while_somebodys_own_ssh_client_is_there(sleepy: Mini) -> None:
     client = Path(os.environ["REST"]).with_suffix(".client")
     client.touch()
