@@ -35,9 +35,8 @@ def registry(program: Path, folder: Path) -> Iterator[Registry]:
         free.bind(("127.0.0.1", 0))
         made = Registry(free.getsockname()[1])
     config = folder / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {folder}}}}}\nhttp: {{addr: {made.address}}}\n"
-    )
+    storage = f"{{filesystem: {{rootdirectory: {folder}}}}}"
+    config.write_text(f"version: 0.1\nlog: {{level: warn}}\nstorage: {storage}\nhttp: {{addr: {made.address}}}\n")
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen([str(program), "serve", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         try:
