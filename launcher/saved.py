@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, Self
 
 from launcher import __version__, host, release
+from launcher.config import MachineConfig
 from launcher.errors import Damaged, Refused, WherryError
 from launcher.files import write_private
 from launcher.machinedir import MachineDir
@@ -62,6 +63,16 @@ def _is(value: object, of: str) -> bool:
     if of.startswith("list["):
         return isinstance(value, list) and all(_is(one, of[5:-1]) for one in value)
     return type(value).__name__ == of or (of, type(value)) == ("float", int)
+
+
+def possible() -> bool:
+    """Whether a machine's memory can be saved on this system at all: QEMU is handed a descriptor for it."""
+    return host.current().ENDPOINT == "unix"
+
+
+def idle_minutes(config: MachineConfig, accel: str) -> int:
+    """After how many minutes without any use the machine is suspended by itself; 0: never."""
+    return config.idle_minutes(accel) if possible() else 0
 
 
 def is_suspended(directory: MachineDir) -> bool:

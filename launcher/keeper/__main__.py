@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from launcher import control, host, store
+from launcher import control, host, saved, store
 from launcher.errors import WherryError, of_system
 from launcher.keeper.agent import CHANNELS as AGENT_CHANNELS
 from launcher.keeper.agent import Agents
@@ -141,7 +141,7 @@ def _idle(keeper: Supervisor, events: Events, *parts: Uses) -> Idle:
     """What has the machine suspended when no part of the keeper is used, and no container runs that counts."""
 
     def minutes() -> int:
-        return keeper.config.idle_minutes(keeper.state.accel)
+        return saved.idle_minutes(keeper.config, keeper.state.accel)
 
     idle = Idle(minutes, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
     for uses in (*parts, Containers(events, lambda: keeper.config.idle_suspend_containers).uses):

@@ -99,7 +99,7 @@ def _hindrances(keeper: Supervisor) -> Iterator[str]:
     state = keeper.state
     if family(state.accel) == "whpx":
         yield "QEMU cannot save the state of the Windows Hypervisor Platform"
-    if host.current().ENDPOINT != "unix":
+    if not saved.possible():
         yield f"the memory cannot be handed over on {host.current().NAME}"
     if keeper.disk_action != seed.USE:
         yield "its disk is open for repair or a look only"

@@ -38,7 +38,7 @@ def _describe(directory: MachineDir) -> dict[str, Any]:
         if not saved.is_suspended(directory) and not directory.data_disk.exists():
             raise Damaged(f"its data disk {directory.data_disk.name} is gone.", hint=directory.repair_hint)
         state, keeper = _state(directory)
-        data["idle_suspend"] = wanted.idle_minutes(state.accel)
+        data["idle_suspend"] = saved.idle_minutes(wanted, state.accel)
         suspended = saved.is_suspended(directory)
         values = _running_values(state, keeper, suspended=suspended)
         data["suspended"] = None
