@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
@@ -22,7 +23,7 @@ import pytest
 from launcher import control, disks, saved, store
 from launcher.config import MIB, Shares
 from launcher.errors import Damaged, NotRunning, Refused, WherryError
-from launcher.keeper import identified, idle
+from launcher.keeper import identified, idle, life
 from launcher.keeper.engine import SOCKET
 from launcher.keeper.supervisor import Supervisor
 from launcher.machine import inspect, keepers, run
@@ -459,6 +460,29 @@ def test_it_sleeps_by_itself_and_the_first_call_succeeds(sleepy: Mini) -> None:
         wait_until(lambda: not asleep(sleepy))
     assert control.status(sleepy.directory.control_socket)["keeper"]["pid"] == keeper
     assert min(_words(sleepy.directory.serial_log)[words:]) > before
+
+
+def test_who_comes_at_the_last_moment_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it was decided that the machine sleeps, and before who comes would wake it."""
+    told = [(0, 7)]
+    wanted: list[bool] = []
+    watcher = idle.Idle(lambda: 1, lambda: True, lambda: wanted.append(True))
+    watcher.count(lambda: told[-1])
+    monkeypatch.setattr(idle, "_MINUTE", 0.0)
+    watcher.look()
+    watcher.look()
+    assert wanted == [True] and not watcher.used()
+    told.append((1, 8))
+    assert watcher.used()
+    keeper = MagicMock(idle_wanted=True)
+    keeper.watch.ended = False
+    keeper.parts.used = watcher.used
+    turns = iter((True, False))
+    monkeypatch.setattr(life.revival, "watch_over", lambda _: next(turns))
+    monkeypatch.setattr(life.suspender, "suspend", lambda _: pytest.fail("it was disturbed"))
+    assert life.live(keeper) is False
+    keeper.nap.end.assert_called_once()
+    keeper.is_ready.assert_called_once()
 
 
 def test_a_call_that_comes_while_it_lies_down_is_answered(sleepy: Mini) -> None:

@@ -146,6 +146,7 @@ def _idle(keeper: Supervisor, events: Events, *parts: Uses) -> Idle:
     idle = Idle(minutes, keeper.is_awake, lambda: keeper.request_suspend(idle=True))
     for uses in (*parts, Containers(events, lambda: keeper.config.idle_suspend_containers).uses):
         idle.count(uses)
+    keeper.parts.used = idle.used
     return idle
 
 

@@ -37,6 +37,7 @@ class Parts:
     greet: Callable[[Connection], object] | None = None
     # Not set from a resume until the published ports are back: what is not as urgent waits for it, but not long.
     urgent_done: threading.Event = field(default_factory=_event)
+    used: Callable[[], bool] = lambda: False  # whether somebody came after it was decided that the machine may sleep
     hindrances: list[Callable[[], str]] = field(default_factory=list)  # why it cannot be now, a sentence; empty: it can
 
 

@@ -105,10 +105,18 @@ class Idle:
         """One more part that tells of its uses."""
         self._uses.append(uses)
 
-    def look(self) -> None:
+    def used(self) -> bool:
+        """Whether anything was used since the last look, or is now."""
+        return self._told() != (False, self._counted)
+
+    def _told(self) -> tuple[bool, int]:
         told = [uses() for uses in self._uses]
-        counted, now = sum(count for _, count in told), time.monotonic()
-        if not self._running() or any(under_way for under_way, _ in told) or counted != self._counted:
+        return any(under_way for under_way, _ in told), sum(count for _, count in told)
+
+    def look(self) -> None:
+        under_way, counted = self._told()
+        now = time.monotonic()
+        if not self._running() or under_way or counted != self._counted:
             self._counted, self._since = counted, now
             return
         minutes = self._minutes()

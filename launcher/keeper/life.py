@@ -26,7 +26,8 @@ def live(keeper: Supervisor) -> bool:
         if idle:
             keeper.nap.begin(lambda: keeper.watch.interrupt())
             keeper.journal.begin()  # who waits for a start now waits for the next one
-        if not _suspended(keeper):
+        # Who comes from here on wakes it; who came since it was decided is not to lose what he has begun.
+        if (idle and keeper.parts.used()) or not _suspended(keeper):
             keeper.nap.end()
             if idle and not keeper.watch.ended:
                 keeper.is_ready()
