@@ -136,7 +136,8 @@ class Mini:
         self.engine.close()
 
     def kill_all(self) -> None:
-        kill(self.processes())
+        while found := self.processes():  # a keeper may have started a QEMU as we looked
+            kill(found)
 
     @property
     def names(self) -> set[str]:
