@@ -92,7 +92,8 @@ class Home:
         return found
 
     def kill_all(self) -> None:
-        kill(self.processes())
+        while found := self.processes():  # a keeper may have started a QEMU as we looked
+            kill(found)
 
 
 class Driver(Home):
