@@ -114,9 +114,18 @@ def test_a_body_of_bytes_goes_as_it_is(connection: Connection, fake: FakeEngine)
     assert fake.asked[0].endswith(b"\r\n\r\n\0\xff")
 
 
-def test_the_version(connection: Connection, fake: FakeEngine) -> None:
+def test_the_version_is_in_the_head_of_an_answer(connection: Connection, fake: FakeEngine) -> None:
+    """For `/version` the engine runs three programs."""
+    head, _, body = answer("200 OK", b"OK").partition(b"\r\n\r\n")
+    fake.answer = head + b"\r\nServer: Docker/28.5.2+dfsg4 (linux)\r\n\r\n" + body
+    assert engine.version(connection) == "28.5.2+dfsg4"
+    assert [one.split()[1] for one in fake.asked] == [b"/_ping"]
+
+
+def test_the_version_of_one_that_does_not_tell(connection: Connection, fake: FakeEngine) -> None:
     fake.answer = answer("200 OK", b'{"Version": "28.5.2"}')
     assert engine.version(connection) == "28.5.2"
+    assert [one.split()[1] for one in fake.asked] == [b"/_ping", b"/version"]
 
 
 @pytest.mark.parametrize(("body", "words"), [(b'{"message": "no such thing"}', "no such thing"), (b"plain\n", "plain")])

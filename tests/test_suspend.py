@@ -20,7 +20,7 @@ from unittest.mock import MagicMock
 import psutil
 import pytest
 
-from launcher import control, disks, saved, store
+from launcher import control, disks, host, saved, store
 from launcher.config import MIB, Shares
 from launcher.errors import Damaged, NotRunning, Refused, WherryError
 from launcher.keeper import identified, idle, life
@@ -33,7 +33,7 @@ from launcher.machine.suspend import _ask, suspend
 from launcher.qemu import probe, signature
 from launcher.report import SilentReporter
 from tests import miniguest
-from tests.fakes import make_machine
+from tests.fakes import CONFIG, make_machine
 from tests.guestserver import Guest, guest
 from tests.loopback import free_port
 from tests.processes import kill
@@ -461,6 +461,12 @@ def test_it_sleeps_by_itself_and_the_first_call_succeeds(sleepy: Mini) -> None:
         wait_until(lambda: not asleep(sleepy))
     assert control.status(sleepy.directory.control_socket)["keeper"]["pid"] == keeper
     assert min(_words(sleepy.directory.serial_log)[words:]) > before
+
+
+def test_where_memory_cannot_be_saved_no_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert saved.idle_minutes(CONFIG.changed(idle_suspend=9), "tcg") == 9
+    monkeypatch.setattr(host.current(), "ENDPOINT", "stdio")
+    assert saved.idle_minutes(CONFIG.changed(idle_suspend=9), "tcg") == 0
 
 
 def test_who_comes_at_the_last_moment_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 _NOW: Final = 0x1  # LOCKFILE_FAIL_IMMEDIATELY
 _EXCLUSIVE: Final = 0x2
-_TRIES_EVERY: Final = 0.05
+_TRIES_EVERY: Final = 0.05  # Ctrl-C does not end a wait of LockFileEx itself
 
 with contextlib.suppress(ImportError):  # elsewhere this module is only read
     import msvcrt
