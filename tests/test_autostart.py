@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import plistlib
 import shutil
@@ -358,6 +359,22 @@ def test_a_start_that_fails_is_told_to_the_client_and_not_tried_again(mini: Mini
         assert said[2].startswith(b"wherry.doorman: ") and b"data.qcow2" in said[2], said
         assert process.poll() is None
         assert ended(process)[0] == 1
+
+
+@pytest.mark.parametrize("failure", [Damaged("no disk"), OSError(5, "no"), ValueError("a mistake of ours")], ids=type)
+def test_the_session_ends_while_a_failure_is_said(home: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    directory = make_machine()
+
+    def fails(*_args: object, **_more: object) -> None:
+        raise failure
+
+    class Ends(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise doorman.SessionEnds  # as the signal does in the middle of anything
+
+    monkeypatch.setattr(doorman, "attend", fails)
+    monkeypatch.setattr(doorman.log, "handlers", [Ends()])
+    assert doorman._guard(directory, now=False) == 1
 
 
 def test_a_keeper_takes_no_other_socket_for_its_door(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

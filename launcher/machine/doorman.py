@@ -184,11 +184,11 @@ def _guard(directory: MachineDir, *, now: bool) -> int:
         try:
             attend(directory, report, now=now)
         except (WherryError, OSError) as error:
+            code = 1  # before it is said: the session may end while it is
             _tell(error)
-            code = 1
         except Exception:  # the machine may run all the same, and is to be stopped when the session ends
-            log.exception("the doorman failed")
             code = 1
+            log.exception("the doorman failed")
         if directory.exists():
             stay()
     except SessionEnds:
