@@ -76,6 +76,7 @@ class Follower:
         self.root = os.stat(home.root).st_ino
         self.kept: dict[tuple[int, bytes], Shown] = {}
         self.where = {self.root: b"/"}  # folders, where they were found last
+        self.found = {self.root: {b"/"}}  # and wherever they have been: what is lost by one name is lost by all
         self.waiting: deque[Event] = deque()
         self.answered = 0  # from what was kept
 
@@ -100,6 +101,7 @@ class Follower:
                 return
             folder, inode = at, shown[0]
             self.where[inode] = folder
+            self.found.setdefault(inode, set()).add(folder)
 
     def shown(self, path: bytes) -> Shown:
         found = self.home.look(path)
@@ -128,8 +130,8 @@ class Follower:
             if event.kind in (CREATED, DELETED):  # another folder, or none
                 self.drop_content(event.path)
             if event.kind == LOST:
-                for path in [path for path in self.where.values() if within(path, {event.path})]:
-                    self.drop_content(path)
+                lost = {event.path}
+                self.drop_folders({inode for inode, paths in self.found.items() if any(within(path, lost) for path in paths)})
 
     def drop_name(self, path: bytes) -> None:
         folder, _, name = path.rpartition(b"/")
@@ -138,7 +140,9 @@ class Follower:
                 self.kept.pop((inode, name), None)
 
     def drop_content(self, path: bytes) -> None:
-        inodes = {inode for inode, where in self.where.items() if where == path}
+        self.drop_folders({inode for inode, where in self.where.items() if where == path})
+
+    def drop_folders(self, inodes: set[int]) -> None:
         for key in [key for key in self.kept if key[0] in inodes]:
             del self.kept[key]
 
@@ -177,6 +181,26 @@ def test_no_change_is_missed(tmp_path: Path, guest_too: bool, most: int, monkeyp
         assert follower.answered > 0
 
 
+def test_a_folder_that_is_found_at_its_new_place_before_it_is_heard_of(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "a" / "a").mkdir(parents=True)
+    (root / "b").mkdir()
+    (root / "a" / "a" / "c").write_text("1")
+    with watching(root) as home:
+        follower = Follower(home)
+        home.told.others.append(follower.take)
+        home.watcher.bound({"home": [b"/"]})
+        follower.look(b"/a/a/c")
+        os.rename(root / "a" / "a", root / "b" / "a")
+        follower.look(b"/b/a/c")  # its folder is watched from here on, and it is known by the old place's name
+        home.settled(b"/")
+        follower.drop_told()
+        (root / "b" / "a" / "c").write_text("22")  # in a folder whose watch has ended with the old place
+        home.settled(b"/")
+        follower.drop_told()
+        assert follower.wrong() == {}
+
+
 def race(home: Watching, follower: Follower, turn: int, *, guest_too: bool) -> None:
     """Some of the changes, and then quiet."""
 
@@ -194,5 +218,7 @@ def race(home: Watching, follower: Follower, turn: int, *, guest_too: bool) -> N
         if guest_too and chance.random() < 0.05:
             follower.do(chance)
     writer.join()
-    home.settled(b"/")
+    while len(home.share.window):  # what the guest uses is told later than others
+        home.settled(b"/")
+    home.settled(b"/")  # and what was taken from there last
     follower.drop_told()
