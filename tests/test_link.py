@@ -14,7 +14,8 @@ import pytest
 from launcher.errors import ConnectionLost
 from launcher.keeper import link, race, rhythm
 from launcher.keeper.link import Link
-from launcher.ssh.transport import BROKEN, Connection, receive
+from launcher.ssh.library import broken
+from launcher.ssh.transport import Connection, receive
 from tests.guestserver import Guest, guest
 from tests.loopback import until
 
@@ -283,7 +284,7 @@ def test_silence_that_begins_in_a_beat_is_noticed(setup: Setup, monkeypatch: pyt
         with contextlib.suppress(ConnectionLost):
             channel = connection.open_session()
             setup.wire.cut_what_is_there()
-            with contextlib.suppress(*BROKEN):
+            with contextlib.suppress(*broken()):
                 channel.exec_command("true")  # which waits for its answer without end
         ended.set()
 

@@ -75,3 +75,15 @@ def test_a_damaged_public_key_is_named(machine: MachineDir) -> None:
 def test_making_keys_does_not_import_paramiko() -> None:
     code = "import sys, launcher.ssh.keys; assert 'paramiko' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_keeper_begins_without_what_needs_a_guest() -> None:
+    code = (
+        "import sys, launcher.keeper.__main__\n"
+        "from launcher.ssh import library\n"
+        "slow = {'paramiko', 'cryptography', 'requests', 'click'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        "library.load()\n"
+        "assert 'paramiko' in sys.modules and 'invoke' in sys.modules and sys.modules['invoke'] is None"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

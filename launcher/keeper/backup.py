@@ -11,14 +11,16 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Any, Final
 
 from launcher.disks import explained
 from launcher.errors import ConnectionLost, WherryError
 from launcher.qemu import blocks
-from launcher.ssh.transport import BROKEN, Connection, close
+from launcher.ssh.library import broken
+from launcher.ssh.transport import Connection, close
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 log = logging.getLogger("wherry.keeper.backup")
 
@@ -96,7 +98,7 @@ def standing_still(connection: Connection) -> Iterator[None]:
         channel.sendall(b"\n")
         if _line(channel) != "thawed":
             raise WherryError("the machine's file system stood still for 20 s, which was too short.", hint="Try again.")
-    except BROKEN as error:
+    except broken() as error:
         raise ConnectionLost(f"the machine's file system was not brought to rest: {error!r}") from error
     finally:
         close(channel)

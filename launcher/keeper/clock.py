@@ -10,13 +10,15 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Final
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Final
 
 from launcher.errors import ConnectionLost
 from launcher.keeper.health import Health
-from launcher.ssh.transport import BROKEN, Connection, close
+from launcher.ssh.library import broken
+from launcher.ssh.transport import Connection, close
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 log = logging.getLogger("wherry.keeper.clock")
 
@@ -72,7 +74,7 @@ class Clock:
             except ValueError as error:  # no answer to what was asked
                 self._hang_up()
                 self._health.report("clock", "failed", f"it cannot be understood: {error}")
-            except BROKEN as error:  # socket.timeout among them
+            except broken() as error:  # socket.timeout among them
                 self._hang_up()
                 if self._without is not connection:
                     raise ConnectionLost(f"the guest's clock was not told: {error!r}") from error
@@ -132,7 +134,7 @@ class Clock:
         try:
             channel.settimeout(_ANSWERS_WITHIN)
             channel.exec_command(_HELPER)
-        except BROKEN as error:
+        except broken() as error:
             close(channel)
             raise ConnectionLost(f"the guest's clock cannot be asked: {error!r}") from error
         self._connection, self._channel, self._pending, self._beats = connection, channel, b"", 0

@@ -8,12 +8,14 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final, cast
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from launcher.errors import ConnectionLost, EngineFailed
-from launcher.ssh.transport import BROKEN, Connection, close
+from launcher.ssh.library import broken
+from launcher.ssh.transport import Connection, close
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 SOCKET: Final = "/run/docker.sock"
 _TIMEOUT: Final = 60.0
@@ -76,7 +78,7 @@ def _asked(
         http_connection.request(method, path, data, headers)
         with http_connection.getresponse() as response:
             return response.status, response.read(), response.headers
-    except (*BROKEN, http.client.HTTPException) as error:
+    except (*broken(), http.client.HTTPException) as error:
         raise ConnectionLost(f"the engine did not answer {method} {path}: {error!r}", hint="wherry logs engine") from error
     finally:
         http_connection.close()
@@ -100,14 +102,14 @@ def stream(connection: Connection, path: str) -> Iterator[Iterator[bytes]]:
             raise _failed("GET", path, response.status, response.read())
         channel.settimeout(None)
         yield _pieces(response)
-    except (*BROKEN, http.client.HTTPException) as error:
+    except (*broken(), http.client.HTTPException) as error:
         raise ConnectionLost(f"the engine did not answer GET {path}: {error!r}", hint="wherry logs engine") from error
     finally:
         close(channel)
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    with contextlib.suppress(*BROKEN, http.client.HTTPException):
+    with contextlib.suppress(*broken(), http.client.HTTPException):
         while data := response.read1(_CHUNK):
             yield data
 

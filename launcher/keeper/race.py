@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from launcher.errors import WherryError
-from launcher.ssh.transport import BROKEN, Connection
+from launcher.ssh.library import broken
+from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.keeper.link")
 
@@ -67,7 +68,7 @@ class _Race:
     def _try(self) -> None:
         try:
             outcome: Connection | Exception = self._attempt()
-        except (WherryError, *BROKEN) as error:
+        except (WherryError, *broken()) as error:
             outcome = error
         except Exception as error:  # a try that says nothing would count as running for ever
             log.exception("a try to connect")

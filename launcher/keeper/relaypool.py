@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Final
 
 from launcher.errors import ConnectionLost
 from launcher.keeper.link import Link
 from launcher.keeper.proxy.client import ChannelClient, Client
 from launcher.ssh.transport import Connection, close, receive
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 log = logging.getLogger("wherry.keeper.relay")
 

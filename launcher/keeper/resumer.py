@@ -19,6 +19,7 @@ from launcher.keeper import access, identified, suspender
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu import migration, probe, sshport
+from launcher.ssh import library
 
 if TYPE_CHECKING:
     from launcher.keeper.launch import Guest
@@ -114,6 +115,7 @@ def _read(directory: MachineDir, guest: Guest, found: Saved) -> None:
     try:
         try:
             migration.receive(guest.qmp, source)
+            library.load()  # while QEMU reads
         finally:
             reader.join()
         migration.wait(guest.qmp)

@@ -14,16 +14,18 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from launcher import control
 from launcher.control import Framed
 from launcher.errors import ConnectionLost, Usage, WherryError
 from launcher.keeper.slots import Place, StartSlots
 from launcher.ssh import request as messages
-from launcher.ssh.transport import BROKEN, Connection, Prepared, Terminal, close, receive
+from launcher.ssh.library import broken
+from launcher.ssh.transport import Connection, Prepared, Terminal, close, receive
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 log = logging.getLogger("wherry.sessions")
 
@@ -145,7 +147,7 @@ class _Session:
         with self._lock:
             self._channel = channel
             gone, signalled, terminal = self._gone, self._signalled, self._terminal
-        with contextlib.suppress(*BROKEN):
+        with contextlib.suppress(*broken()):
             if terminal is not None and terminal != self._wanted.terminal:
                 channel.resize_pty(terminal.columns, terminal.rows)
             if signalled:
@@ -212,7 +214,7 @@ class _Session:
                     self._untaken -= len(data)
                 self._framed.send(control.CREDIT, _COUNT.pack(len(data)))
             channel.shutdown_write()
-        except BROKEN as error:
+        except broken() as error:
             log.debug("input ended: %s", error)
 
     def _resize(self, rows: int, columns: int) -> None:
@@ -222,7 +224,7 @@ class _Session:
             self._terminal = replace(self._terminal, rows=rows, columns=columns)
             channel = self._channel
         if channel is not None:
-            with contextlib.suppress(*BROKEN):
+            with contextlib.suppress(*broken()):
                 channel.resize_pty(columns, rows)
 
     def _signal(self, name: str) -> None:
@@ -236,7 +238,7 @@ class _Session:
             # The command has ended, what it left behind holds its output: waiting for that is what the user has enough of.
             close(channel)
         elif channel is not None:
-            with contextlib.suppress(*BROKEN):
+            with contextlib.suppress(*broken()):
                 messages.send_signal(channel, name)
         elif place is not None:
             place.leave()
@@ -256,6 +258,6 @@ class _Session:
     def _kill(channel: Channel) -> None:
         # Closing a channel ends no process: sshd takes only its pipes away.
         if not channel.exit_status_ready():
-            with contextlib.suppress(*BROKEN):
+            with contextlib.suppress(*broken()):
                 messages.send_signal(channel, "KILL")
         close(channel)

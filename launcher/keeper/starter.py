@@ -15,6 +15,7 @@ from launcher.keeper.console import tail
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
 from launcher.qemu import probe, sshport
+from launcher.ssh import library
 from launcher.state import State
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, written: tuple[tu
     )  # fmt: skip
     keeper.update(qemu_pid=keeper.guest.process.pid, qemu_stamp=keeper.guest.process.stamp)
     keeper.update(ssh_port=sshport.forward(keeper.guest.qmp))
+    library.load()  # while the guest boots
     _wait(keeper, "kernel")
 
 

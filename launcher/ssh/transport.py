@@ -10,13 +10,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
-
-import paramiko
+from typing import TYPE_CHECKING, Final, Self
 
 from launcher.errors import ConnectionLost, Refused, WherryError
 from launcher.ssh import keys, request
-from launcher.ssh.channels import Transport
+from launcher.ssh.library import broken
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from launcher.ssh.channels import Transport
 
 log = logging.getLogger("wherry.ssh")
 
@@ -35,9 +38,6 @@ PACKET: Final = 32 << 10
 CHANNEL_SECONDS: Final = 60.0
 # How often the reading thread looks up from an idle socket; paramiko's own 0.1 s keeps a laptop's CPU awake.
 IDLE_SECONDS: Final = 5.0
-
-# What paramiko raises from any call, also from close and recv, which send messages, once the connection has ended.
-BROKEN: Final = (paramiko.SSHException, EOFError, OSError)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Connection:
         `timeout` is for each step, `first_word` for the connection and the server's first word alone.
         Raises ConnectionLost when nobody speaks SSH there in time, Refused when it is not our guest.
         """
+        from launcher.ssh.channels import Transport
+
         stream, transport = None, None
         soon = first_word or timeout
         try:
@@ -138,15 +140,18 @@ class Connection:
     def ping(self, timeout: float | None) -> bool:
         """Whether sshd answers within `timeout` seconds (a global request that wants a reply, RFC 4254, 4). None: however long
         that takes, as long as the connection is there."""
+        from paramiko.common import cMSG_GLOBAL_REQUEST
+        from paramiko.message import Message
+
         with self._ping_lock:
             answered = threading.Event()
             # As Transport.global_request does it, which would wait for ever; a refusal is an answer too.
             self._transport.completion_event = answered
             if not self.alive:
                 return False
-            with contextlib.suppress(*BROKEN):
-                message = paramiko.Message()
-                message.add_byte(paramiko.common.cMSG_GLOBAL_REQUEST)
+            with contextlib.suppress(*broken()):
+                message = Message()
+                message.add_byte(cMSG_GLOBAL_REQUEST)
                 message.add_string("keepalive@openssh.com")
                 message.add_boolean(True)
                 self._transport._send_user_message(message)  # type: ignore[attr-defined]
@@ -219,7 +224,7 @@ class Connection:
                 errors.extend(data)
 
         def feed() -> None:
-            with contextlib.suppress(*BROKEN):
+            with contextlib.suppress(*broken()):
                 # In pieces: sendall copies the whole rest after every packet.
                 for start in range(0, len(stdin), PACKET):
                     channel.sendall(stdin[start : start + PACKET])
@@ -249,16 +254,18 @@ def receive(channel_receive: Callable[[int], bytes]) -> bytes:
     """What came on one stream of a channel; empty at its end, and when the connection ends."""
     try:
         return channel_receive(WINDOW)
-    except BROKEN:
+    except broken():
         return b""
 
 
 def close(channel: paramiko.Channel) -> None:
-    with contextlib.suppress(*BROKEN):
+    with contextlib.suppress(*broken()):
         channel.close()
 
 
 def _log_in(transport: paramiko.Transport, user: str, client_key: Path, host_key: paramiko.PKey, timeout: float) -> None:
+    from paramiko import AuthenticationException, Ed25519Key
+
     transport.handshake_timeout = transport.auth_timeout = timeout
     options = transport.get_security_options()
     options.kex, options.ciphers, options.digests = KEX, CIPHERS, MACS
@@ -268,8 +275,8 @@ def _log_in(transport: paramiko.Transport, user: str, client_key: Path, host_key
     if transport.get_remote_server_key().asbytes() != host_key.asbytes():
         raise Refused("the SSH server on the machine's port is not this machine.", hint="wherry restart")
     try:
-        transport.auth_publickey(user, paramiko.Ed25519Key.from_private_key_file(str(client_key)))
-    except paramiko.AuthenticationException as error:
+        transport.auth_publickey(user, Ed25519Key.from_private_key_file(str(client_key)))
+    except AuthenticationException as error:
         if transport.is_active():
             raise Refused("the machine does not accept our key.", hint="wherry restart") from error
         raise
@@ -280,6 +287,6 @@ def _translated(what: str) -> Iterator[None]:
     """paramiko's errors and the socket's as ConnectionLost."""
     try:
         yield
-    except BROKEN as error:
+    except broken() as error:
         why = str(error).rstrip(".") or type(error).__name__
         raise ConnectionLost(f"{what}: {why}.", hint="wherry status") from error

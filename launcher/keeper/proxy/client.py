@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import Protocol
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Protocol
 
 from launcher import host
 from launcher.host.streams import Stream
-from launcher.ssh.transport import BROKEN, PACKET, close
+from launcher.ssh.library import broken
+from launcher.ssh.transport import PACKET, close
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 
 class Client(Protocol):
@@ -85,5 +87,5 @@ def _as_os_error() -> Iterator[None]:
         yield
     except OSError:
         raise
-    except BROKEN as error:
+    except broken() as error:
         raise ConnectionAbortedError(str(error)) from error

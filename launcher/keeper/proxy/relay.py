@@ -13,10 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import h11
-from paramiko import Channel
 
 from launcher.errors import WherryError
 from launcher.keeper.proxy import create, paths
@@ -26,7 +25,11 @@ from launcher.keeper.proxy.creation import Creation
 from launcher.keeper.proxy.heads import Answer, Edit, Request
 from launcher.keeper.proxy.published import Ports, Published
 from launcher.keeper.proxy.refusal import LOST, LOST_HEAD, Refusal
-from launcher.ssh.transport import BROKEN, PACKET, close, receive
+from launcher.ssh.library import broken
+from launcher.ssh.transport import PACKET, close, receive
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 log = logging.getLogger("wherry.proxy")
 
@@ -63,7 +66,7 @@ class Relay:
             self._from_client()
         except _EngineGone:
             self._down.join()  # what it said before, or that it is gone, is still to be told
-        except BROKEN as error:
+        except broken() as error:
             log.debug("a connection ended: %s", error)
         finally:
             self.hang_up()
@@ -230,7 +233,7 @@ class Relay:
             # In pieces: sendall copies the whole rest after every packet.
             for start in range(0, len(data), PACKET):
                 self._channel.sendall(data[start : start + PACKET])
-        except BROKEN as error:
+        except broken() as error:
             raise _EngineGone from error
 
     # From the engine to the client.

@@ -6,9 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Final, Protocol
 
 from launcher import host
 from launcher.errors import WherryError
@@ -22,6 +20,9 @@ from launcher.keeper.proxy.published import Ports
 from launcher.keeper.proxy.relay import Relay
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 GUEST: Final = "/run/wherry/engine.sock"  # where clients in the machine connect
 GUEST_CHANNELS: Final = "/run/wherry/engine.keeper"  # and where the keeper meets them

@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
-
-from paramiko import Channel
+from typing import TYPE_CHECKING, Final, Protocol
 
 from launcher.errors import ConnectionLost
 from launcher.keeper.shares.orders import Orders, State, Told, Wanted
 from launcher.keeper.shares.stream import ChannelStream
 from launcher.keeper.shares.way import Way
 from launcher.ssh.transport import Connection, close
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 log = logging.getLogger("wherry.shares")
 

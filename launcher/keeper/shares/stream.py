@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from paramiko import Channel
+from typing import TYPE_CHECKING
 
-from launcher.ssh.transport import BROKEN, PACKET, close
+from launcher.ssh.library import broken
+from launcher.ssh.transport import PACKET, close
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 
 class ChannelStream:
@@ -21,7 +25,7 @@ class ChannelStream:
             data = self._channel.recv(size)
             ChannelStream.heard += 1
             return data
-        except BROKEN as error:
+        except broken() as error:
             raise ConnectionAbortedError(str(error)) from error
 
     def sendall(self, data: bytes | bytearray | memoryview, /) -> None:
@@ -34,7 +38,7 @@ class ChannelStream:
                 if count == 0:
                     raise ConnectionAbortedError("the channel is closed")
                 sent += count
-        except BROKEN as error:
+        except broken() as error:
             raise ConnectionAbortedError(str(error)) from error
 
     def close(self) -> None:
