@@ -122,6 +122,14 @@ class Computer:
                 self.end()
                 process.wait()
 
+    def draw_nothing(self) -> None:
+        """Windows can be there, though there is no screen."""
+        key = ["HKCU\\Software\\Wine\\Drivers", "/v", "Graphics", "/d", "null", "/f"]
+        code, said = self.run(["reg", "add", *key], timeout=_ENDS_WITHIN)
+        assert code == 0, said
+        self.end()  # the desktop reads it once
+        self.server("-p")
+
     def server(self, *words: str) -> None:
         subprocess.run([program("wineserver"), *words], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
 
