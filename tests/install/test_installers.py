@@ -18,6 +18,7 @@ from installers import inputs, lock, targets, wheels
 from installers.bill import BILL, SUMS
 from installers.context import Context
 from installers.windows import manifests
+from tests.install import everything
 from tests.install.making import making
 
 ROOT = Path(__file__).parent.parent.parent
@@ -64,6 +65,21 @@ def test_what_it_refuses(words: list[str], told: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert told in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_python_is_made_only_for_what_is_built_and_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {name: (lambda: None, lambda name=name: {f"{name}-amd64": tmp_path}) for name in ("windows", "macos")}
+    monkeypatch.setattr(everything, "_MAKERS", made)
+    windows, macos = (["--python", f"{name}-amd64={tmp_path}"] for name in made)
+    assert everything.words([]) == [*windows, *macos]
+    assert everything.words(["--only", "deb"]) == everything.words(["lock"]) == []
+    assert everything.words(["--only", "msi"]) == windows
+    assert everything.words(windows) == macos
+    monkeypatch.setattr(everything, "_MAKERS", {**made, "windows": (lambda: "no Wine", dict)})
+    assert everything.words([]) == macos
+    assert "no Python for windows is given, and none is made here: no Wine" in capsys.readouterr().err
 
 
 def test_full_editions_need_an_iso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
