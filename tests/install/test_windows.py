@@ -213,6 +213,14 @@ class Installed:
         assert done == 0 or "FileNotFoundError" in said, said
         return eval(said) if done == 0 else {}
 
+    def managed(self) -> list[str]:
+        """The versions of Wherry that Windows lists among the programs of all users."""
+        top = r"w.OpenKey(w.HKEY_LOCAL_MACHINE, r'Software\Microsoft\Windows\CurrentVersion\Uninstall')"
+        values = "dict(w.EnumValue(k, n)[:2] for n in range(w.QueryInfoKey(k)[1]))"
+        code = f"top = {top}; keys = [w.OpenKey(top, w.EnumKey(top, n)) for n in range(w.QueryInfoKey(top)[0])]"
+        found = eval(self.ask(f"{code}; print(ascii([{values} for k in keys]))"))
+        return sorted(item["DisplayVersion"] for item in found if item.get("DisplayName") == "Wherry")
+
     def uninstall(self) -> None:
         """From a copy, as it does itself, but one that is waited for."""
         copy = shutil.copy(self.home / "uninstall.exe", self.computer.folder)
@@ -324,6 +332,35 @@ def test_the_msi_installed_used_and_removed(managed: Path, context: Context, com
     this.run("msiexec", "/x", managed, "/qn")
     assert not list(home.rglob("*.exe"))
     assert this.machine_path().rstrip(";") == before.rstrip(";")
+
+
+@needs_wine
+@needs_wixl
+def test_the_next_msi_takes_the_place_of_the_one_before(
+    managed: Path, context: Context, tmp_path: Path, computer: Computer
+) -> None:
+    """And an older one does not."""
+    later = replace(making(tmp_path / "later", pythons=context.pythons, qemus=context.qemus), version="9.1.2")
+    root = layout.lay_out(later, later.pythons[layout.TARGET], None)
+    (root.root / "setup/new in this one.txt").write_text("x")
+    newer = msi.build(root, later)
+    this = Installed(computer, managed)
+    home, before = computer.drive / "Program Files/Wherry", this.machine_path()
+    this.run("msiexec", "/i", managed, "/qn")
+    theirs = home / "note of the user.txt"
+    theirs.write_text("mine")
+    this.run("msiexec", "/i", newer, "/qn")
+    assert (home / "setup/new in this one.txt").exists()
+    assert this.machine_path().count(r"Wherry\bin") == 1
+    assert this.managed() == ["9.1.2"]
+    assert this.run(home / "bin/wherry.exe", "--version") == f"wherry {context.version}\n", "its launcher is the same here"
+    assert computer.run(["msiexec", "/i", managed, "/qn"], timeout=HANG)[0] != 0
+    assert (home / "setup/new in this one.txt").exists()
+    this.run("msiexec", "/x", newer, "/qn")
+    assert this.managed() == []
+    assert this.machine_path().rstrip(";") == before.rstrip(";")
+    assert not list(home.rglob("*.exe"))
+    assert theirs.read_text() == "mine"
 
 
 # In place of an installed launcher: a machine that runs, and does not stop while there is a file C:\\stuck.
