@@ -15,7 +15,7 @@ help:
 	@echo "make test             everything: linters, units, packages, machines on real QEMU"
 	@echo "make unit             what needs no machine, in seconds"
 	@echo "make vm               the machines only; ARGS='-k name' for some of them"
-	@echo "make installers       what installs wherry on each system, in dist/, with SHA256SUMS and an SBOM"
+	@echo "make installers       what installs wherry on each system, in dist/, with SHA256SUMS and an SBOM; FULL=1 with the ISOs in them too"
 	@echo "make soak             machines and image builds with large counts; hours"
 	@echo "make lint             ruff, mypy, shellcheck, codespell"
 	@echo "make bench            what is claimed about speed and cost, beside its floor or peer; figures and plots in bench/; ARGS=--quick"
@@ -51,9 +51,11 @@ install-test: setup
 vm: iso
 	$(PYTEST) -m vm
 
-# Into those for Windows goes the tests' Python; a release gives python.org's: WINDOWS_PYTHON=FILE, pinned in inputs.toml
+# A release gives the Pythons of its own: ARGS='--python windows-amd64=FILE …', pinned in inputs.toml. FULL=1: full editions too.
 installers: setup
-	$(PYTHON) -m installers --python windows-amd64="$(or $(WINDOWS_PYTHON),$$($(PYTHON) -m tests.windows.fixture)/python)" $(ARGS)
+	$(if $(filter-out 0,$(FULL)),$(PYTHON) iso/build.py --arch amd64)
+	$(if $(filter-out 0,$(FULL)),$(PYTHON) iso/build.py --arch arm64)
+	$(PYTHON) -m tests.install.everything $(if $(filter-out 0,$(FULL)),--full) $(ARGS)
 
 soak: setup
 	$(PYTHON) iso/build.py --arch amd64

@@ -25,6 +25,8 @@ def load() -> dict[str, Target]:
     """All of targets.toml, by name."""
     tables = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     return {
-        name: Target(name, table["system"], tuple(table["pythons"]), tuple(table["platforms"]))
+        name: Target(
+            name, table["system"], tuple(table["pythons"]), tuple(table["platforms"]), tuple(table.get("packages", ()))
+        )
         for name, table in tables.items()
     }

@@ -82,6 +82,12 @@ def serves(pin: Wheel, python: str) -> bool:
     return False
 
 
+def fits(wheel: Path, minor: str) -> bool:
+    """Whether a wheel is for this Python or for all of them: an installer with one Python leaves the others' out."""
+    tag, abi = wheel.stem.split("-")[-3:-1]
+    return not abi.startswith("cp") or tag == f"cp{minor.replace('.', '')}"
+
+
 def _download(target: Target, python: str, missing: Iterable[Wheel], cache: Path) -> None:
     wanted: dict[str, list[str]] = {}
     for pin in missing:

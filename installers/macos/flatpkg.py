@@ -2,6 +2,9 @@
 
 A product archive as productbuild(1) makes it: Distribution, which says for whom it is, around one package. It is not signed:
 sign.sh does that on a Mac, with keys that are nowhere in here.
+
+Apple silicon gets the QEMU of a wheel where none is given. For Intel there is no such wheel: unless one is given, the QEMU of
+Homebrew or MacPorts serves.
 """
 
 from __future__ import annotations
@@ -14,15 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from installers.context import Context, Made, Part
-from installers.macos import bom, cpio, tree, xar
+from installers.macos import bom, cpio, macho, tree, xar
 from installers.tools import BuildError, say
-from installers.wheels import clear, unpack
+from installers.wheels import clear, fits, unpack
 
 IDENTIFIER: Final = "wherry.pkg"
 _DATA: Final = Path(__file__).parent
 _HOME: Final = "usr/local/lib/wherry"
-# What macOS calls the processor, and the oldest release for which all of the target's wheels are made.
-_HOSTS: Final = {"arm64": ("arm64", "12.0"), "amd64": ("x86_64", "10.15")}
+_HOSTS: Final = {"arm64": "arm64", "amd64": "x86_64"}  # what macOS calls the processor
 # Of a whole Python: what only its own tests, windows and compilers need, and modules that the postinstall compiles anew.
 _NOT_NEEDED: Final = ("test", "idlelib", "tkinter", "turtledemo", "config-*", "__pycache__", "include", "share", "*.a")
 
@@ -33,6 +35,7 @@ class Payload:
 
     arch: str
     python: Path  # bin/python3, lib/python3.N
+    minor: str  # 3.N
     wheels: tuple[Path, ...]
     qemu: Path | None  # bin/, share/qemu/
     iso: Path | None  # its manifest lies beside it
@@ -47,15 +50,43 @@ def build_all(context: Context) -> list[Made]:
         if python is None:
             say(f"no .pkg for {arch}: --python {target}=DIR gives the Python that goes into it")
             continue
-        wheels = tuple(context.wheels(target))
+        minor = _minor(python)
+        wheels = tuple(wheel for wheel in context.wheels(target) if fits(wheel, minor))
+        if not any(wheel.stem.split("-")[-2].startswith("cp") for wheel in wheels):
+            raise BuildError(f"{python} is Python {minor}, for which wheels.toml has no wheels")
+        qemu = context.qemus.get(target)
+        more: tuple[Path, ...] = ()
+        if qemu is None and f"{target}-qemu" in context.targets:
+            [wheel] = context.wheels(f"{target}-qemu")[1:]
+            qemu, more = _qemu(wheel, context), (wheel,)
         for iso in (None, context.isos.get(arch)) if arch in context.isos else (None,):
-            payload = Payload(arch, python, wheels, context.qemus.get(target), iso)
-            made.append(Made(build(payload, context), wheels, tuple(_parts(payload, context))))
+            payload = Payload(arch, python, minor, wheels, qemu, iso)
+            made.append(Made(build(payload, context), (*wheels, *more), tuple(_parts(payload, context))))
     return made
 
 
+def _minor(python: Path) -> str:
+    """3.N, of lib/python3.N. Raises BuildError for what is no Python."""
+    found = [path for path in (python / "lib").glob("python3.*") if path.is_dir() and not path.is_symlink()]
+    if len(found) != 1 or not (python / "bin/python3").exists():
+        raise BuildError(f"{python} is no Python for macOS: it has no bin/python3 or not one lib/python3.N")
+    return found[0].name.removeprefix("python")
+
+
+def _qemu(wheel: Path, context: Context) -> Path:
+    """QEMU out of its wheel, where bin/ has all. It looks for firmware in share/qemu beside bin, or in it."""
+    unpacked = clear(context.work / "qemu-macos")
+    unpack([wheel], unpacked)
+    [program] = unpacked.glob("*/bin/qemu-img")
+    root = clear(context.work / "qemu-macos-laid")
+    shutil.copytree(program.parent, root / "bin", ignore=shutil.ignore_patterns("share", "licenses"))
+    for name in ("share", "licenses"):
+        shutil.copytree(program.parent / name, root / name)
+    return root
+
+
 def _parts(payload: Payload, context: Context) -> Iterator[Part]:
-    yield Part("cpython", context.targets[f"macos-{payload.arch}"].pythons[0], (payload.python / "bin/python3").resolve())
+    yield Part("cpython", payload.minor, (payload.python / "bin/python3").resolve())
     if payload.qemu:
         yield from (Part("qemu", "", file) for file in sorted((payload.qemu / "bin").glob("qemu-system-*")))
     if payload.iso:
@@ -64,16 +95,16 @@ def _parts(payload: Payload, context: Context) -> Iterator[Part]:
 
 def build(payload: Payload, context: Context) -> Path:
     """The package, in the output folder; the same input gives the same bytes."""
-    host, oldest = _HOSTS[payload.arch]
     root = clear(context.work / f"pkg-{payload.arch}")
     _lay_out(root, payload)
+    oldest = macho.settle(root, payload.arch, signed_later=context.sign is not None)
     context.signed("tree", root)
     entries, scripts = tree.read(root), tree.read(_DATA / "scripts")
     words = {
         "IDENTIFIER": IDENTIFIER,
         "VERSION": context.version,
-        "HOST": host,
-        "OLDEST": oldest,
+        "HOST": _HOSTS[payload.arch],
+        "OLDEST": "{}.{}".format(*oldest),
         "KILOBYTES": str(tree.kilobytes(entries)),
         "FILES": str(len(entries)),
     }
@@ -95,7 +126,7 @@ def build(payload: Payload, context: Context) -> Path:
 def _lay_out(root: Path, payload: Payload) -> None:
     home = root / _HOME
     shutil.copytree(payload.python, home / "python", symlinks=True, ignore=shutil.ignore_patterns(*_NOT_NEEDED))
-    unpack(payload.wheels, _packages(home / "python", payload))
+    unpack(payload.wheels, clear(home / f"python/lib/python{payload.minor}/site-packages"))  # pip is not for users of this one
     _write(home / "python/bin/wherry", (_DATA / "wherry").read_text(encoding="utf-8"))
     _write(home / "uninstall", _filled("uninstall", {"IDENTIFIER": IDENTIFIER}))
     (root / "usr/local/bin").mkdir()
@@ -106,17 +137,6 @@ def _lay_out(root: Path, payload: Payload) -> None:
         (home / "iso").mkdir()
         for file in (payload.iso, payload.iso.with_suffix(".json")):
             shutil.copyfile(file, home / "iso" / file.name)
-
-
-def _packages(python: Path, payload: Payload) -> Path:
-    """Its site-packages, emptied: pip is not for users of this one. Raises BuildError for a Python without our wheels."""
-    found = [path for path in (python / "lib").glob("python3.*") if path.is_dir() and not path.is_symlink()]
-    if len(found) != 1 or not (python / "bin/python3").exists():
-        raise BuildError(f"{payload.python} is no Python for macOS: it has no bin/python3 or not one lib/python3.N")
-    tag = f"cp{re.sub(r'[a-z.]', '', found[0].name)}"
-    if not any(f"-{tag}-{tag}-" in wheel.name for wheel in payload.wheels):
-        raise BuildError(f"{payload.python} is {found[0].name}, for which wheels.toml has no wheels")
-    return clear(found[0] / "site-packages")
 
 
 def _filled(name: str, words: dict[str, str]) -> str:

@@ -18,7 +18,7 @@ from typing import Final
 
 from installers.context import Context, Part
 from installers.tools import BuildError, run
-from installers.wheels import clear, unpack
+from installers.wheels import clear, fits, unpack
 
 TARGET: Final = "windows-amd64"
 _DATA: Final = Path(__file__).parent
@@ -56,12 +56,12 @@ def lay_out(context: Context, python: Path, iso: Path | None) -> Layout:
     """Builds the folder below the work folder. Raises BuildError."""
     root = clear(context.work / ("windows-full" if iso else "windows"))
     library = _library(python)
-    wheels = tuple(wheel for wheel in context.wheels(TARGET) if _fits(wheel, library))
+    wheels = tuple(wheel for wheel in context.wheels(TARGET) if fits(wheel, _minor(library)))
     shutil.copytree(python, root / "python", ignore=shutil.ignore_patterns(*_NOT_NEEDED))
     unpack(wheels, root / "python/Lib/site-packages")
     (root / f"python/{library}._pth").write_text(_search_path(root / "python", library), encoding="ascii")
     _stub(context, root)
-    parts = [Part("cpython", f"3.{library.removeprefix('python3')}", python / f"{library}.dll")]
+    parts = [Part("cpython", _minor(library), python / f"{library}.dll")]
     if qemu := context.qemus.get(TARGET):
         shutil.copytree(qemu, root / "qemu")
         parts += [Part("qemu", "", file) for file in sorted(qemu.glob("qemu-system-x86_64.[eE][xX][eE]"))]
@@ -91,10 +91,9 @@ def _library(python: Path) -> str:
     return found[0]
 
 
-def _fits(wheel: Path, library: str) -> bool:
-    """Wheels of other versions stay out: an installer has one Python."""
-    tag, abi = wheel.stem.split("-")[-3:-1]
-    return not abi.startswith("cp") or tag == f"cp{library.removeprefix('python')}"
+def _minor(library: str) -> str:
+    """3.13, of python313."""
+    return f"3.{library.removeprefix('python3')}"
 
 
 def _search_path(python: Path, library: str) -> str:

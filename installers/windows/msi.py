@@ -14,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 from installers.context import Context, Made
 from installers.tools import run, say
+from installers.windows import summary
 from installers.windows.layout import TARGET, Layout, lay_out
 
 _SPACE: Final = uuid.uuid5(uuid.NAMESPACE_OID, "wherry.msi")
@@ -36,7 +37,7 @@ def build_all(context: Context) -> list[Made]:
 
 
 def build(layout: Layout, context: Context) -> Path:
-    """The MSI, in the output folder."""
+    """The MSI, in the output folder; the same input gives the same bytes."""
     target = context.output / f"wherry-{context.version}-windows-amd64.msi"
     source = context.work / "wherry.wxs"
     source.write_text(_source(layout, context.version), encoding="utf-8")
@@ -46,6 +47,7 @@ def build(layout: Layout, context: Context) -> Path:
     run(["msibuild", target, "-i", table])
     for action, number in _ACTIONS.items():
         run(["msibuild", target, "-q", _ROW.format(action, number)])
+    summary.settle(target, _SPACE, context.epoch)
     context.signed("file", target)
     return target
 

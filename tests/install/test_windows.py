@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pytest
 from installers import bill
 from installers.context import Context, Made
 from installers.tools import BuildError
-from installers.windows import helper, layout, msi, setup
+from installers.windows import helper, layout, msi, setup, summary
 from tests.fakes import FakeKeeper
 from tests.install.making import making
 from tests.install.wineprefix import Computer, fresh
@@ -129,7 +130,8 @@ def test_the_bill_tells_of_python(context: Context, tmp_path: Path) -> None:
 @needs_wine
 @needs_nsis
 def test_the_same_bytes(made: dict[str, Path], context: Context, tmp_path: Path) -> None:
-    for item in setup.build_all(making(tmp_path, pythons=context.pythons, qemus=context.qemus)):
+    again = making(tmp_path, pythons=context.pythons, qemus=context.qemus)
+    for item in setup.build_all(again):
         assert item.path.read_bytes() == (context.output / item.path.name).read_bytes(), item.path.name
 
 
@@ -211,6 +213,14 @@ class Installed:
         assert done == 0 or "FileNotFoundError" in said, said
         return eval(said) if done == 0 else {}
 
+    def managed(self) -> list[str]:
+        """The versions of Wherry that Windows lists among the programs of all users."""
+        top = r"w.OpenKey(w.HKEY_LOCAL_MACHINE, r'Software\Microsoft\Windows\CurrentVersion\Uninstall')"
+        values = "dict(w.EnumValue(k, n)[:2] for n in range(w.QueryInfoKey(k)[1]))"
+        code = f"top = {top}; keys = [w.OpenKey(top, w.EnumKey(top, n)) for n in range(w.QueryInfoKey(top)[0])]"
+        found = eval(self.ask(f"{code}; print(ascii([{values} for k in keys]))"))
+        return sorted(item["DisplayVersion"] for item in found if item.get("DisplayName") == "Wherry")
+
     def uninstall(self) -> None:
         """From a copy, as it does itself, but one that is waited for."""
         copy = shutil.copy(self.home / "uninstall.exe", self.computer.folder)
@@ -220,7 +230,7 @@ class Installed:
 @needs_wine
 @needs_nsis
 def test_installed_used_installed_over_and_removed(made: dict[str, Path], context: Context, computer: Computer) -> None:
-    before = files(computer)
+    before = computer.files()
     this = Installed(computer, made[".exe"])
     this.set_path(BEFORE)
     this.setup()
@@ -260,7 +270,7 @@ def test_installed_used_installed_over_and_removed(made: dict[str, Path], contex
     assert this.entry() == {}
     assert theirs.read_bytes() == b"a user's data"
     shutil.rmtree(computer.local / "wherry")
-    assert files(computer) - before <= wine_makes(files(computer))
+    assert computer.files() == before
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +304,21 @@ def test_the_msi_says_what_it_does(managed: Path, context: Context) -> None:
 
 @needs_wine
 @needs_wixl
+def test_the_same_msi(managed: Path, context: Context, tmp_path: Path) -> None:
+    """With the date of the lock, and a number that its content has and no other."""
+    [again] = msi.build_all(making(tmp_path, pythons=context.pythons, qemus=context.qemus))
+    assert again.path.read_bytes() == managed.read_bytes()
+    said = subprocess.run(["msiinfo", "suminfo", managed], capture_output=True, text=True, check=True).stdout
+    number = re.search(r"\{[-0-9A-F]{36}\}", said)
+    assert number
+    summary.settle(again.path, uuid.uuid4(), 0)
+    other = subprocess.run(["msiinfo", "suminfo", again.path], capture_output=True, text=True, check=True).stdout
+    assert "1970" in other
+    assert number[0] not in other
+
+
+@needs_wine
+@needs_wixl
 def test_the_msi_installed_used_and_removed(managed: Path, context: Context, computer: Computer) -> None:
     this = Installed(computer, managed)
     home = computer.drive / "Program Files/Wherry"
@@ -309,15 +334,33 @@ def test_the_msi_installed_used_and_removed(managed: Path, context: Context, com
     assert this.machine_path().rstrip(";") == before.rstrip(";")
 
 
-def files(computer: Computer) -> set[str]:
-    """All of drive C."""
-    top = computer.drive
-    return {os.path.relpath(os.path.join(folder, name), top) for folder, names, more in os.walk(top) for name in names + more}
-
-
-def wine_makes(found: set[str]) -> set[str]:
-    """What Wine and Windows themselves leave where programs run."""
-    return {name for name in found if re.search(r"/Temp(/|$)|/Temporary Internet Files|\.wine|INetCache|Programs$", name)}
+@needs_wine
+@needs_wixl
+def test_the_next_msi_takes_the_place_of_the_one_before(
+    managed: Path, context: Context, tmp_path: Path, computer: Computer
+) -> None:
+    """And an older one does not."""
+    later = replace(making(tmp_path / "later", pythons=context.pythons, qemus=context.qemus), version="9.1.2")
+    root = layout.lay_out(later, later.pythons[layout.TARGET], None)
+    (root.root / "setup/new in this one.txt").write_text("x")
+    newer = msi.build(root, later)
+    this = Installed(computer, managed)
+    home, before = computer.drive / "Program Files/Wherry", this.machine_path()
+    this.run("msiexec", "/i", managed, "/qn")
+    theirs = home / "note of the user.txt"
+    theirs.write_text("mine")
+    this.run("msiexec", "/i", newer, "/qn")
+    assert (home / "setup/new in this one.txt").exists()
+    assert this.machine_path().count(r"Wherry\bin") == 1
+    assert this.managed() == ["9.1.2"]
+    assert this.run(home / "bin/wherry.exe", "--version") == f"wherry {context.version}\n", "its launcher is the same here"
+    assert computer.run(["msiexec", "/i", managed, "/qn"], timeout=HANG)[0] != 0
+    assert (home / "setup/new in this one.txt").exists()
+    this.run("msiexec", "/x", newer, "/qn")
+    assert this.managed() == []
+    assert this.machine_path().rstrip(";") == before.rstrip(";")
+    assert not list(home.rglob("*.exe"))
+    assert theirs.read_text() == "mine"
 
 
 # In place of an installed launcher: a machine that runs, and does not stop while there is a file C:\\stuck.
@@ -390,8 +433,8 @@ def test_the_whole_setup_brings_its_qemu(context: Context, tmp_path: Path, compu
     [program] = [item.path for item in setup.build_all(whole) if item.path.suffix == ".exe"]
     this = Installed(computer, program)
     this.setup()
-    computer.begin(this.home / "qemu/qemu-system-x86_64.EXE", "--version")
-    doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
+    with computer.desktop(this.python):
+        doctor = json.loads(this.computer.run([this.home / "bin/wherry.exe", "doctor", "--json"], timeout=HANG)[1])
     about = {item["name"]: item for item in doctor["data"]["checks"]}
     assert about["qemu"]["status"] == "ok", about["qemu"]
     assert computer.inside(this.home / "qemu").lower() in about["qemu"]["text"].lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -46,6 +47,26 @@ class Computer:
         """A path on drive C as Windows says it."""
         return "C:\\" + str(path.relative_to(self.drive)).replace("/", "\\")
 
+    def files(self) -> set[str]:
+        """All of drive C, but for what Wine and Windows themselves leave where programs run."""
+        found = {
+            os.path.relpath(os.path.join(folder, name), self.drive)
+            for folder, names, more in os.walk(self.drive)
+            for name in names + more
+        }
+        return {
+            name for name in found if not re.search(r"/Temp(/|$)|/Temporary Internet Files|\.wine|INetCache|Programs$", name)
+        }
+
+    def programs(self) -> list[str]:
+        """The command lines of all that runs in it."""
+        ours, found = f"\0WINEPREFIX={self.folder / 'prefix'}\0".encode(), []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to look at
+                if ours in b"\0" + (process / "environ").read_bytes():
+                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return found
+
     def environment(self) -> dict[str, str]:
         """Wine's, and nothing of the developer's own."""
         return {
@@ -78,13 +99,36 @@ class Computer:
             process.stdout.close()
         return code, said.decode("utf-8", "replace").replace("\r\n", "\n")
 
-    def begin(self, *words: str | Path) -> None:
-        """Runs a program whose streams lead nowhere. The desktop, which Wine starts for the first QEMU, has its streams for
-        good, and a launcher that read them would wait for its end: one that is run like this comes before."""
-        subprocess.run(
-            [program("wine64"), *map(os.fspath, words)], env=self.environment(), cwd=self.folder, check=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_ENDS_WITHIN,
+    @contextmanager
+    def desktop(self, python: Path) -> Iterator[None]:
+        """With the process that stands for the desktop, which ends a second after the last program that has it. Wine starts it
+        for the first QEMU, with that one's streams, and a launcher that reads them to their end would wait for the desktop."""
+        words = "import ctypes, sys; ctypes.windll.user32.GetDesktopWindow(); print(flush=True); sys.stdin.read()"
+        process = subprocess.Popen(
+            [program("wine64"), python, "-I", "-c", words], env=self.environment(), cwd=self.folder, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        assert process.stdin and process.stdout
+        try:
+            ready, _, _ = select.select([process.stdout], [], [], _ENDS_WITHIN)
+            assert ready and process.stdout.readline(), "there is no desktop"
+            yield
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            try:
+                process.wait(_ENDS_WITHIN)
+            except subprocess.TimeoutExpired:
+                self.end()
+                process.wait()
+
+    def draw_nothing(self) -> None:
+        """Windows can be there, though there is no screen."""
+        key = ["HKCU\\Software\\Wine\\Drivers", "/v", "Graphics", "/d", "null", "/f"]
+        code, said = self.run(["reg", "add", *key], timeout=_ENDS_WITHIN)
+        assert code == 0, said
+        self.end()  # the desktop reads it once
+        self.server("-p")
 
     def server(self, *words: str) -> None:
         subprocess.run([program("wineserver"), *words], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
