@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,7 @@ class HostModule(Protocol):
     PROGRAM_SUFFIX: str  # what the names of programs end in
     SHELL: str  # that of who does not tell which one is in use, as `wherry env` calls it
     ENDPOINT: Endpoint  # how QEMU's monitor and serial line are reached
+    SIGNALS_END: bool  # that the user's session ends is told to every program by a signal
 
     def accelerators(self, guest_arch: str) -> list[str]:
         """QEMU's `-accel` names to try, best first; always ends with tcg."""
@@ -76,6 +77,10 @@ class HostModule(Protocol):
 
     def tied_options(self) -> dict[str, Any] | None:
         """The same where the terminal lets no process outlive it, and the system says so; None where it has no such thing."""
+
+    def when_session_ends(self, reason: str, told: Callable[[], None]) -> None:
+        """Have `told` called, in another thread, when the user logs off or the computer is shut down, and hold that up until
+        this process has ended, as long as system and user wait, who read the `reason`. Nothing where a signal tells it."""
 
     def endpoints(self) -> Endpoints:
         """Where programs of this user meet."""

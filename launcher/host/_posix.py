@@ -11,7 +11,7 @@ import shlex
 import signal
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from launcher.host.streams import Endpoints
 
 PROGRAM_SUFFIX: Final = ""
 SHELL: Final = "bash"
+SIGNALS_END: Final = True
 _DESCRIPTORS: Final = 65536  # programs that close all that may be open (before exec) take longer with more
 
 
@@ -30,6 +31,10 @@ def detach_options() -> dict[str, Any]:
 
 def tied_options() -> None:
     return None
+
+
+def when_session_ends(reason: str, told: Callable[[], None]) -> None:
+    """SIGTERM or SIGHUP tells it."""
 
 
 def endpoints() -> Endpoints:

@@ -14,6 +14,7 @@ from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     SHELL,
+    SIGNALS_END,
     become,
     clean_path,
     command_script,
@@ -35,6 +36,7 @@ from launcher.host._posix import (
     tied_options,
     told_path,
     user_name,
+    when_session_ends,
     write_protect,
 )
 from launcher.host.inotify import Inotify
@@ -45,9 +47,9 @@ __all__ = [
     "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT", "endpoints", "folded", "folder_watch",
     "guest_path", "home", "is_private", "libraries", "listen_reserved", "local_path", "lock", "lock_taken", "make_private",
     "more_shares", "NAME", "no_acceleration", "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX",
-    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve", "run_base", "SHELL", "ssh_agent",
-    "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets", "virtiofsd_folders", "wait_hangup",
-    "write_protect",
+    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve", "run_base", "SHELL",
+    "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets",
+    "virtiofsd_folders", "wait_hangup", "when_session_ends", "write_protect",
 ]  # fmt: skip
 
 _FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)

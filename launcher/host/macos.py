@@ -15,6 +15,7 @@ from launcher.host._places import other_of_macos as other_guest_paths
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     SHELL,
+    SIGNALS_END,
     become,
     clean_path,
     command_script,
@@ -35,6 +36,7 @@ from launcher.host._posix import (
     terminal,
     tied_options,
     told_path,
+    when_session_ends,
     write_protect,
 )
 from launcher.host.streams import Stream
@@ -42,6 +44,7 @@ from launcher.host.streams import Stream
 __all__ = [
     "PROGRAM_SUFFIX",
     "SHELL",
+    "SIGNALS_END",
     "accelerator_hint",
     "accelerators",
     "become",
@@ -87,6 +90,7 @@ __all__ = [
     "told_path",
     "user_docker_sockets",
     "wait_hangup",
+    "when_session_ends",
     "write_protect",
 ]
 

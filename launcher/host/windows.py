@@ -19,14 +19,16 @@ from launcher.host._locks_windows import lock, lock_taken
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
+from launcher.host._session_windows import when_session_ends
 from launcher.host.streams import Endpoints, Stream
 
-__all__ = ["guest_path", "local_path", "lock", "lock_taken", "other_guest_paths"]
+__all__ = ["guest_path", "local_path", "lock", "lock_taken", "other_guest_paths", "when_session_ends"]
 
 NAME: Final = "windows"
 PROGRAM_SUFFIX: Final = ".exe"
 SHELL: Final = "powershell"
 ENDPOINT: Final[Endpoint] = "stdio"
+SIGNALS_END: Final = False
 
 _DETACHED: Final = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
 _BREAKAWAY: Final = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB: the terminal's job object must not take us along

@@ -4,7 +4,8 @@ It holds the engine's socket of a machine that is off, and starts or resumes the
 something: the keeper takes the socket over, with the clients that have come, of whom not a byte was read. Until then there is
 no keeper, and every other command finds the machine as it is: off. With --now it starts the machine at once.
 
-From then on it waits for the end of the session, and stops the machine then, whoever started it.
+From then on it waits for the end of the session, and stops the machine then, whoever started it. On Windows each keeper does so
+itself (host.when_session_ends), and the doorman ends.
 """
 
 from __future__ import annotations
@@ -189,7 +190,8 @@ def _guard(directory: MachineDir, *, now: bool) -> int:
         except Exception:  # the machine may run all the same, and is to be stopped when the session ends
             log.exception("the doorman failed")
             code = 1
-        if directory.exists():
+        # Elsewhere the keeper hears itself that the session ends, which no signal tells.
+        if directory.exists() and host.current().SIGNALS_END:
             stay()
     except SessionEnds:
         try:
