@@ -107,6 +107,12 @@ class HostModule(Protocol):
     def replace(self, source: Path, target: Path) -> None:
         """As os.replace, and where a file that a program has open keeps its name: not before it is tried for a second."""
 
+    def rename(self, source: Path, target: Path) -> None:
+        """As os.rename, with the same patience."""
+
+    def remove_tree(self, folder: Path) -> None:
+        """As shutil.rmtree, with the same patience. Raises OSError."""
+
     def write_protect(self, path: Path) -> None:
         """Let nobody write to the file by mistake, where it can be removed all the same."""
 

@@ -86,6 +86,16 @@ def replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def rename(source: Path, target: Path) -> None:
+    os.rename(source, target)
+
+
+def remove_tree(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
 def write_protect(path: Path) -> None:
     path.chmod(0o444)
 

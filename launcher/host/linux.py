@@ -29,6 +29,8 @@ from launcher.host._posix import (
     make_private,
     raise_soft_limit,
     real_path,
+    remove_tree,
+    rename,
     replace,
     ssh_agent,
     sync_folder,
@@ -47,9 +49,9 @@ __all__ = [
     "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT", "endpoints", "folded", "folder_watch",
     "guest_path", "home", "is_private", "libraries", "listen_reserved", "local_path", "lock", "lock_taken", "make_private",
     "more_shares", "NAME", "no_acceleration", "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX",
-    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve", "run_base", "SHELL",
-    "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets",
-    "virtiofsd_folders", "wait_hangup", "when_session_ends", "write_protect",
+    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "remove_tree", "rename", "replace", "reserve",
+    "run_base", "SHELL", "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied_options", "told_path",
+    "user_docker_sockets", "virtiofsd_folders", "wait_hangup", "when_session_ends", "write_protect",
 ]  # fmt: skip
 
 _FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)

@@ -9,20 +9,23 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from launcher.host import Endpoint, Terminal, native_arch
 from launcher.host._locks_windows import lock, lock_taken
+from launcher.host._patience_windows import remove_tree, rename, replace
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
 from launcher.host._session_windows import when_session_ends
 from launcher.host.streams import Endpoints, Stream
 
-__all__ = ["guest_path", "local_path", "lock", "lock_taken", "other_guest_paths", "when_session_ends"]
+__all__ = [
+    "guest_path", "local_path", "lock", "lock_taken", "other_guest_paths", "remove_tree", "rename", "replace",
+    "when_session_ends",
+]  # fmt: skip
 
 NAME: Final = "windows"
 PROGRAM_SUFFIX: Final = ".exe"
@@ -35,8 +38,6 @@ _BREAKAWAY: Final = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB: the terminal's job 
 
 
 _NETSH_SECONDS: Final = 10
-_REPLACE_TRIES: Final = 20
-_REPLACE_EVERY: Final = 0.05
 _TURN_ON: Final = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
 
 
@@ -126,16 +127,6 @@ def process_stamp(pid: int) -> str | None:
         return f"{psutil.Process(pid).create_time():.6f}"
     except psutil.Error:
         return None
-
-
-def replace(source: Path, target: Path) -> None:
-    # A virus scanner, or a program of ours that reads the file at this moment, has it open for as long as that takes.
-    for _ in range(_REPLACE_TRIES):
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            time.sleep(_REPLACE_EVERY)
-    return os.replace(source, target)
 
 
 def write_protect(path: Path) -> None:
@@ -266,14 +257,15 @@ def port_denied(proto: str, port: int) -> tuple[str, str]:
     from launcher import proc
     from launcher.errors import WherryError
 
-    command = ["netsh", "interface", "ipv4", "show", "excludedportrange", f"protocol={proto}"]
+    command = ["netsh", "int", "ipv4", "show", "excludedportrange", proto]
     try:
         reserved = reserved_ranges(proc.run(command, timeout=_NETSH_SECONDS))
     except WherryError:
         reserved = []
     for first, last in reserved:
         if first <= port <= last:
-            return f"Windows has reserved the ports {first}-{last}", "As administrator: net stop winnat, then net start winnat"
+            again = f"{' '.join(command)} lists them; as administrator: net stop winnat, then net start winnat"
+            return f"Windows has reserved the ports {first}-{last}", again
     return "another program has it for itself alone", "End that program"
 
 
