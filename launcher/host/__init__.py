@@ -48,11 +48,14 @@ class HostModule(Protocol):
     def accelerators(self, guest_arch: str) -> list[str]:
         """QEMU's `-accel` names to try, best first; always ends with tcg."""
 
-    def accelerator_hint(self, guest_arch: str) -> str:
-        """Why there may be no hardware acceleration here and what turns it on."""
+    def accelerator_hint(self, guest_arch: str, program: Path | None = None) -> str:
+        """Why there may be no hardware acceleration here, with that QEMU, and what turns it on."""
 
     def no_acceleration(self, guest_arch: str) -> tuple[str, str] | None:
         """Why there is no hardware acceleration, and the one thing that turns it on; None when nothing speaks against it."""
+
+    def no_acceleration_by(self, program: Path) -> tuple[str, str] | None:
+        """As `no_acceleration`, of that QEMU."""
 
     def libraries(self, program: Path) -> list[Path]:
         """The shared libraries that a program loads; empty when they cannot be known."""

@@ -41,6 +41,7 @@ from launcher.host._posix import (
     when_session_ends,
     write_protect,
 )
+from launcher.host._signed_macos import no_acceleration_by
 from launcher.host.streams import Stream
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "more_shares",
     "NAME",
     "no_acceleration",
+    "no_acceleration_by",
     "other_guest_paths",
     "port_denied",
     "process_stamp",
@@ -109,11 +111,11 @@ def accelerators(guest_arch: str) -> list[str]:
     return ["hvf", "tcg"] if guest_arch == native_arch() else ["tcg"]
 
 
-def accelerator_hint(guest_arch: str) -> str:
-    found = no_acceleration(guest_arch)
+def accelerator_hint(guest_arch: str, program: Path | None = None) -> str:
+    found = no_acceleration(guest_arch) or (no_acceleration_by(program) if program else None)
     if found:
         return ": ".join(filter(None, found))
-    return "QEMU may lack the entitlement com.apple.security.hypervisor: brew reinstall qemu"
+    return "a guest does not start on Hypervisor.framework with this QEMU: a newer one may help"
 
 
 def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
@@ -154,7 +156,8 @@ def virtiofsd_folders() -> list[Path]:
 
 
 def qemu_hint() -> str:
-    return "brew install qemu"
+    wheel = ', or: pip install "wherry[qemu]"' if native_arch() == "arm64" else ""
+    return f"brew install qemu{wheel}"
 
 
 def editor() -> list[str]:

@@ -50,7 +50,7 @@ def accelerators(guest_arch: str) -> list[str]:
     return ["whpx,kernel-irqchip=off", "whpx", "tcg"]
 
 
-def accelerator_hint(guest_arch: str) -> str:
+def accelerator_hint(guest_arch: str, program: Path | None = None) -> str:  # noqa: ARG001
     found = no_acceleration(guest_arch)
     if found:
         return ": ".join(filter(None, found))
@@ -65,6 +65,10 @@ def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
     if not library.exists():
         return 'the Windows feature "Windows Hypervisor Platform" is off', _TURN_ON
     return None
+
+
+def no_acceleration_by(program: Path) -> None:
+    """A program needs no leave of its own here."""
 
 
 def libraries(program: Path) -> list[Path]:
@@ -93,7 +97,7 @@ def virtiofsd_folders() -> list[Path]:
 
 
 def qemu_hint() -> str:
-    return "winget install SoftwareFreedomConservancy.QEMU"
+    return 'winget install SoftwareFreedomConservancy.QEMU, or: pip install "wherry[qemu]"'
 
 
 def editor() -> list[str]:

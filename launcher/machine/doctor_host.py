@@ -58,6 +58,7 @@ def _accelerator(found: probe.Qemu, arch: str, wanted: str) -> Iterator[Check]:
     why = host.current().no_acceleration(arch)
     rungs = probe.ladder(wanted, arch, found, None)
     fast = [family(rung) for rung in rungs if family(rung) != "tcg"]
+    why = why or (host.current().no_acceleration_by(found.program) if fast else None)
     worked = probe.remembered(found, arch)
     slow = f"machines of {arch} are emulated, 5-8 times slower"
     if wanted == "tcg":
