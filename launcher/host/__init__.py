@@ -135,6 +135,12 @@ class HostModule(Protocol):
     def terminal(self) -> Terminal:
         """Our own standard streams."""
 
+    def no_terminal(self) -> str:
+        """Why what the user takes for a terminal is none to us, and the remedy; "" where there is no such thing."""
+
+    def rewritten_words(self, words: Sequence[str]) -> str:
+        """Which word of ours the user's shell has made another path of, and the remedy; "" for none."""
+
     def editor(self) -> list[str]:
         """The text editor of the system, as words, for a user who has chosen none."""
 

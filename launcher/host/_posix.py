@@ -128,6 +128,14 @@ def raise_soft_limit(where_none: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def no_terminal() -> str:
+    return ""
+
+
+def rewritten_words(words: Sequence[str]) -> str:  # noqa: ARG001
+    return ""
+
+
 def home() -> str:
     try:
         return os.path.abspath(Path.home())  # noqa: PTH100  links stay

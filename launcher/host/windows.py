@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from launcher.host import Endpoint, Terminal, native_arch
 from launcher.host._locks_windows import lock, lock_taken
+from launcher.host._msys_windows import no_terminal, rewritten_words
 from launcher.host._patience_windows import remove_tree, rename, replace
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
@@ -23,8 +24,8 @@ from launcher.host._session_windows import when_session_ends
 from launcher.host.streams import Endpoints, Stream
 
 __all__ = [
-    "guest_path", "local_path", "lock", "lock_taken", "other_guest_paths", "remove_tree", "rename", "replace",
-    "when_session_ends",
+    "guest_path", "local_path", "lock", "lock_taken", "no_terminal", "other_guest_paths", "remove_tree", "rename", "replace",
+    "rewritten_words", "when_session_ends",
 ]  # fmt: skip
 
 NAME: Final = "windows"
