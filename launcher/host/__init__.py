@@ -194,6 +194,12 @@ class HostModule(Protocol):
     def clean_path(self, path: str) -> str:
         """The same path without `.`, `..` and doubled separators; links stay."""
 
+    def joined(self, folder: str, path: str) -> str:
+        """A path that is said from that folder."""
+
+    def long_path(self, path: str) -> str:
+        """A whole path as the system opens it however long it is."""
+
     def guest_path(self, path: str) -> str:
         """Where the machine has a folder of this computer, given by its whole path."""
 

@@ -162,6 +162,14 @@ def clean_path(path: str) -> str:
     return os.path.normpath(path)
 
 
+def joined(folder: str, path: str) -> str:
+    return f"{folder}/{path}"
+
+
+def long_path(path: str) -> str:
+    return path
+
+
 def docker_socket() -> Path | None:
     return Path("/var/run/docker.sock")
 

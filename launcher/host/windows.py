@@ -17,6 +17,8 @@ from launcher.host import Endpoint, Terminal, native_arch
 from launcher.host._locks_windows import lock, lock_taken
 from launcher.host._msys_windows import no_terminal, rewritten_words
 from launcher.host._patience_windows import remove_tree, rename, replace
+from launcher.host._places import clean_windows as clean_path
+from launcher.host._places import long_windows as long_path
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
@@ -24,8 +26,8 @@ from launcher.host._session_windows import when_session_ends
 from launcher.host.streams import Endpoints, Stream
 
 __all__ = [
-    "guest_path", "local_path", "lock", "lock_taken", "no_terminal", "other_guest_paths", "remove_tree", "rename", "replace",
-    "rewritten_words", "when_session_ends",
+    "clean_path", "guest_path", "local_path", "lock", "lock_taken", "long_path", "no_terminal", "other_guest_paths",
+    "remove_tree", "rename", "replace", "rewritten_words", "when_session_ends",
 ]  # fmt: skip
 
 NAME: Final = "windows"
@@ -211,11 +213,15 @@ def more_shares() -> list[str]:
 def real_path(path: str) -> str:
     if path.startswith("\\\\.\\"):  # a pipe or a device: there is nothing to follow
         return path
-    return ntpath.realpath(path).removeprefix("\\\\?\\")
+    path = clean_path(path)
+    try:
+        return ntpath.realpath(long_path(path)).removeprefix("\\\\?\\")
+    except OSError:  # of a file system, or of Wine with a long path, that Python does not know the answers of
+        return path
 
 
-def clean_path(path: str) -> str:
-    return ntpath.normpath(path)
+def joined(folder: str, path: str) -> str:
+    return ntpath.join(folder, path)  # also of C:x, in a folder of that drive
 
 
 def folded(path: str) -> str:

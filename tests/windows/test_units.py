@@ -58,6 +58,7 @@ UNITS: Final = {
     "test_store": 11,
     "test_terminal_windows": 10,
     "test_upkeep": 8,
+    "test_windows_paths": 59,
 }
 
 
