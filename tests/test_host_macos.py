@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import plistlib
 import shlex
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.host import _signed_macos, macos, native_arch
+from launcher.host import _privacy_macos, _signed_macos, macos, native_arch
 from tests.systems import not_on_windows
 
 pytestmark = not_on_windows("scripts")
@@ -76,3 +78,39 @@ def test_the_hint_of_a_start_without_acceleration_has_it(codesign: Codesign, qem
     assert "lacks the entitlement" in hint and "codesign --sign - --force" in hint
     codesign(WORDS, 0)
     assert "does not start on Hypervisor.framework" in macos.accelerator_hint(native_arch(), qemu)
+
+
+@pytest.fixture
+def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the user has refused to us."""
+    made = tmp_path / "home" / "Documents"
+    made.mkdir(parents=True)
+    (made / "a.txt").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    scandir = os.scandir
+
+    def refused(path: str) -> object:
+        if str(path).startswith(str(made)):
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        return scandir(path)
+
+    monkeypatch.setattr(_privacy_macos.os, "scandir", refused)
+    return made
+
+
+def test_a_folder_that_the_user_has_refused_says_where_leave_is_given(documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert macos.guarded_folders() == [str(documents)]
+    for path in (documents, documents / "a.txt"):
+        found = macos.withheld(str(path))
+        assert found is not None
+        assert found[0] == f"macOS keeps {documents} from wherry" and '"Privacy & Security", "Files and Folders"' in found[1]
+    assert macos.withheld(str(documents.parent)) is None
+    assert macos.withheld(str(documents.parent / "gone")) is None
+
+
+def test_what_rights_forbid_is_another_thing(documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: str) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(_privacy_macos.os, "scandir", forbidden)
+    assert macos.withheld(str(documents)) is None

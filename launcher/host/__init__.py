@@ -188,6 +188,12 @@ class HostModule(Protocol):
     def more_shares(self) -> list[str]:
         """Folders that go with the home: what programs of the user make there is meant for containers too."""
 
+    def guarded_folders(self) -> list[str]:
+        """Folders of the user's that the system shows to a program with his leave only, and that are there."""
+
+    def withheld(self, path: str) -> tuple[str, str] | None:
+        """That it keeps that folder, or the folder of that file, from us, and how the user gives leave. Looking may ask him."""
+
     def real_path(self, path: str) -> str:
         """The whole path without links and detours, of what is not there as well."""
 

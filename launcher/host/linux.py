@@ -142,6 +142,14 @@ def libraries(program: Path) -> list[Path]:
     return [Path(path) for path in re.findall(r"=> (/\S+)", listing)]
 
 
+def guarded_folders() -> list[str]:
+    return []
+
+
+def withheld(path: str) -> None:
+    """Who may see a folder is told by its rights alone."""
+
+
 def qemu_folders() -> list[Path]:
     return [Path("/usr/bin"), Path("/usr/local/bin"), Path("/usr/libexec"), Path("/home/linuxbrew/.linuxbrew/bin")]
 

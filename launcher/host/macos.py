@@ -45,6 +45,7 @@ from launcher.host._posix import (
     when_session_ends,
     write_protect,
 )
+from launcher.host._privacy_macos import guarded_folders, withheld
 from launcher.host._signed_macos import no_acceleration_by
 from launcher.host.streams import Stream
 
@@ -67,6 +68,7 @@ __all__ = [
     "ENDPOINT",
     "endpoints",
     "folded",
+    "guarded_folders",
     "guest_path",
     "home",
     "folder_watch",
@@ -105,6 +107,7 @@ __all__ = [
     "user_docker_sockets",
     "wait_hangup",
     "when_session_ends",
+    "withheld",
     "write_protect",
 ]
 

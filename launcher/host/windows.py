@@ -83,6 +83,14 @@ def is_private(path: Path) -> bool:
     return path.exists()
 
 
+def guarded_folders() -> list[str]:
+    return []
+
+
+def withheld(path: str) -> None:
+    """Who may see a folder is told by its rights alone."""
+
+
 def qemu_folders() -> list[Path]:
     programs = os.environ.get("PROGRAMFILES", r"C:\Program Files")
     local = os.environ.get("LOCALAPPDATA", "")
