@@ -38,6 +38,7 @@ UNITS: Final = {
     "test_next_steps": 3,
     "test_oom": 8,
     "test_patience_windows": 10,
+    "test_pipedoor": 4,
     "test_pipes": 12,
     "test_pulse": 5,
     "test_qemu_command": 26,
