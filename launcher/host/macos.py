@@ -119,7 +119,11 @@ _OPEN_MAX: Final = 10240  # sys/syslimits.h; setrlimit(2) refuses more where the
 
 
 def accelerators(guest_arch: str) -> list[str]:
-    return ["hvf", "tcg"] if guest_arch == native_arch() else ["tcg"]
+    if guest_arch != native_arch():
+        return ["tcg"]
+    # `host` takes over what a new processor has, which an older QEMU or macOS may not know ("Property 'host-arm-cpu.sme' not
+    # found": QEMU 9.2 on an M4, lima issue 3032); a plain model does without.
+    return ["hvf", "hvf,cpu=cortex-a57", "tcg"] if guest_arch == "arm64" else ["hvf", "tcg"]
 
 
 def accelerator_hint(guest_arch: str, program: Path | None = None) -> str:

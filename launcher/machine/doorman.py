@@ -189,8 +189,8 @@ def _guard(directory: MachineDir, *, now: bool) -> int:
         try:
             attend(directory, report, now=now)
         except (WherryError, OSError) as error:
+            code = 1  # before it is told: the session's end may come at any moment
             _tell(error)
-            code = 1
         except Exception:  # the machine may run all the same, and is to be stopped when the session ends
             log.exception("the doorman failed")
             code = 1
