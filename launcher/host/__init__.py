@@ -81,6 +81,9 @@ class HostModule(Protocol):
     def tied_options(self) -> dict[str, Any] | None:
         """The same where the terminal lets no process outlive it, and the system says so; None where it has no such thing."""
 
+    def tied(self) -> bool:
+        """Whether what we start ends with our terminal in any case, as far as the system tells."""
+
     def when_session_ends(self, reason: str, told: Callable[[], None]) -> None:
         """Have `told` called, in another thread, when the user logs off or the computer is shut down, and hold that up until
         this process has ended, as long as system and user wait, who read the `reason`. Nothing where a signal tells it."""

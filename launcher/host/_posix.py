@@ -33,6 +33,10 @@ def tied_options() -> None:
     return None
 
 
+def tied() -> bool:
+    return False
+
+
 def when_session_ends(reason: str, told: Callable[[], None]) -> None:
     """SIGTERM or SIGHUP tells it."""
 

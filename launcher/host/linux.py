@@ -39,6 +39,7 @@ from launcher.host._posix import (
     ssh_agent,
     sync_folder,
     terminal,
+    tied,
     tied_options,
     told_path,
     user_name,
@@ -55,7 +56,7 @@ __all__ = [
     "long_path", "make_private", "more_shares", "NAME", "no_acceleration", "no_acceleration_by", "no_terminal",
     "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX", "qemu_folders", "qemu_hint",
     "raise_descriptor_limit", "real_path", "remove_tree", "rename", "replace", "reserve", "rewritten_words", "run_base",
-    "SHELL", "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets",
+    "SHELL", "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied", "tied_options", "told_path", "user_docker_sockets",
     "virtiofsd_folders", "wait_hangup", "when_session_ends", "write_protect",
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher.host import Endpoint, Terminal, native_arch
+from launcher.host._job_windows import tied
 from launcher.host._locks_windows import lock, lock_taken
 from launcher.host._msys_windows import no_terminal, rewritten_words
 from launcher.host._patience_windows import remove_tree, rename, replace
@@ -27,7 +28,7 @@ from launcher.host.streams import Endpoints, Stream
 
 __all__ = [
     "clean_path", "guest_path", "local_path", "lock", "lock_taken", "long_path", "no_terminal", "other_guest_paths",
-    "remove_tree", "rename", "replace", "rewritten_words", "when_session_ends",
+    "remove_tree", "rename", "replace", "rewritten_words", "tied", "when_session_ends",
 ]  # fmt: skip
 
 NAME: Final = "windows"

@@ -28,6 +28,7 @@ def doctor(name: str, *, named: bool) -> list[Check]:
     running = found["status"] == "running"
     built = _built(config)
     checks = [ok("wherry", f"{__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")]
+    checks += guarded("terminal", doctor_host.terminal)
     checks += guarded("home", doctor_host.folders)
     checks += guarded("memory", lambda: doctor_host.memory(config, running))
     checks += guarded("qemu", lambda: doctor_host.qemu(config))

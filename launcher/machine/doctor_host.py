@@ -104,6 +104,17 @@ def _slirp(found: probe.Qemu) -> Iterator[Check]:
         yield ok("libslirp", text)
 
 
+def terminal() -> Iterator[Check]:
+    """What is wrong with the one that we were called in."""
+    if host.current().tied():
+        yield warning(
+            "terminal", "it lets no program outlive it: machines started here end with it", "start machines in another one"
+        )
+    if told := host.current().no_terminal():
+        what, _, remedy = told.partition(": ")
+        yield warning("terminal", what, remedy)
+
+
 def folders() -> Iterator[Check]:
     """Whether what wherry keeps can be written, and the room there."""
     import psutil

@@ -33,6 +33,7 @@ UNITS: Final = {
     "test_host_windows": 2,
     "test_ignore": 36,
     "test_images": 43,
+    "test_job_windows": 9,
     "test_keepers": 4,
     "test_msys_windows": 23,
     "test_next_steps": 3,
