@@ -45,7 +45,7 @@ def copy(source: Path, target: Path, report: Reporter) -> None:
                 _copy(original, made, report)
             made.flush()
             os.fsync(made.fileno())
-        os.replace(partial, target)
+        host.current().replace(partial, target)
         host.current().sync_folder(target.parent)
     except OSError as error:
         raise WherryError(

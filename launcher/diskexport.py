@@ -67,7 +67,7 @@ def appearing(target: Path, *, replace: bool = False) -> Iterator[Path]:
         yield made
         files.sync(made)
         if replace:
-            os.replace(made, target)
+            host.current().replace(made, target)
         else:
             disks.move(made, target)
         host.current().sync_folder(target.parent)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import files, proc
+from launcher import files, host, proc
 from launcher.config import format_size
 from launcher.errors import MissingOnHost, Refused, WherryError
 
@@ -68,7 +68,7 @@ def move(temporary: Path, path: Path) -> None:
     except OSError:  # a file system without hard links; the machine's lock guards this moment
         if os.path.lexists(path):
             raise _taken(path) from None
-        os.rename(temporary, path)
+        host.current().rename(temporary, path)
 
 
 def _taken(path: Path) -> Refused:

@@ -129,6 +129,38 @@ def from_json(data: dict[str, object]) -> WherryError:
     return error(text("message") or "unknown error", hint=text("hint"), detail=text("detail"))
 
 
+# winerror.h: who keeps a program from being started.
+_BLOCKED: Final = {
+    1260: ("a policy of this computer blocks it", "Whoever looks after this computer can allow that file (AppLocker)."),
+    4551: ("a policy of this computer blocks it", "Whoever looks after this computer can allow that file (App Control)."),
+    225: (
+        "the virus scanner takes it for harmful",
+        "Have the virus scanner allow that file, or give it back from its quarantine.",
+    ),
+    226: ("the virus scanner took it away", "Have the virus scanner give that file back from its quarantine, and allow it."),
+    740: ("it wants an administrator", 'Remove "Run as administrator" from the compatibility settings of that file.'),
+    193: ("it is no program for this computer", None),
+    216: ("it is a program for another processor", None),
+}
+# ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION
+_HELD: Final = (32, 33)
+_OTHER_PROCESSOR: Final = (errno.ENOEXEC, getattr(errno, "EBADARCH", errno.ENOEXEC))
+
+
+def of_start(program: str, error: OSError) -> MissingOnHost:
+    """Why the system does not start a program that is there, with its file."""
+    if found := _BLOCKED.get(getattr(error, "winerror", None) or 0):
+        why, hint = found
+    elif error.errno in _OTHER_PROCESSOR:
+        why, hint = "it is no program for this computer", None
+    elif error.errno in _CLOSED:
+        why, hint = "it is closed to you, or its disk lets no program run", "ls -l shows its rights, mount a disk with noexec."
+        hint = None if hasattr(error, "winerror") else hint
+    else:
+        why, hint = error.strerror or str(error), None
+    return MissingOnHost(f"{program} cannot be started: {why}.", hint=hint)
+
+
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _CLOSED: Final = frozenset({errno.EACCES, errno.EPERM})
 
@@ -142,6 +174,8 @@ def of_system(error: OSError) -> WherryError:
         )
     if error.errno == errno.EROFS:
         return WherryError(f"{place or 'a file'} cannot be written: it is read-only.", hint=_ELSEWHERE)
+    if getattr(error, "winerror", None) in _HELD:
+        return WherryError(f"{place or 'a file'} is in use by another program.", hint="Close that program, then try again.")
     if error.errno in _CLOSED:
         return WherryError(f"{place or 'a file'} is closed to you.", hint=_ELSEWHERE)
     words = error.strerror or str(error)

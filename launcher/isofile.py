@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from launcher import files
+from launcher import files, host
 from launcher.config import ARCHES
 from launcher.errors import IsoProblem
 
@@ -44,7 +44,7 @@ def extract(iso: Path, inside: str, target: Path) -> None:
             opened.get_file_from_iso_fp(output, rr_path=inside)
             output.flush()
             os.fsync(output.fileno())
-        os.replace(temporary, target)
+        host.current().replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from launcher.errors import MissingOnHost, WherryError
+from launcher.errors import MissingOnHost, WherryError, of_start
 
 log = logging.getLogger("wherry.proc")
 
@@ -33,8 +33,8 @@ def run(
 ) -> str:  # fmt: skip
     """Run to the end and return stdout (UTF-8, bad bytes replaced).
 
-    Raises MissingOnHost when the program is not there, WherryError with its stderr when it outlasts `timeout` seconds or its
-    exit code is none of the `good` ones.
+    Raises MissingOnHost when the program is not there or not started, WherryError with its stderr when it outlasts `timeout`
+    seconds or its exit code is none of the `good` ones.
     """
     words = [os.fspath(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
@@ -42,8 +42,8 @@ def run(
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, cwd=cwd, env=env, check=False
         )
-    except FileNotFoundError as error:
-        raise missing(words[0]) from error
+    except OSError as error:
+        raise not_started(words[0], error) from error
     except subprocess.TimeoutExpired as error:
         raise WherryError(f"{words[0]} gave no answer within {timeout:g} s.") from error
     if done.returncode not in good:
@@ -57,14 +57,14 @@ def interactive(
 ) -> int:
     """Run on our own terminal, to the end; the exit code. `stdout`: where what it says goes, in place of ours.
 
-    Raises MissingOnHost when the program is not there.
+    Raises MissingOnHost when the program is not there or not started.
     """
     words = [os.fspath(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
     try:
         return subprocess.run(words, cwd=cwd, env=env, stdout=stdout, check=False).returncode
     except OSError as error:
-        raise missing(words[0]) from error
+        raise not_started(words[0], error) from error
 
 
 def spawn(
@@ -81,7 +81,7 @@ def spawn(
     on_tied: Callable[[], None] = lambda: None,
 ) -> Process:
     """Start and return at once; `detach` holds the keywords of the host module that cut it loose from the terminal, `tied`
-    those for where the system forbids that, which `on_tied` then hears of."""
+    those for where the system forbids that, which `on_tied` then hears of. Raises MissingOnHost."""
     words = [os.fspath(word) for word in argv]
     log.debug("+ %s", shlex.join(words))
 
@@ -92,12 +92,15 @@ def spawn(
 
     try:
         return start(detach or {})
-    except FileNotFoundError as error:
-        raise missing(words[0]) from error
-    except PermissionError:
+    except PermissionError as error:
         if tied is None:
-            raise
-    process = start(tied)
+            raise not_started(words[0], error) from error
+    except OSError as error:
+        raise not_started(words[0], error) from error
+    try:
+        process = start(tied)
+    except OSError as error:
+        raise not_started(words[0], error) from error
     on_tied()
     return process
 
@@ -105,6 +108,11 @@ def spawn(
 DEVNULL = subprocess.DEVNULL
 PIPE = subprocess.PIPE
 STDOUT = subprocess.STDOUT
+
+
+def not_started(program: str, error: OSError) -> MissingOnHost:
+    """Not there, or why the system starts it not."""
+    return missing(program) if isinstance(error, FileNotFoundError) else of_start(program, error)
 
 
 def missing(program: str) -> MissingOnHost:

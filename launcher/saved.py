@@ -175,5 +175,5 @@ def settle(directory: MachineDir) -> None:
 def _move(directory: MachineDir, name: str, to: str) -> None:
     """The caller has the machine's lock, so nobody makes a file between the look and the rename."""
     check_disks(directory)
-    os.rename(directory.path / name, directory.path / to)
+    host.current().rename(directory.path / name, directory.path / to)
     host.current().sync_folder(directory.path)

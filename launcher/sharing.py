@@ -25,7 +25,11 @@ _OWN_WHOLE: Final = (
 _OWN: Final = frozenset({"", "/", "/private", "/tmp", "/var", "/var/lib", "/var/folders", "/var/tmp"})  # noqa: S108
 _MEDIA: Final = "/run/media/"  # where desktops of Linux mount what is plugged in
 _FIRST: Final = "A folder must be there before it is shared."
-_NETWORK: Final = re.compile(r"(?:\\\\|//)(?!\?\\[A-Za-z]:)")
+_NETWORK: Final = re.compile(r"(?:\\\\|//)(?![?.][\\/][A-Za-z]:)")
+# In front of the colon that ends it; the colon of a drive does not: a volume's name has two letters at least.
+_DRIVE: Final = r"(?:(?:\\\\|//)[?.][\\/])?[A-Za-z]:[\\/]"
+_SOURCE: Final = re.compile(rf"({_DRIVE}[^:]*|(?!{_DRIVE})[^:]+)(:.*)", re.DOTALL)
+_OF_A_DRIVE: Final = re.compile(r"[A-Za-z]:[^\\/:][^:]*:[\\/]")
 _ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:[\\/]")
 
 
@@ -149,12 +153,26 @@ def split(text: str) -> tuple[str, bool]:
     return path, read_only
 
 
+def split_bind(text: str) -> tuple[str, str] | None:
+    r"""Source and the rest with its colon of SOURCE:TARGET[:OPTIONS], where the colon in C:\data:/data is the drive's; None
+    when there is no source. Raises Usage for C:data:/data, which is one folder or another by where the drive stands."""
+    if _OF_A_DRIVE.match(text):
+        raise Usage(f"{text}: what {text[:2]} stands at is not known to the machine.", hint=f"Begin with {text[:2]}\\")
+    match = _SOURCE.fullmatch(text)
+    return (match[1], match[2]) if match else None
+
+
+def is_network(path: str) -> bool:
+    r"""Whether it is a folder of another computer, as Windows says it: \\server\share."""
+    return path.startswith("\\\\") and _NETWORK.match(path) is not None
+
+
 def whole(path: str, here: str = "") -> str:
     """The whole path of one that may begin with ~ or, where we are `here`, with nothing. Links stay."""
     if path == "~" or path.startswith(("~/", "~\\")):
         path = host.current().home() + path[1:]
     elif here and not _ABSOLUTE.match(path) and not _NETWORK.match(path):
-        path = f"{here}/{path}"
+        path = host.current().joined(here, path)
     return host.current().clean_path(path)
 
 
@@ -203,8 +221,9 @@ def check(path: str, shares: Iterable[Share] = ()) -> None:
 
 def _check_there(path: str, may_be_file: bool) -> None:
     try:
-        folder = stat.S_ISDIR(os.stat(path).st_mode)
-        closed = not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK)
+        there = host.current().long_path(path)
+        folder = stat.S_ISDIR(os.stat(there).st_mode)
+        closed = not os.access(there, os.R_OK | os.X_OK if folder else os.R_OK)
     except PermissionError:
         folder, closed = False, True
     except (OSError, ValueError):

@@ -118,7 +118,7 @@ def create(name: str, wanted: MachineConfig, fill: Callable[[MachineDir], None])
 
 def _move(temporary: Path, path: Path, name: str) -> None:
     try:
-        os.rename(temporary, path)
+        host.current().rename(temporary, path)
     except OSError as error:
         if error.errno in _TAKEN and os.path.lexists(path):
             raise Refused(f"machine {name!r} exists already.") from error
@@ -132,8 +132,8 @@ def remove(directory: MachineDir) -> None:
     temporary = files.temporary(directory.path)
     doomed = temporary.with_name(f"{temporary.name}.deleted")
     run_dir = directory.run_dir
-    os.rename(directory.path, doomed)
-    shutil.rmtree(doomed)
+    host.current().rename(directory.path, doomed)
+    host.current().remove_tree(doomed)
     shutil.rmtree(run_dir, ignore_errors=True)
 
 

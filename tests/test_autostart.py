@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import plistlib
+import secrets
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launcher import control, store
@@ -162,6 +164,21 @@ def test_the_value_of_windows_comes_and_goes(monkeypatch: pytest.MonkeyPatch) ->
     registry.values["other"] = "stays"
     assert _login_windows.labels("wherry-") == ["wherry-default"]
     assert _login_windows.disable("wherry-default", end=False) and registry.values == {"other": "stays"}
+
+
+def test_who_waits_on_windows_is_ended_by_its_words() -> None:
+    """Without signals, and whatever its interpreter calls itself."""
+    words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", secrets.token_hex(8)]
+    other = [*words[:3], secrets.token_hex(8)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as one, subprocess.Popen(other, stdout=subprocess.PIPE) as two:
+        try:
+            for process in (one, two):
+                assert process.stdout is not None and process.stdout.readline()
+            _login_windows._end((r"C:\Python\pythonw.exe", *words[1:]))
+            assert not psutil.pid_exists(one.pid) and two.poll() is None
+        finally:
+            one.kill()
+            two.kill()
 
 
 def test_words_come_back_from_the_line_of_windows() -> None:

@@ -250,6 +250,19 @@ def test_a_shared_folder_that_the_machine_does_not_have(wherry: Wherry, qemu: Pa
     assert found["text"] == f"the machine does not have {tmp_path}/user: it is on fire"
 
 
+def test_a_shared_folder_that_the_system_keeps_from_us(
+    wherry: Wherry, qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "user" / "Documents").mkdir(parents=True)
+    whole_machine()
+    folders = [str(tmp_path / "user" / "Documents"), str(tmp_path / "elsewhere")]
+    monkeypatch.setattr(host.current(), "guarded_folders", lambda: folders)
+    monkeypatch.setattr(host.current(), "withheld", lambda path: (f"macOS keeps {path} from wherry", "System Settings"))
+    found = checks(wherry)["shares"]
+    assert (found["status"], found["step"]) == ("warning", "System Settings")
+    assert found["text"] == f"macOS keeps {folders[0]} from wherry, and so from containers"
+
+
 def test_socket_paths_that_are_too_long(wherry: Wherry, qemu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks(wherry)["sockets"]["status"] == "ok"
     deep = tmp_path / ("x" * 90)

@@ -133,6 +133,16 @@ def test_a_folder_that_is_closed_to_the_user(place: Place) -> None:
     assert place.bind(folder) == str(folder)
 
 
+def test_a_folder_that_the_system_keeps_from_us(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder := place.home / "Documents").mkdir()
+    kept = {str(folder): ("macOS keeps it from wherry", "System Settings")}
+    monkeypatch.setattr(host.current(), "withheld", kept.get)
+    assert (
+        place.refusal(folder) == "macOS keeps it from wherry: the container would see an empty folder.\n        System Settings"
+    )
+    assert place.bind(place.home) == str(place.home)
+
+
 def test_the_machines_own_places_have_no_command(place: Place) -> None:
     for source in ("/", "/etc", "/etc/passwd", "/usr/share"):
         message = place.refusal(source)

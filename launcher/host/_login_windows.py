@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import PureWindowsPath
 from subprocess import list2cmdline
@@ -12,6 +13,7 @@ from launcher.host.login import LoginItem
 
 # Backslashes with the mark that follows them; a blank; anything else.
 _PARTS: Final = re.compile(r'(\\*)(")|(\\+)|([ \t])|([^\\" \t]+)')
+_ENDS_WITHIN: Final = 10.0
 _LONGEST: Final = 260  # learn.microsoft.com, "Run and RunOnce Registry Keys"
 _KEY: Final = r"Software\Microsoft\Windows\CurrentVersion\Run"
 
@@ -56,14 +58,27 @@ def labels(prefix: str) -> list[str]:
     return sorted(name for name in names if name.startswith(prefix))
 
 
-def disable(label: str, *, end: bool) -> bool:  # noqa: ARG001  it waits for nobody here, so it has ended by itself
+def disable(label: str, *, end: bool) -> bool:
     winreg = _registry()
+    if end and (started := read(label)):
+        _end(started)
     try:
         with winreg.OpenKey(winreg.HKEY_CURRENT_USER, _KEY, 0, winreg.KEY_SET_VALUE) as key:
             winreg.DeleteValue(key, label)
     except FileNotFoundError:
         return False
     return True
+
+
+def _end(words: tuple[str, ...]) -> None:
+    """Those programs with these words that are this user's; the first of them, the interpreter, calls itself as it likes."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if tuple(process.cmdline()[1:]) == words[1:]:
+                process.terminate()
+                process.wait(_ENDS_WITHIN)
 
 
 def _registry() -> Any:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ntpath
 import re
 from typing import Final
 
-_DRIVE: Final = re.compile(r"([A-Za-z]):(?:[\\/]|$)")
-_MOUNTED: Final = re.compile(r"/(?:mnt/)?([A-Za-z])(?:/|$)")
+# What stands before it says that the path is to be taken as it is (learn.microsoft.com, "Naming Files, Paths, and Namespaces").
+_DRIVE: Final = re.compile(r"(?:(?:\\\\|//)[?.][\\/])?([A-Za-z]):(?:[\\/]+|$)")
+# As Git Bash has drives, with a second slash where it is not to rewrite the word; as WSL has them.
+_MOUNTED: Final = re.compile(r"/(?:/|mnt/)?([A-Za-z])(?:/|$)")
+_DRIVE_RELATIVE: Final = re.compile(r"[A-Za-z]:(?![\\/])(?!$)")
+_LONGEST: Final = 247  # of a folder: MAX_PATH less room for a name of the 8.3 kind
 # Links of macOS's root: what is said as /tmp/x is /private/tmp/x.
 _PRIVATE: Final = re.compile(r"/private(?=/(?:etc|tmp|var)(?:/|$))")
 _LINKED: Final = re.compile(r"/(?:etc|tmp|var)(?:/|$)")
@@ -14,15 +19,29 @@ _LINKED: Final = re.compile(r"/(?:etc|tmp|var)(?:/|$)")
 
 def of_windows(path: str) -> str:
     r"""/c/Users/x for C:\Users\x, C:/Users/x and \\?\C:\Users\x; other paths, with slashes."""
-    path = path.removeprefix("\\\\?\\")
     match = _DRIVE.match(path)
     if match is None:
         return path.replace("\\", "/")
-    return f"/{match[1].lower()}/{path[3:]}".replace("\\", "/").rstrip("/")
+    return f"/{match[1].lower()}/{path[match.end() :]}".replace("\\", "/").rstrip("/")
+
+
+def clean_windows(path: str) -> str:
+    r"""As ntpath.normpath, of all ways to say one path: C:\x for C:/x, \\?\C:\x, /c/x, //c/x. What C:x is depends on where that
+    drive stands, which only Windows knows: elsewhere it stays."""
+    if match := _DRIVE.match(path):
+        path = f"{match[1].upper()}:\\{path[match.end() :]}"
+    elif _DRIVE_RELATIVE.match(path):
+        path = ntpath.abspath(path)
+    return ntpath.normpath(to_windows(path))
+
+
+def long_windows(path: str) -> str:
+    r"""A whole path as Windows opens it whatever its length and the computer's settings: \\?\C:\x."""
+    return f"\\\\?\\{path}" if len(path) > _LONGEST and _DRIVE.match(path) and not path.startswith("\\\\") else path
 
 
 def to_windows(path: str) -> str:
-    r"""C:\Users\x for /c/Users/x and /mnt/c/Users/x; what is no such path as it is."""
+    r"""C:\Users\x for /c/Users/x, //c/Users/x and /mnt/c/Users/x; what is no such path as it is."""
     match = _MOUNTED.match(path)
     return f"{match[1].upper()}:\\{path[match.end() :]}".replace("/", "\\") if match else path
 

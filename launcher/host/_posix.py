@@ -11,7 +11,7 @@ import shlex
 import signal
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from launcher.host.streams import Endpoints
 
 PROGRAM_SUFFIX: Final = ""
 SHELL: Final = "bash"
+SIGNALS_END: Final = True
 _DESCRIPTORS: Final = 65536  # programs that close all that may be open (before exec) take longer with more
 
 
@@ -30,6 +31,14 @@ def detach_options() -> dict[str, Any]:
 
 def tied_options() -> None:
     return None
+
+
+def tied() -> bool:
+    return False
+
+
+def when_session_ends(reason: str, told: Callable[[], None]) -> None:
+    """SIGTERM or SIGHUP tells it."""
 
 
 def endpoints() -> Endpoints:
@@ -81,6 +90,16 @@ def replace(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def rename(source: Path, target: Path) -> None:
+    os.rename(source, target)
+
+
+def remove_tree(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
 def write_protect(path: Path) -> None:
     path.chmod(0o444)
 
@@ -113,6 +132,14 @@ def raise_soft_limit(where_none: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def no_terminal() -> str:
+    return ""
+
+
+def rewritten_words(words: Sequence[str]) -> str:  # noqa: ARG001
+    return ""
+
+
 def home() -> str:
     try:
         return os.path.abspath(Path.home())  # noqa: PTH100  links stay
@@ -137,6 +164,14 @@ def real_path(path: str) -> str:
 
 def clean_path(path: str) -> str:
     return os.path.normpath(path)
+
+
+def joined(folder: str, path: str) -> str:
+    return f"{folder}/{path}"
+
+
+def long_path(path: str) -> str:
+    return path
 
 
 def docker_socket() -> Path | None:

@@ -14,6 +14,7 @@ from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     SHELL,
+    SIGNALS_END,
     become,
     clean_path,
     command_script,
@@ -23,18 +24,26 @@ from launcher.host._posix import (
     endpoints,
     home,
     is_private,
+    joined,
     lock,
     lock_taken,
+    long_path,
     make_private,
+    no_terminal,
     raise_soft_limit,
     real_path,
+    remove_tree,
+    rename,
     replace,
+    rewritten_words,
     ssh_agent,
     sync_folder,
     terminal,
+    tied,
     tied_options,
     told_path,
     user_name,
+    when_session_ends,
     write_protect,
 )
 from launcher.host.inotify import Inotify
@@ -43,11 +52,12 @@ from launcher.host.streams import Stream
 __all__ = [
     "accelerator_hint", "accelerators", "become", "bind_exclusively", "birth_time", "clean_path", "clone", "command_script",
     "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT", "endpoints", "folded", "folder_watch",
-    "guest_path", "home", "is_private", "libraries", "listen_reserved", "local_path", "lock", "lock_taken", "make_private",
-    "more_shares", "NAME", "no_acceleration", "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX",
-    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve", "run_base", "SHELL", "ssh_agent",
-    "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets", "virtiofsd_folders", "wait_hangup",
-    "write_protect",
+    "guest_path", "home", "is_private", "joined", "libraries", "listen_reserved", "local_path", "lock", "lock_taken",
+    "long_path", "make_private", "more_shares", "NAME", "no_acceleration", "no_acceleration_by", "no_terminal",
+    "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX", "qemu_folders", "qemu_hint",
+    "raise_descriptor_limit", "real_path", "remove_tree", "rename", "replace", "reserve", "rewritten_words", "run_base",
+    "SHELL", "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied", "tied_options", "told_path", "user_docker_sockets",
+    "virtiofsd_folders", "wait_hangup", "when_session_ends", "write_protect",
 ]  # fmt: skip
 
 _FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)
@@ -61,7 +71,7 @@ def accelerators(guest_arch: str) -> list[str]:
     return ["kvm", "tcg"] if usable else ["tcg"]
 
 
-def accelerator_hint(guest_arch: str) -> str:
+def accelerator_hint(guest_arch: str, program: Path | None = None) -> str:  # noqa: ARG001
     found = no_acceleration(guest_arch)
     return ": ".join(filter(None, found)) if found else "/dev/kvm opens, but a guest does not start on it"
 
@@ -74,6 +84,10 @@ def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return _closed_kvm(_group_of("/dev/kvm"), user_name())
     return None
+
+
+def no_acceleration_by(program: Path) -> None:
+    """A program needs no leave of its own here."""
 
 
 def _closed_kvm(group: str, user: str) -> tuple[str, str]:
@@ -127,6 +141,14 @@ def libraries(program: Path) -> list[Path]:
     except WherryError:
         return []
     return [Path(path) for path in re.findall(r"=> (/\S+)", listing)]
+
+
+def guarded_folders() -> list[str]:
+    return []
+
+
+def withheld(path: str) -> None:
+    """Who may see a folder is told by its rights alone."""
 
 
 def qemu_folders() -> list[Path]:

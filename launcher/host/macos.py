@@ -15,6 +15,7 @@ from launcher.host._places import other_of_macos as other_guest_paths
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     SHELL,
+    SIGNALS_END,
     become,
     clean_path,
     command_script,
@@ -24,24 +25,35 @@ from launcher.host._posix import (
     endpoints,
     home,
     is_private,
+    joined,
     lock,
     lock_taken,
+    long_path,
     make_private,
+    no_terminal,
     raise_soft_limit,
     real_path,
+    remove_tree,
+    rename,
     replace,
+    rewritten_words,
     ssh_agent,
     sync_folder,
     terminal,
+    tied,
     tied_options,
     told_path,
+    when_session_ends,
     write_protect,
 )
+from launcher.host._privacy_macos import guarded_folders, withheld
+from launcher.host._signed_macos import no_acceleration_by
 from launcher.host.streams import Stream
 
 __all__ = [
     "PROGRAM_SUFFIX",
     "SHELL",
+    "SIGNALS_END",
     "accelerator_hint",
     "accelerators",
     "become",
@@ -57,19 +69,24 @@ __all__ = [
     "ENDPOINT",
     "endpoints",
     "folded",
+    "guarded_folders",
     "guest_path",
     "home",
     "folder_watch",
     "is_private",
+    "joined",
     "libraries",
     "listen_reserved",
     "local_path",
     "lock",
     "lock_taken",
+    "long_path",
     "make_private",
     "more_shares",
     "NAME",
     "no_acceleration",
+    "no_acceleration_by",
+    "no_terminal",
     "other_guest_paths",
     "port_denied",
     "process_stamp",
@@ -77,16 +94,22 @@ __all__ = [
     "qemu_hint",
     "raise_descriptor_limit",
     "real_path",
+    "remove_tree",
+    "rename",
     "replace",
     "reserve",
+    "rewritten_words",
     "run_base",
     "ssh_agent",
     "sync_folder",
     "terminal",
+    "tied",
     "tied_options",
     "told_path",
     "user_docker_sockets",
     "wait_hangup",
+    "when_session_ends",
+    "withheld",
     "write_protect",
 ]
 
@@ -98,14 +121,18 @@ _OPEN_MAX: Final = 10240  # sys/syslimits.h; setrlimit(2) refuses more where the
 
 
 def accelerators(guest_arch: str) -> list[str]:
-    return ["hvf", "tcg"] if guest_arch == native_arch() else ["tcg"]
+    if guest_arch != native_arch():
+        return ["tcg"]
+    # `host` takes over what a new processor has, which an older QEMU or macOS may not know ("Property 'host-arm-cpu.sme' not
+    # found": QEMU 9.2 on an M4, lima issue 3032); a plain model does without.
+    return ["hvf", "hvf,cpu=cortex-a57", "tcg"] if guest_arch == "arm64" else ["hvf", "tcg"]
 
 
-def accelerator_hint(guest_arch: str) -> str:
-    found = no_acceleration(guest_arch)
+def accelerator_hint(guest_arch: str, program: Path | None = None) -> str:
+    found = no_acceleration(guest_arch) or (no_acceleration_by(program) if program else None)
     if found:
         return ": ".join(filter(None, found))
-    return "QEMU may lack the entitlement com.apple.security.hypervisor: brew reinstall qemu"
+    return "a guest does not start on Hypervisor.framework with this QEMU: a newer one may help"
 
 
 def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
@@ -146,7 +173,8 @@ def virtiofsd_folders() -> list[Path]:
 
 
 def qemu_hint() -> str:
-    return "brew install qemu"
+    wheel = ', or: pip install "wherry[qemu]"' if native_arch() == "arm64" else ""
+    return f"brew install qemu{wheel}"
 
 
 def editor() -> list[str]:

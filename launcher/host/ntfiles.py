@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from ctypes import wintypes
 from typing import Any, Final
 
+from launcher.host._places import long_windows
 from launcher.host.ntformat import ATTRIBUTE_NORMAL, ATTRIBUTE_READONLY, ATTRIBUTE_REPARSE, Info, entries, information, named
 from launcher.host.ntstatus import failed, is_unknown
 
@@ -107,7 +108,9 @@ class NtFiles:
     def root(self, path: str) -> int:
         """The folder at a path of Windows, links followed."""
         access = READ_DATA | READ_ATTRIBUTES | _SYNCHRONIZE
-        handle = self._kernel.CreateFileW(path, access, SHARE_ALL, None, 3, 0x02000000, None)  # OPEN_EXISTING, BACKUP_SEMANTICS
+        handle = self._kernel.CreateFileW(
+            long_windows(path), access, SHARE_ALL, None, 3, 0x02000000, None
+        )  # OPEN_EXISTING, BACKUP_SEMANTICS
         if handle in (None, ctypes.c_void_p(-1).value):
             raise self._last(path)
         return int(handle)
@@ -245,13 +248,13 @@ class NtFiles:
     def symlink(self, path: str, target: str, *, folder: bool) -> None:
         """At a whole path: the caller holds the folder, so that it stays where it is. EPERM without the privilege."""
         # SYMBOLIC_LINK_FLAG_ALLOW_UNPRIVILEGED_CREATE: in developer mode anybody may.
-        if not self._kernel.CreateSymbolicLinkW(path, target, int(folder) | 0x2):
+        if not self._kernel.CreateSymbolicLinkW(long_windows(path), target, int(folder) | 0x2):
             raise self._last(path)
 
     def room(self, path: str) -> tuple[int, int, int]:
         """Bytes: what the user may still use, the whole volume, what is free of it."""
         found = [ctypes.c_uint64() for _ in range(3)]
-        if not self._kernel.GetDiskFreeSpaceExW(path, *map(ctypes.byref, found)):
+        if not self._kernel.GetDiskFreeSpaceExW(long_windows(path), *map(ctypes.byref, found)):
             raise self._last(path)
         return found[0].value, found[1].value, found[2].value
 

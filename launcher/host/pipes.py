@@ -51,8 +51,8 @@ class NamedPipes:
         return "npipe://" + str(path).replace("\\", "/")
 
     # Who finds no place in a backlog waits for one; a pipe is not handed on.
-    def listen(self, path: Path, backlog: int, made: socket.socket | None = None) -> Endpoint:  # noqa: ARG002
-        return Listening(str(path))
+    def listen(self, path: Path, backlog: int, made: socket.socket | None = None, *, beside: bool = False) -> Endpoint:  # noqa: ARG002
+        return Listening(str(path), beside=beside)
 
     def connect(self, path: Path, seconds: float | None) -> Stream:
         return connect(str(path), _PATIENCE if seconds is None else seconds)
@@ -142,12 +142,13 @@ class Pipe:
 class Listening:
     """A name where this user's processes connect. Raises PermissionError when another program has that name."""
 
-    def __init__(self, name: str, *, inbound: bool = False) -> None:
-        """`inbound`: one program connects, once, which only sends; it may take the pipe for a file."""
+    def __init__(self, name: str, *, inbound: bool = False, beside: bool = False) -> None:
+        """`inbound`: one program connects, once, which only sends; it may take the pipe for a file. `beside`: another program
+        of this user may listen too."""
         self._name = name
         self._inbound = inbound
         self._down = _Flag()
-        self._next = self._make(_FIRST)
+        self._next = self._first(beside)
         self._accepting = threading.Lock()
 
     @property
@@ -183,6 +184,20 @@ class Listening:
             return True  # it came, and has left already: whoever reads finds the end
         _wait(overlapped, self._down, None)
         return bool(overlapped.GetOverlappedResult(True)[1] != _ABORTED)
+
+    def _first(self, beside: bool) -> int:
+        try:
+            return self._make(_FIRST)
+        except PermissionError:
+            if not beside:
+                raise
+        handle = self._make(0)
+        try:
+            acls.check_owner(handle, self._name)  # that of the first instance is that of all
+        except BaseException:
+            _winapi.CloseHandle(handle)
+            raise
+        return handle
 
     def _make(self, first: int) -> int:
         direction, kind, count = (_INBOUND, 0, 1) if self._inbound else (_DUPLEX, _MESSAGES, _INSTANCES)

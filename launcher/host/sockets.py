@@ -20,7 +20,14 @@ class UnixSockets:
     def address(self, path: Path) -> str:
         return f"unix://{path}"
 
-    def listen(self, path: Path, backlog: int, made: socket.socket | None = None) -> Listening:
+    def listen(
+        self,
+        path: Path,
+        backlog: int,
+        made: socket.socket | None = None,
+        *,
+        beside: bool = False,  # noqa: ARG002
+    ) -> Listening:
         return ListeningSocket(path, made or bound(path, backlog))
 
     def connect(self, path: Path, seconds: float | None) -> Stream:

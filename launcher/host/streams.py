@@ -40,9 +40,9 @@ class Endpoints(Protocol):
     def address(self, path: Path) -> str:
         """As docker's clients write it."""
 
-    def listen(self, path: Path, backlog: int, made: socket.socket | None = None) -> Listening:
-        """There for this user alone when it returns. `made`: what listens there already, where endpoints are sockets. Raises
-        OSError, Refused."""
+    def listen(self, path: Path, backlog: int, made: socket.socket | None = None, *, beside: bool = False) -> Listening:
+        """There for this user alone when it returns. `made`: what listens there already, where endpoints are sockets. `beside`:
+        where they are pipes, another program of this user may listen there too. Raises OSError, Refused."""
 
     def connect(self, path: Path, seconds: float | None) -> Stream:
         """To whoever of this user listens there. Raises FileNotFoundError or ConnectionError when nobody does, OSError."""

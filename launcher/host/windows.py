@@ -9,32 +9,39 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from launcher.host import Endpoint, Terminal, native_arch
+from launcher.host._job_windows import tied
 from launcher.host._locks_windows import lock, lock_taken
+from launcher.host._msys_windows import no_terminal, rewritten_words
+from launcher.host._patience_windows import remove_tree, rename, replace
+from launcher.host._places import clean_windows as clean_path
+from launcher.host._places import long_windows as long_path
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
+from launcher.host._session_windows import when_session_ends
 from launcher.host.streams import Endpoints, Stream
 
-__all__ = ["guest_path", "local_path", "lock", "lock_taken", "other_guest_paths"]
+__all__ = [
+    "clean_path", "guest_path", "local_path", "lock", "lock_taken", "long_path", "no_terminal", "other_guest_paths",
+    "remove_tree", "rename", "replace", "rewritten_words", "tied", "when_session_ends",
+]  # fmt: skip
 
 NAME: Final = "windows"
 PROGRAM_SUFFIX: Final = ".exe"
 SHELL: Final = "powershell"
 ENDPOINT: Final[Endpoint] = "stdio"
+SIGNALS_END: Final = False
 
 _DETACHED: Final = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
 _BREAKAWAY: Final = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB: the terminal's job object must not take us along
 
 
 _NETSH_SECONDS: Final = 10
-_REPLACE_TRIES: Final = 20
-_REPLACE_EVERY: Final = 0.05
 _TURN_ON: Final = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
 
 
@@ -47,7 +54,7 @@ def accelerators(guest_arch: str) -> list[str]:
     return ["whpx,kernel-irqchip=off", "whpx", "tcg"]
 
 
-def accelerator_hint(guest_arch: str) -> str:
+def accelerator_hint(guest_arch: str, program: Path | None = None) -> str:  # noqa: ARG001
     found = no_acceleration(guest_arch)
     if found:
         return ": ".join(filter(None, found))
@@ -64,6 +71,10 @@ def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
     return None
 
 
+def no_acceleration_by(program: Path) -> None:
+    """A program needs no leave of its own here."""
+
+
 def libraries(program: Path) -> list[Path]:
     # QEMU's installers put all libraries beside the program.
     return sorted(program.parent.glob("*.dll"))
@@ -71,6 +82,14 @@ def libraries(program: Path) -> list[Path]:
 
 def is_private(path: Path) -> bool:
     return path.exists()
+
+
+def guarded_folders() -> list[str]:
+    return []
+
+
+def withheld(path: str) -> None:
+    """Who may see a folder is told by its rights alone."""
 
 
 def qemu_folders() -> list[Path]:
@@ -90,7 +109,7 @@ def virtiofsd_folders() -> list[Path]:
 
 
 def qemu_hint() -> str:
-    return "winget install SoftwareFreedomConservancy.QEMU"
+    return 'winget install SoftwareFreedomConservancy.QEMU, or: pip install "wherry[qemu]"'
 
 
 def editor() -> list[str]:
@@ -124,16 +143,6 @@ def process_stamp(pid: int) -> str | None:
         return f"{psutil.Process(pid).create_time():.6f}"
     except psutil.Error:
         return None
-
-
-def replace(source: Path, target: Path) -> None:
-    # A virus scanner, or a program of ours that reads the file at this moment, has it open for as long as that takes.
-    for _ in range(_REPLACE_TRIES):
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            time.sleep(_REPLACE_EVERY)
-    return os.replace(source, target)
 
 
 def write_protect(path: Path) -> None:
@@ -213,11 +222,15 @@ def more_shares() -> list[str]:
 def real_path(path: str) -> str:
     if path.startswith("\\\\.\\"):  # a pipe or a device: there is nothing to follow
         return path
-    return ntpath.realpath(path).removeprefix("\\\\?\\")
+    path = clean_path(path)
+    try:
+        return ntpath.realpath(long_path(path)).removeprefix("\\\\?\\")
+    except OSError:  # of a file system, or of Wine with a long path, that Python does not know the answers of
+        return path
 
 
-def clean_path(path: str) -> str:
-    return ntpath.normpath(path)
+def joined(folder: str, path: str) -> str:
+    return ntpath.join(folder, path)  # also of C:x, in a folder of that drive
 
 
 def folded(path: str) -> str:
@@ -264,14 +277,15 @@ def port_denied(proto: str, port: int) -> tuple[str, str]:
     from launcher import proc
     from launcher.errors import WherryError
 
-    command = ["netsh", "interface", "ipv4", "show", "excludedportrange", f"protocol={proto}"]
+    command = ["netsh", "int", "ipv4", "show", "excludedportrange", proto]
     try:
         reserved = reserved_ranges(proc.run(command, timeout=_NETSH_SECONDS))
     except WherryError:
         reserved = []
     for first, last in reserved:
         if first <= port <= last:
-            return f"Windows has reserved the ports {first}-{last}", "As administrator: net stop winnat, then net start winnat"
+            again = f"{' '.join(command)} lists them; as administrator: net stop winnat, then net start winnat"
+            return f"Windows has reserved the ports {first}-{last}", again
     return "another program has it for itself alone", "End that program"
 
 

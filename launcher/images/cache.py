@@ -141,11 +141,11 @@ def _settle(temporary: Path, home: Path, source: dict[str, Any]) -> None:
         try:
             by_sha(home.name)
         except IsoProblem:
-            shutil.rmtree(home)
+            host.current().remove_tree(home)
         else:
             write_json(home / ORIGIN, source)
             return
-    os.rename(temporary, home)
+    host.current().rename(temporary, home)
 
 
 def names() -> list[str]:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
-from launcher import store
+from launcher import host, store
 
 PREFIX: Final = ".download-"
 _CHUNK: Final = 1 << 20
@@ -81,7 +81,7 @@ class Partial:
         """The whole file gets another place; this one ends."""
         self.sync()
         self._file.close()
-        os.replace(self.path, target)
+        host.current().replace(self.path, target)
         self._note.unlink(missing_ok=True)
 
     def discard(self) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import files
+from launcher import files, host
 from launcher.errors import IsoProblem
 from launcher.images import cache
 from launcher.images.partial import PREFIX
@@ -43,8 +42,8 @@ def remove(item: Item) -> None:
     """At once, as far as another command can see. The caller holds the cache's lock. Raises OSError."""
     if item.path.is_dir():
         doomed = item.path.with_name(f"{cache.IMPORT_PREFIX}{item.path.name[:12]}.deleted")
-        item.path.rename(doomed)
-        shutil.rmtree(doomed)
+        host.current().rename(item.path, doomed)
+        host.current().remove_tree(doomed)
         return
     item.path.unlink(missing_ok=True)
     item.path.with_name(f"{item.path.name}.json").unlink(missing_ok=True)

@@ -73,7 +73,7 @@ def _tell(word: str) -> None:
     os.close(null)
 
 
-def _on_signals(keeper: Supervisor) -> None:
+def _on_the_end(keeper: Supervisor) -> None:
     def stop(number: int, _frame: FrameType | None) -> None:
         logging.getLogger("wherry.keeper").info("signal %d: stopping", number)
         keeper.request_stop(force=False)
@@ -81,6 +81,13 @@ def _on_signals(keeper: Supervisor) -> None:
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
+
+    def end() -> None:
+        logging.getLogger("wherry.keeper").info("the session ends: stopping")
+        keeper.request_stop(force=False)
+
+    # Before that the machine is to be off, and what runs in it to have saved its data.
+    host.current().when_session_ends(f"wherry is stopping its machine {keeper.directory.name}, and the containers in it", end)
 
 
 def main() -> int:
@@ -199,7 +206,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         logging.getLogger("wherry.keeper").exception("cannot begin")
         _tell(f"error {error.message}")
         return error.exit_code
-    _on_signals(keeper)
+    _on_the_end(keeper)
     guard = Guard(directory, lock, keeper.folder_lost)
     looks = guard.look, shares.look_at_pause, shares.look_at_virtiofs, idle.look, cost.look, upkeep.look
     pulse = _pulse(keeper, *looks)

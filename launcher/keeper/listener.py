@@ -41,9 +41,19 @@ def _check(path: Path) -> None:
 class Listener:
     """Hands every connection to `serve` in a thread of its own."""
 
-    def __init__(self, path: Path, serve: Callable[[Stream], None], name: str, made: Sequence[socket.socket] = ()) -> None:
-        """`name` is that of the threads. `made`: a socket that listens at the path already, and connections made to it."""
+    def __init__(
+        self,
+        path: Path,
+        serve: Callable[[Stream], None],
+        name: str,
+        made: Sequence[socket.socket] = (),
+        *,
+        beside: bool = False,
+    ) -> None:
+        """`name` is that of the threads. `made`: a socket that listens at the path already, and connections made to it.
+        `beside`: as in host.streams."""
         self._path = path
+        self._beside = beside
         self._given = made
         self._serve = serve
         self._name = name
@@ -54,7 +64,7 @@ class Listener:
         """Raises WherryError when the socket's path is too long for the system."""
         _check(self._path)
         made = self._given[0] if self._given else None
-        self._listening = host.current().endpoints().listen(self._path, _BACKLOG, made)
+        self._listening = host.current().endpoints().listen(self._path, _BACKLOG, made, beside=self._beside)
         for client in self._given[1:]:
             threading.Thread(target=self._serve, args=(client,), name=f"{self._name}-up", daemon=True).start()
         threading.Thread(target=self._accept, args=(self._listening,), name=self._name, daemon=True).start()

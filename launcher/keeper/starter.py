@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import disks, errors, images, readiness, seed
 from launcher.errors import LaunchFailed, Refused, WherryError
 from launcher.identity import new_token
-from launcher.keeper import access, engine
+from launcher.keeper import access, engine, fault
 from launcher.keeper.console import tail
 from launcher.keeper.launch import launch
 from launcher.keeper.watch import Cancelled, Ended, Stalled, Watch
@@ -101,6 +101,7 @@ def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, written: tuple[tu
         keeper.directory, keeper.config, iso, qemu, rung, token, written, keeper.watch, keeper.on_qmp_event, servers
     )  # fmt: skip
     keeper.update(qemu_pid=keeper.guest.process.pid, qemu_stamp=keeper.guest.process.stamp)
+    fault.look(keeper.guest.qmp, keeper.watch)  # what was heard of before there was a monitor to ask
     keeper.update(ssh_port=sshport.forward(keeper.guest.qmp))
     library.load()  # while the guest boots
     _wait(keeper, "kernel")
@@ -146,7 +147,7 @@ def died(keeper: Supervisor) -> LaunchFailed:
         ended = "ended; it was taken over from an earlier keeper, so nobody was told how"
     else:
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
-    message = f"the guest's kernel failed: {panic}" if panic else f"QEMU {ended}."
+    message = f"the guest's kernel failed: {panic}" if panic else f"{keeper.watch.fault or f'QEMU {ended}'}."
     lines = tail(keeper.directory.serial_log) + "\n" + tail(keeper.directory.qemu_log, 5)
     return LaunchFailed(message, hint=f"wherry up {keeper.directory.name}", detail=lines.strip() or None)
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from launcher import readiness, room, saved, seed
 from launcher.errors import Damaged, NoProgress, NotRunning, WherryError, of_system
+from launcher.keeper import fault, reach, resumer, starter, stopper, tidy
 from launcher.keeper import life as living
-from launcher.keeper import reach, resumer, starter, stopper, tidy
 from launcher.keeper.adoption import possible as adoption_possible
 from launcher.keeper.adoption import take_over, tell_succession
 from launcher.keeper.healer import Healer
@@ -283,6 +283,7 @@ class Supervisor:
     def on_qmp_event(self, name: str, data: dict[str, Any]) -> None:
         log.info("qemu: %s %s", name, data)
         self.pause.on_event(name, data, self.monitor)
+        fault.heard(name, self.monitor, self.watch)
 
     def monitor(self) -> Qmp | None:
         """QEMU's, as long as there is one."""

@@ -138,7 +138,7 @@ def _save(keeper: Supervisor, identity: str, expected: int) -> int:
         if isinstance(result, BaseException):
             raise result
         migration.wait(guest.qmp)
-        os.replace(target, directory.memory_file)
+        host.current().replace(target, directory.memory_file)
         host.current().sync_folder(directory.path)
         return result
     except BaseException:

@@ -42,6 +42,7 @@ class Watch:
         self.notes: list[str] = []
         self.failure: Line | None = None
         self.panic: str | None = None
+        self.fault = ""  # why QEMU was ended that held the machine
         self.ended = False
         self.exit_code: int | None = None  # of an ended QEMU; None as well when nobody can know it
         self.cancelled = False

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from launcher import host, store
-from launcher.errors import Refused, WherryError
+from launcher import store
+from launcher.errors import Refused
 from launcher.host.login import LoginItem, login
-from launcher.machine import doorman
 from launcher.machine.settings import existing
 from launcher.store import MachineDir
 
@@ -31,11 +30,6 @@ def enable(name: str, *, now: bool) -> str:
     another home with that name has it."""
     directory = existing(name)
     _check_home(directory)
-    if not now and not doorman.can_wait():
-        raise WherryError(
-            f"a machine that starts with its first use comes to {host.current().NAME} in a later release.",
-            hint=f"wherry autostart enable --now{'' if name == 'default' else ' ' + name} starts it at login",
-        )
     seconds = directory.read_config().stop_seconds + _MORE_SECONDS
     path = os.environ.get("PATH", os.defpath)
     return login().enable(LoginItem(_label(name), f"wherry machine {name}", _words(directory, now), path, seconds))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from launcher import __version__, host, images, store
+from launcher import __version__, host, images, sharing, store
 from launcher.config import MachineConfig
 from launcher.errors import NoSuchMachine, WherryError
 from launcher.machine import autostart, doctor_engines, doctor_host, inspect, shares
@@ -28,6 +28,7 @@ def doctor(name: str, *, named: bool) -> list[Check]:
     running = found["status"] == "running"
     built = _built(config)
     checks = [ok("wherry", f"{__version__}, Python {platform.python_version()} ({sys.executable}), {platform.platform()}")]
+    checks += guarded("terminal", doctor_host.terminal)
     checks += guarded("home", doctor_host.folders)
     checks += guarded("memory", lambda: doctor_host.memory(config, running))
     checks += guarded("qemu", lambda: doctor_host.qemu(config))
@@ -154,6 +155,11 @@ def _shares(directory: MachineDir, config: MachineConfig | None) -> Iterator[Che
         else:
             continue
         bad += 1
+    for folder in host.current().guarded_folders():
+        kept = host.current().withheld(folder) if any(sharing.is_within(folder, share["path"]) for share in found) else None
+        if kept:
+            yield warning("shares", f"{kept[0]}, and so from containers", kept[1])
+            bad += 1
     hidden = sum(share["hidden"] for share in found)
     if not bad:
         private = f", {hidden} private {'place' if hidden == 1 else 'places'} hidden" if hidden else ""

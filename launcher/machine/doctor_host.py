@@ -58,6 +58,7 @@ def _accelerator(found: probe.Qemu, arch: str, wanted: str) -> Iterator[Check]:
     why = host.current().no_acceleration(arch)
     rungs = probe.ladder(wanted, arch, found, None)
     fast = [family(rung) for rung in rungs if family(rung) != "tcg"]
+    why = why or (host.current().no_acceleration_by(found.program) if fast else None)
     worked = probe.remembered(found, arch)
     slow = f"machines of {arch} are emulated, 5-8 times slower"
     if wanted == "tcg":
@@ -101,6 +102,17 @@ def _slirp(found: probe.Qemu) -> Iterator[Check]:
         )
     else:
         yield ok("libslirp", text)
+
+
+def terminal() -> Iterator[Check]:
+    """What is wrong with the one that we were called in."""
+    if host.current().tied():
+        yield warning(
+            "terminal", "it lets no program outlive it: machines started here end with it", "start machines in another one"
+        )
+    if told := host.current().no_terminal():
+        what, _, remedy = told.partition(": ")
+        yield warning("terminal", what, remedy)
 
 
 def folders() -> Iterator[Check]:

@@ -2,9 +2,11 @@
 
 It holds the engine's socket of a machine that is off, and starts or resumes the machine when the first client asks for
 something: the keeper takes the socket over, with the clients that have come, of whom not a byte was read. Until then there is
-no keeper, and every other command finds the machine as it is: off. With --now it starts the machine at once.
+no keeper, and every other command finds the machine as it is: off. A named pipe cannot be taken over (pipedoor.py). With
+--now it starts the machine at once.
 
-From then on it waits for the end of the session, and stops the machine then, whoever started it.
+From then on it waits for the end of the session, and stops the machine then, whoever started it. On Windows each keeper does so
+itself (host.when_session_ends), and the doorman ends.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from launcher.errors import WherryError, of_system
 from launcher.keeper import listener
 from launcher.machine import run
 from launcher.machine.create import UpOptions
+from launcher.machine.pipedoor import PipeDoor
 from launcher.machine.stop import running, stop
 from launcher.report import Reporter, SilentReporter
 from launcher.store import MachineDir
@@ -39,11 +42,6 @@ _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 
 class SessionEnds(BaseException):
     """The user logs out, or the computer is shut down."""
-
-
-def can_wait() -> bool:
-    """Whether a machine can be started by its first client on this system."""
-    return host.current().ENDPOINT == "unix"
 
 
 class Door:
@@ -91,7 +89,7 @@ class Door:
         client.close()
         return False
 
-    def close(self, *, passed_on: bool) -> None:
+    def close(self, *, passed_on: bool, why: str = "") -> None:  # noqa: ARG002  the keeper says itself why
         if not passed_on and self._is_ours():
             self._path.unlink()
             with contextlib.suppress(OSError):
@@ -114,16 +112,23 @@ def attend(directory: MachineDir, report: Reporter, *, now: bool) -> None:
     with run.starting(directory):  # nobody starts a keeper meanwhile, which would lose its socket to us
         if running(directory):
             return
-        door = Door(directory.engine_socket)
+        door = _door(directory)
     log.info("waiting at %s", directory.engine_socket)
-    passed_on = False
+    passed_on, why = False, ""
     try:
         if door.wait(directory):
             log.info("a client calls: starting %s", directory.name)
             passed_on = True
             run.up(directory.name, UpOptions(), report, door=door.sockets)
+    except WherryError as error:
+        why = f"the machine {directory.name} did not start: {error.message}"
+        raise
     finally:
-        door.close(passed_on=passed_on)
+        door.close(passed_on=passed_on, why=why)
+
+
+def _door(directory: MachineDir) -> Door | PipeDoor:
+    return (Door if host.current().ENDPOINT == "unix" else PipeDoor)(directory.engine_socket)
 
 
 def stay() -> NoReturn:
@@ -189,7 +194,8 @@ def _guard(directory: MachineDir, *, now: bool) -> int:
         except Exception:  # the machine may run all the same, and is to be stopped when the session ends
             code = 1
             log.exception("the doorman failed")
-        if directory.exists():
+        # Elsewhere the keeper hears itself that the session ends, which no signal tells.
+        if directory.exists() and host.current().SIGNALS_END:
             stay()
     except SessionEnds:
         try:

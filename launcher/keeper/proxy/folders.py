@@ -58,6 +58,8 @@ class Folders:
         self._check_state(said, share)
         if Path(real).is_dir() and not os.access(real, os.R_OK | os.X_OK):
             raise Refusal(400, f"{said} is closed to you: {_EMPTY}.\n        ls -ld {_word(real)}")
+        if kept := host.current().withheld(real):
+            raise Refusal(400, f"{kept[0]}: {_EMPTY}.\n        {kept[1]}")
         if makes and share.read_only and not os.path.lexists(real):
             words = f"{said} does not exist, and cannot be made: {sharing.shown(share.path)} is shared read-only."
             raise Refusal(400, f"{words}\n        mkdir -p {_word(real)}")

@@ -13,7 +13,7 @@ _MOUNTS: Final = re.compile(r"^/(?:containers/create|services/create|services/[^
 _VOLUME: Final = "/volumes/create"
 _START: Final = re.compile(r"^/containers/([^/]+)/(start|restart)$")
 _DESCRIPTION: Final = re.compile(r"^/containers/(?:[^/]+/)?json$")
-_DRIVE: Final = re.compile(r"^([A-Za-z]):[\\/]")
+_DRIVE: Final = re.compile(r"(?:(?:\\\\|//)[?.][\\/])?([A-Za-z]):[\\/]")
 
 
 def endpoint(target: bytes) -> str:
@@ -56,18 +56,9 @@ def starts_container(method: bytes, target: bytes) -> tuple[str, bool] | None:
 
 
 def from_windows(path: str) -> str:
-    r"""/c/Users/x for C:\Users\x and C:/Users/x, which is where the machine has it; other paths as they are."""
+    r"""/c/Users/x for C:\Users\x, C:/Users/x and \\?\C:\Users\x, which is where the machine has it; other paths as they are."""
     match = _DRIVE.match(path)
-    if match is None:
-        return path
-    return f"/{match[1].lower()}/{path[3:]}".replace("\\", "/")
-
-
-def split_bind(text: str) -> tuple[str, str] | None:
-    """Source and the rest with its colon of SOURCE:TARGET[:OPTIONS]; None when there is no source."""
-    # The colon of a drive is none: C:\data:/data. A volume's name has two letters at least, so there is no other reading.
-    end = text.find(":", 2 if _DRIVE.match(text) else 0)
-    return (text[:end], text[end:]) if end > 0 else None
+    return f"/{match[1].lower()}/{path[match.end() :]}".replace("\\", "/") if match else path
 
 
 def within(path: str, folder: str) -> bool:

@@ -53,7 +53,8 @@ class EngineProxy:
         path = keeper.directory.engine_socket
         sockets = frozenset({clean(str(path)), clean(host.current().real_path(str(path))), GUEST})
         self._rules = Rules(sockets, folders or Folders(), agents)
-        self._listener = Listener(path, lambda stream: self.serve(SocketClient(stream)), "engine", door)
+        # On Windows the doorman of a login listens there until the machine runs (machine/pipedoor.py).
+        self._listener = Listener(path, lambda stream: self.serve(SocketClient(stream)), "engine", door, beside=True)
         self._relays: set[Relay] = set()
         self._requests = 0
         self._closed = False

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from launcher import host
 from launcher.errors import ConnectionLost
 from launcher.keeper.shares.orders import Orders, State, Told, Wanted
 from launcher.keeper.shares.stream import ChannelStream
@@ -149,7 +150,8 @@ class Station:
         try:
             return self._assembled(share, orders)
         except OSError as error:
-            self._say("failed", f"{share.path}: {error.strerror or error}")
+            kept = host.current().withheld(share.path)
+            self._say("failed", "; ".join(kept) if kept else f"{share.path}: {error.strerror or error}")
             return None
 
     def _assembled(self, share: Wanted, orders: Orders) -> Served:
