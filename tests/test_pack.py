@@ -51,6 +51,17 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(("mode", "sent"), [(0o666, 0o755), (0o444, 0o555), (0o777, 0o755), (0o600, 0o711)])
+def test_windows_sends_what_dockers_own_client_does(tree: Path, monkeypatch: pytest.MonkeyPatch, mode: int, sent: int) -> None:
+    """Its files have no bit that says "a program": entry points would be none (moby, pkg/archive/archive_windows.go)."""
+    from launcher.host import windows
+
+    monkeypatch.setattr(pack.host, "current", lambda: windows)
+    (tree / "data").chmod(mode)
+    with packed(pack.walk(tree)) as archive:
+        assert archive.getmember("data").mode == sent
+
+
 def test_names_modes_and_links_survive(tree: Path, tmp_path: Path) -> None:
     os.utime(tree / "data", (1, 1_600_000_000))
     with packed(pack.walk(tree)) as archive:

@@ -57,7 +57,10 @@ class HostModule(Protocol):
         """The shared libraries that a program loads; empty when they cannot be known."""
 
     def is_private(self, path: Path) -> bool:
-        """Whether no other user can read what is there; access lists of Windows are inherited and not looked at."""
+        """Whether no other user can read what is there, less those who administer the computer."""
+
+    def close_hint(self, paths: Sequence[Path]) -> str:
+        """The command that closes them to other users."""
 
     def qemu_folders(self) -> list[Path]:
         """Where QEMU is when it is not on PATH."""
@@ -113,6 +116,9 @@ class HostModule(Protocol):
 
     def clone(self, source: int, target: int) -> bool:
         """Make the empty file of descriptor `target` share the content of `source`; False when the file system cannot."""
+
+    def archive_mode(self, mode: int) -> int:
+        """The permission bits that a file or folder with these has in an archive for a container."""
 
     def birth_time(self, found: object, at: tuple[int, bytes] | int | None) -> int | None:
         """When the file with this stat was made, in microseconds; where the stat does not tell, by its name in the folder of a

@@ -14,8 +14,10 @@ from launcher.host import Endpoint, native_arch
 from launcher.host._posix import (
     PROGRAM_SUFFIX,
     SHELL,
+    archive_mode,
     become,
     clean_path,
+    close_hint,
     command_script,
     detach_options,
     docker_plugin_folders,
@@ -41,13 +43,13 @@ from launcher.host.inotify import Inotify
 from launcher.host.streams import Stream
 
 __all__ = [
-    "accelerator_hint", "accelerators", "become", "bind_exclusively", "birth_time", "clean_path", "clone", "command_script",
-    "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT", "endpoints", "folded", "folder_watch",
-    "guest_path", "home", "is_private", "libraries", "listen_reserved", "local_path", "lock", "lock_taken", "make_private",
-    "more_shares", "NAME", "no_acceleration", "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX",
-    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve", "run_base", "SHELL", "ssh_agent",
-    "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets", "virtiofsd_folders", "wait_hangup",
-    "write_protect",
+    "accelerator_hint", "accelerators", "archive_mode", "become", "bind_exclusively", "birth_time", "clean_path", "clone",
+    "close_hint", "command_script", "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT",
+    "endpoints", "folded", "folder_watch", "guest_path", "home", "is_private", "libraries", "listen_reserved", "local_path",
+    "lock", "lock_taken", "make_private", "more_shares", "NAME", "no_acceleration", "other_guest_paths", "port_denied",
+    "process_stamp", "PROGRAM_SUFFIX", "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve",
+    "run_base", "SHELL", "ssh_agent", "sync_folder", "terminal", "tied_options", "told_path", "user_docker_sockets",
+    "virtiofsd_folders", "wait_hangup", "write_protect",
 ]  # fmt: skip
 
 _FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)

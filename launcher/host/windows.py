@@ -19,9 +19,12 @@ from launcher.host._locks_windows import lock, lock_taken
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
+from launcher.host._private_windows import close_hint, is_private, make_private
 from launcher.host.streams import Endpoints, Stream
 
-__all__ = ["guest_path", "local_path", "lock", "lock_taken", "other_guest_paths"]
+__all__ = [
+    "close_hint", "guest_path", "is_private", "local_path", "lock", "lock_taken", "make_private", "other_guest_paths"
+]  # fmt: skip
 
 NAME: Final = "windows"
 PROGRAM_SUFFIX: Final = ".exe"
@@ -67,10 +70,6 @@ def no_acceleration(guest_arch: str) -> tuple[str, str] | None:
 def libraries(program: Path) -> list[Path]:
     # QEMU's installers put all libraries beside the program.
     return sorted(program.parent.glob("*.dll"))
-
-
-def is_private(path: Path) -> bool:
-    return path.exists()
 
 
 def qemu_folders() -> list[Path]:
@@ -152,14 +151,6 @@ def sync_folder(folder: Path) -> None:
     """NTFS keeps its names in a journal; folders cannot be opened for writing here."""
 
 
-def make_private(folder: Path) -> None:
-    from launcher.host import acls
-
-    # %TEMP% and %LOCALAPPDATA% are the user's own; WHERRY_HOME may be anywhere, and most drives are open to all users.
-    folder.mkdir(parents=True, exist_ok=True)
-    acls.close(str(folder))
-
-
 def terminal() -> Terminal:
     from launcher.host.terminal_windows import WindowsTerminal
 
@@ -230,6 +221,11 @@ def user_docker_sockets() -> list[Path]:
 
 def command_script(comment: str, argv: Sequence[str], environment: Mapping[str, str]) -> str | None:  # noqa: ARG001
     return None
+
+
+def archive_mode(mode: int) -> int:
+    # As docker's own client (moby, pkg/archive/archive_windows.go, chmodTarEntry): there is no bit here that says "a program".
+    return mode & 0o755 | 0o111
 
 
 def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:  # noqa: ARG001
