@@ -156,8 +156,8 @@ class HostModule(Protocol):
     def become(self, program: Path, argv: Sequence[str], environment: Mapping[str, str]) -> int:
         """Let the program take our place, on our terminal and in our folder; its exit code where it can only be our child."""
 
-    def docker_socket(self) -> Path | None:
-        """Where docker's clients look when nobody told them; None where that is no socket file."""
+    def docker_socket(self) -> Path:
+        """Where docker's clients look when nobody told them."""
 
     def user_docker_sockets(self) -> list[Path]:
         """Where docker's clients and libraries look too, and a user may put something; empty where there is no such place."""

@@ -147,7 +147,7 @@ def clean_path(path: str) -> str:
     return os.path.normpath(path)
 
 
-def docker_socket() -> Path | None:
+def docker_socket() -> Path:
     return Path("/var/run/docker.sock")
 
 
