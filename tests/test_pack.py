@@ -173,6 +173,20 @@ def test_a_link_that_is_there_is_replaced_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == "kept"
 
 
+def test_what_windows_cannot_have_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream in another file, a device, a name that loses its end, and two that are one."""
+    from launcher.cli import unpack as module
+    from launcher.host import windows
+
+    monkeypatch.setattr(module.host, "current", lambda: windows)
+    names = ("ok", "a:b", "aux.c", "x.", "y ", "q?", r"back\slash", "d./in", "README", "ReadMe", "Dir/a", "dir/b", "é/Ü")
+    report = Warned()
+    unpack(evil(*map(member, names)), tmp_path, strip=0, name=None, report=report)
+    assert [line.partition(" is left out")[0] for line in report.said] == [*names[1:8], "ReadMe", "dir/b"]
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"ok", "README", "Dir/a", "é/Ü"}
+
+
 def test_devices_are_told_and_left_out(tmp_path: Path) -> None:
     report = Warned()
     unpack(evil(member("null", tarfile.CHRTYPE), member("file")), tmp_path, strip=0, name=None, report=report)

@@ -117,6 +117,9 @@ class HostModule(Protocol):
     def clone(self, source: int, target: int) -> bool:
         """Make the empty file of descriptor `target` share the content of `source`; False when the file system cannot."""
 
+    def can_have(self, name: str) -> bool:
+        """Whether a file here can have that name, of one part, and be opened by it."""
+
     def archive_mode(self, mode: int) -> int:
         """The permission bits that a file or folder with these has in an archive for a container."""
 

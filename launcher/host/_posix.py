@@ -108,6 +108,10 @@ def close_hint(paths: Sequence[Path]) -> str:
     return f"chmod go= {shlex.join(map(str, paths))}"
 
 
+def can_have(name: str) -> bool:  # noqa: ARG001
+    return True
+
+
 def archive_mode(mode: int) -> int:
     return mode
 

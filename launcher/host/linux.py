@@ -16,6 +16,7 @@ from launcher.host._posix import (
     SHELL,
     archive_mode,
     become,
+    can_have,
     clean_path,
     close_hint,
     command_script,
@@ -43,8 +44,8 @@ from launcher.host.inotify import Inotify
 from launcher.host.streams import Stream
 
 __all__ = [
-    "accelerator_hint", "accelerators", "archive_mode", "become", "bind_exclusively", "birth_time", "clean_path", "clone",
-    "close_hint", "command_script", "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT",
+    "accelerator_hint", "accelerators", "archive_mode", "become", "bind_exclusively", "birth_time", "can_have", "clean_path",
+    "clone", "close_hint", "command_script", "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT",
     "endpoints", "folded", "folder_watch", "guest_path", "home", "is_private", "libraries", "listen_reserved", "local_path",
     "lock", "lock_taken", "make_private", "more_shares", "NAME", "no_acceleration", "other_guest_paths", "port_denied",
     "process_stamp", "PROGRAM_SUFFIX", "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "replace", "reserve",

@@ -19,11 +19,13 @@ from launcher.host._locks_windows import lock, lock_taken
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
+from launcher.host._places import windows_has as can_have
 from launcher.host._private_windows import close_hint, is_private, make_private
 from launcher.host.streams import Endpoints, Stream
 
 __all__ = [
-    "close_hint", "guest_path", "is_private", "local_path", "lock", "lock_taken", "make_private", "other_guest_paths"
+    "can_have", "close_hint", "guest_path", "is_private", "local_path", "lock", "lock_taken", "make_private",
+    "other_guest_paths",
 ]  # fmt: skip
 
 NAME: Final = "windows"
