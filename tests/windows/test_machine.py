@@ -241,6 +241,18 @@ def test_wherry_docker_uses_the_client_of_this_computer(machine: Machine, docker
     assert machine.program(machine.windows_python, *words, data=b"by docker.exe", search=search) == (9, "by docker.exe")
 
 
+def test_a_killed_qemu_is_started_again_with_its_containers(machine: Machine) -> None:
+    port = free_port()
+    machine.wherry("run", "-d", "--restart", "always", "--name", "again", "-p", f"{port}:80", *_HTTPD)
+    machine.wherry("ssh", "sync")  # what is not on the disk yet is lost, also what the engine knows of a container
+    before = machine.state()
+    machine.python("-c", f"import psutil; psutil.Process({before['qemu_pid']}).kill()")
+    until(lambda: machine.state()["qemu_pid"] not in (None, before["qemu_pid"]) and _greets(port), _SECONDS)
+    assert machine.state()["keeper_pid"] == before["keeper_pid"]
+    assert "started again, containers followed their restart policies" in machine.wherry("status")
+    machine.wherry("docker", "rm", "-f", "again")
+
+
 def test_a_lost_keeper_takes_the_machine_along_gently(machine: Machine) -> None:
     """Its pipes end with it, and nobody else can have that QEMU: the next start has it powered off, and begins anew."""
     machine.wherry("up")
