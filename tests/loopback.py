@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 
-def until(true: Callable[[], bool]) -> None:
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
     """The bound is a hang guard."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -130,6 +130,21 @@ def test_up_takes_over_where_docker_had_nothing(docker: Path, keeper: FakeKeeper
     assert json.loads(wherry("up", "--json").out)["data"]["context"]["current"] is True
 
 
+@pytest.mark.skipif(host.current().NAME != "windows", reason="pipes are of Windows")
+def test_up_leaves_docker_where_its_pipe_is(
+    docker: Path, keeper: FakeKeeper, wherry: Wherry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = host.current().endpoints().path(docker.parent, "usual", "engine")
+    monkeypatch.setattr(host.current(), "docker_socket", lambda: usual)
+    listening = host.current().endpoints().listen(usual, 1)
+    try:
+        assert "docker context use wherry" in wherry("up").err
+        assert DockerHome().current == "default"
+    finally:
+        listening.close()
+    assert "docker context wherry is now current" in wherry("up").err
+
+
 @not_on_windows("unix sockets")
 def test_up_leaves_docker_where_it_is(
     docker: Path, keeper: FakeKeeper, wherry: Wherry, monkeypatch: pytest.MonkeyPatch

@@ -98,6 +98,21 @@ def test_without_one_the_guests_is_used(console: Console, monkeypatch: pytest.Mo
         hostclient.select("default", "ps", console)
 
 
+def test_on_windows_it_is_led_to_the_pipe(docker: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from launcher.host import windows
+
+    real = docker().rename(tmp_path / "bin/docker.exe")
+    monkeypatch.setattr(hostclient.host, "current", lambda: windows)
+    monkeypatch.setattr("launcher.store.home", lambda: tmp_path)
+    assert hostclient.find("ps").program == real
+    monkeypatch.setenv("PROGRAMFILES", str(tmp_path))
+    assert hostclient.find("compose").why == f"{real} has no compose plugin"
+    (tmp_path / "Docker/cli-plugins").mkdir(parents=True)
+    (tmp_path / "Docker/cli-plugins/docker-compose.exe").write_text("")
+    (tmp_path / "Docker/cli-plugins/docker-compose.exe").chmod(0o755)
+    assert hostclient.find("compose").program == real
+
+
 def test_the_variable_wins_over_the_setting(docker: Maker, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     program = docker()
     config = MachineConfig(arch="amd64", cpus=1, memory=GIB, iso="a" * 64, client="guest", engine={"debug": True})

@@ -51,6 +51,17 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize(("mode", "sent"), [(0o666, 0o755), (0o444, 0o555), (0o777, 0o755), (0o600, 0o711)])
+def test_windows_sends_what_dockers_own_client_does(tree: Path, monkeypatch: pytest.MonkeyPatch, mode: int, sent: int) -> None:
+    """Its files have no bit that says "a program": entry points would be none (moby, pkg/archive/archive_windows.go)."""
+    from launcher.host import windows
+
+    monkeypatch.setattr(pack.host, "current", lambda: windows)
+    (tree / "data").chmod(mode)
+    with packed(pack.walk(tree)) as archive:
+        assert archive.getmember("data").mode == sent
+
+
 def test_names_modes_and_links_survive(tree: Path, tmp_path: Path) -> None:
     os.utime(tree / "data", (1, 1_600_000_000))
     with packed(pack.walk(tree)) as archive:
@@ -160,6 +171,20 @@ def test_a_link_that_is_there_is_replaced_not_followed(tmp_path: Path) -> None:
     unpack(evil(member("file")), into, strip=0, name=None, report=SilentReporter())
     assert (into / "file").read_text() == "x" and not (into / "file").is_symlink()
     assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_what_windows_cannot_have_is_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream in another file, a device, a name that loses its end, and two that are one."""
+    from launcher.cli import unpack as module
+    from launcher.host import windows
+
+    monkeypatch.setattr(module.host, "current", lambda: windows)
+    names = ("ok", "a:b", "aux.c", "x.", "y ", "q?", r"back\slash", "d./in", "README", "ReadMe", "Dir/a", "dir/b", "é/Ü")
+    report = Warned()
+    unpack(evil(*map(member, names)), tmp_path, strip=0, name=None, report=report)
+    assert [line.partition(" is left out")[0] for line in report.said] == [*names[1:8], "ReadMe", "dir/b"]
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"ok", "README", "Dir/a", "é/Ü"}
 
 
 def test_devices_are_told_and_left_out(tmp_path: Path) -> None:

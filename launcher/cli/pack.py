@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
+from launcher import host
 from launcher.cli.ignore import Ignore
 from launcher.errors import WherryError
 from launcher.report import Reporter
@@ -157,7 +158,7 @@ class _Exactly:
 
 def _info(entry: Entry, prefix: str, keep_owner: bool) -> tarfile.TarInfo | None:
     info = tarfile.TarInfo(prefix + entry.name)
-    info.mode = stat.S_IMODE(entry.found.st_mode)
+    info.mode = host.current().archive_mode(stat.S_IMODE(entry.found.st_mode))
     info.mtime = int(entry.found.st_mtime)
     if keep_owner:
         info.uid, info.gid = entry.found.st_uid, entry.found.st_gid

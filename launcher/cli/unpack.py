@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
+from launcher import host
 from launcher.errors import WherryError
 from launcher.report import Reporter
 
@@ -19,10 +20,15 @@ _CHUNK: Final = 256 << 10
 def unpack(stream: IO[bytes], into: Path, *, strip: int, name: str | None, report: Reporter) -> int:
     """Unpack into the folder; the first `strip` parts of every name are replaced by `name`. Returns the number of members."""
     count = 0
+    names: dict[str, str] = {}
     folders: list[tuple[Path, tarfile.TarInfo]] = []
     with tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape", encoding="utf-8") as archive:
         for member in archive:
-            target = into / _place(member.name, strip, name)
+            place = _place(member.name, strip, name)
+            if not _can_be(place, names):
+                report.warn(f"{member.name} is left out: this computer has no such names, or another file has it here.")
+                continue
+            target = into / place
             _check_parents(into, target)
             if member.isdir():
                 _make_folder(target)
@@ -48,6 +54,16 @@ def _place(member: str, strip: int, name: str | None) -> PurePosixPath:
     if member.startswith("/") or ".." in parts or "\0" in member:
         raise WherryError(f"the machine sent a name that leads out of the folder: {member!r}.")
     return PurePosixPath(*([name] if name else []), *parts[strip:])
+
+
+def _can_be(name: PurePosixPath, names: dict[str, str]) -> bool:
+    """Whether it can be here, and is no other name of what is unpacked already. `names`: those, as this computer takes them."""
+    system = host.current()
+    if not all(map(system.can_have, name.parts)):
+        return False
+    # Of the folders above too: README and readme can be two folders in the machine.
+    above = ("/".join(name.parts[: end + 1]) for end in range(len(name.parts)))
+    return all(names.setdefault(system.folded(path), path) == path for path in above)
 
 
 def _check_parents(into: Path, target: Path) -> None:

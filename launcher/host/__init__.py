@@ -61,7 +61,10 @@ class HostModule(Protocol):
         """The shared libraries that a program loads; empty when they cannot be known."""
 
     def is_private(self, path: Path) -> bool:
-        """Whether no other user can read what is there; access lists of Windows are inherited and not looked at."""
+        """Whether no other user can read what is there, less those who administer the computer."""
+
+    def close_hint(self, paths: Sequence[Path]) -> str:
+        """The command that closes them to other users."""
 
     def qemu_folders(self) -> list[Path]:
         """Where QEMU is when it is not on PATH."""
@@ -131,6 +134,12 @@ class HostModule(Protocol):
     def clone(self, source: int, target: int) -> bool:
         """Make the empty file of descriptor `target` share the content of `source`; False when the file system cannot."""
 
+    def can_have(self, name: str) -> bool:
+        """Whether a file here can have that name, of one part, and be opened by it."""
+
+    def archive_mode(self, mode: int) -> int:
+        """The permission bits that a file or folder with these has in an archive for a container."""
+
     def birth_time(self, found: object, at: tuple[int, bytes] | int | None) -> int | None:
         """When the file with this stat was made, in microseconds; where the stat does not tell, by its name in the folder of a
         descriptor, or its own descriptor. None when it cannot be known."""
@@ -173,8 +182,8 @@ class HostModule(Protocol):
     def become(self, program: Path, argv: Sequence[str], environment: Mapping[str, str]) -> int:
         """Let the program take our place, on our terminal and in our folder; its exit code where it can only be our child."""
 
-    def docker_socket(self) -> Path | None:
-        """Where docker's clients look when nobody told them; None where that is no socket file."""
+    def docker_socket(self) -> Path:
+        """Where docker's clients look when nobody told them."""
 
     def user_docker_sockets(self) -> list[Path]:
         """Where docker's clients and libraries look too, and a user may put something; empty where there is no such place."""

@@ -12,6 +12,12 @@ _DRIVE: Final = re.compile(r"(?:(?:\\\\|//)[?.][\\/])?([A-Za-z]):(?:[\\/]+|$)")
 _MOUNTED: Final = re.compile(r"/(?:/|mnt/)?([A-Za-z])(?:/|$)")
 _DRIVE_RELATIVE: Final = re.compile(r"[A-Za-z]:(?![\\/])(?!$)")
 _LONGEST: Final = 247  # of a folder: MAX_PATH less room for a name of the 8.3 kind
+# "Naming Files, Paths, and Namespaces" of Microsoft: `:` would name a stream in a file, dots and blanks at the end are dropped,
+# and the devices are no files.
+_NEVER: Final = re.compile(r'[<>:"|?*\\/\x00-\x1f]|[. ]$')
+_DEVICES: Final = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(?:\..*)?", re.IGNORECASE
+)
 # Links of macOS's root: what is said as /tmp/x is /private/tmp/x.
 _PRIVATE: Final = re.compile(r"/private(?=/(?:etc|tmp|var)(?:/|$))")
 _LINKED: Final = re.compile(r"/(?:etc|tmp|var)(?:/|$)")
@@ -44,6 +50,11 @@ def to_windows(path: str) -> str:
     r"""C:\Users\x for /c/Users/x, //c/Users/x and /mnt/c/Users/x; what is no such path as it is."""
     match = _MOUNTED.match(path)
     return f"{match[1].upper()}:\\{path[match.end() :]}".replace("/", "\\") if match else path
+
+
+def windows_has(name: str) -> bool:
+    """Whether a file there can have that name, and be opened by it."""
+    return not _NEVER.search(name) and not _DEVICES.fullmatch(name)
 
 
 def of_macos(path: str) -> str:

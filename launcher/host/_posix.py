@@ -123,6 +123,18 @@ def is_private(path: Path) -> bool:
     return found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
 
 
+def close_hint(paths: Sequence[Path]) -> str:
+    return f"chmod go= {shlex.join(map(str, paths))}"
+
+
+def can_have(name: str) -> bool:  # noqa: ARG001
+    return True
+
+
+def archive_mode(mode: int) -> int:
+    return mode
+
+
 def raise_soft_limit(where_none: int) -> None:
     """Of descriptors: to the hard limit, or to `where_none` without one, and no further than _DESCRIPTORS."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -174,7 +186,7 @@ def long_path(path: str) -> str:
     return path
 
 
-def docker_socket() -> Path | None:
+def docker_socket() -> Path:
     return Path("/var/run/docker.sock")
 
 

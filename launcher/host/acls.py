@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 from collections.abc import Iterator
 from ctypes import wintypes
 from functools import cache
@@ -17,6 +18,15 @@ _OWNER: Final = 1  # OWNER_SECURITY_INFORMATION
 _ACCESS: Final = 0x4  # DACL_SECURITY_INFORMATION
 _NOT_INHERITED: Final = 0x80000000  # PROTECTED_DACL_SECURITY_INFORMATION
 _REVISION: Final = 1
+# One entry of an access list as text: type, flags, rights, two identifiers of objects, whose it is (MS-DTYP 2.5.1.1).
+_ENTRY: Final = re.compile(r"\((\w+);\w*;([^;]*);[^;]*;[^;]*;([^;)]*)")
+_GRANTS: Final = ("A", "OA", "XA", "ZA")
+_READS: Final = re.compile(r"(?:..)*(?:FA|FR|GA|GR|CC)")  # two letters each; CC is to read a file, or to list a folder
+_READ_BITS: Final = 0x90000001  # GENERIC_READ, GENERIC_ALL, FILE_READ_DATA
+# The system, administrators, the owner whoever that is; programs in a box of Windows' own are the user's too.
+_TRUSTED: Final = frozenset({"SY", "BA", "CO", "OW", "AC", "S-1-5-18", "S-1-5-32-544", "S-1-3-0", "S-1-3-4"})
+_BOXES: Final = "S-1-15-"
+_NO_LIST: Final = "NO_ACCESS_CONTROL"
 
 
 class _Attributes(ctypes.Structure):
@@ -51,6 +61,18 @@ def _security() -> Any:
     library.GetSecurityDescriptorDacl.argtypes = (pointer, pointer, pointer, pointer)
     library.SetNamedSecurityInfoW.argtypes = (wintypes.LPCWSTR, ctypes.c_int, number, pointer, pointer, pointer, pointer)
     library.SetNamedSecurityInfoW.restype = number
+    library.GetNamedSecurityInfoW.argtypes = (
+        wintypes.LPCWSTR,
+        ctypes.c_int,
+        number,
+        pointer,
+        pointer,
+        pointer,
+        pointer,
+        pointer,
+    )
+    library.GetNamedSecurityInfoW.restype = number
+    library.ConvertSecurityDescriptorToStringSecurityDescriptorW.argtypes = (pointer, number, number, pointer, pointer)
     return library
 
 
@@ -120,6 +142,35 @@ def close(folder: str) -> None:
         _kernel().LocalFree(descriptor)
     if code != 0:
         raise ctypes.WinError(code)  # type: ignore[attr-defined,unused-ignore]
+
+
+def listed(path: str) -> str:
+    """The access list of a file or folder as text (SDDL). Raises OSError when it cannot be had."""
+    descriptor, text = ctypes.c_void_p(), wintypes.LPWSTR()
+    code = _security().GetNamedSecurityInfoW(path, _FILE, _ACCESS, None, None, None, None, ctypes.byref(descriptor))
+    if code != 0:
+        raise ctypes.WinError(code)  # type: ignore[attr-defined,unused-ignore]
+    try:
+        convert = _security().ConvertSecurityDescriptorToStringSecurityDescriptorW
+        _checked(convert(descriptor, _REVISION, _ACCESS, ctypes.byref(text), None))
+        return str(text.value)
+    finally:
+        _kernel().LocalFree(text)
+        _kernel().LocalFree(descriptor)
+
+
+def readers(text: str, user: str) -> list[str]:
+    """Whom an access list as text lets read, beside that user, the system and administrators. Pure."""
+    _, there, entries_text = text.partition("D:")
+    if not there or _NO_LIST in text:  # without a list all may do all
+        return ["WD"]
+    entries = _ENTRY.findall(entries_text)
+    named = [who for kind, rights, who in entries if kind in _GRANTS and _reads(rights)]
+    return [who for who in named if who != user and who not in _TRUSTED and not who.startswith(_BOXES)]
+
+
+def _reads(rights: str) -> bool:
+    return bool(int(rights, 0) & _READ_BITS) if rights.startswith("0") else _READS.match(rights) is not None
 
 
 def _from_text(text: str, descriptor: ctypes.c_void_p) -> Any:

@@ -15,8 +15,11 @@ from launcher.host._posix import (
     PROGRAM_SUFFIX,
     SHELL,
     SIGNALS_END,
+    archive_mode,
     become,
+    can_have,
     clean_path,
+    close_hint,
     command_script,
     detach_options,
     docker_plugin_folders,
@@ -50,14 +53,14 @@ from launcher.host.inotify import Inotify
 from launcher.host.streams import Stream
 
 __all__ = [
-    "accelerator_hint", "accelerators", "become", "bind_exclusively", "birth_time", "clean_path", "clone", "command_script",
-    "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT", "endpoints", "folded", "folder_watch",
-    "guest_path", "home", "is_private", "joined", "libraries", "listen_reserved", "local_path", "lock", "lock_taken",
-    "long_path", "make_private", "more_shares", "NAME", "no_acceleration", "no_acceleration_by", "no_terminal",
-    "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX", "qemu_folders", "qemu_hint",
-    "raise_descriptor_limit", "real_path", "remove_tree", "rename", "replace", "reserve", "rewritten_words", "run_base",
-    "SHELL", "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied", "tied_options", "told_path", "user_docker_sockets",
-    "virtiofsd_folders", "wait_hangup", "when_session_ends", "write_protect",
+    "accelerator_hint", "accelerators", "archive_mode", "become", "bind_exclusively", "birth_time", "can_have", "clean_path",
+    "clone", "close_hint", "command_script", "detach_options", "docker_plugin_folders", "docker_socket", "editor", "ENDPOINT",
+    "endpoints", "folded", "folder_watch", "guest_path", "home", "is_private", "joined", "libraries", "listen_reserved",
+    "local_path", "lock", "lock_taken", "long_path", "make_private", "more_shares", "NAME", "no_acceleration",
+    "no_acceleration_by", "no_terminal", "other_guest_paths", "port_denied", "process_stamp", "PROGRAM_SUFFIX",
+    "qemu_folders", "qemu_hint", "raise_descriptor_limit", "real_path", "remove_tree", "rename", "replace", "reserve",
+    "rewritten_words", "run_base", "SHELL", "SIGNALS_END", "ssh_agent", "sync_folder", "terminal", "tied", "tied_options",
+    "told_path", "user_docker_sockets", "virtiofsd_folders", "wait_hangup", "when_session_ends", "write_protect",
 ]  # fmt: skip
 
 _FICLONE: Final = 0x40049409  # linux/fs.h, _IOW(0x94, 9, int)

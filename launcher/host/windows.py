@@ -23,12 +23,15 @@ from launcher.host._places import long_windows as long_path
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
 from launcher.host._places import to_windows as local_path
+from launcher.host._places import windows_has as can_have
+from launcher.host._private_windows import close_hint, is_private, make_private
 from launcher.host._session_windows import when_session_ends
 from launcher.host.streams import Endpoints, Stream
 
 __all__ = [
-    "clean_path", "guest_path", "local_path", "lock", "lock_taken", "long_path", "no_terminal", "other_guest_paths",
-    "remove_tree", "rename", "replace", "rewritten_words", "tied", "when_session_ends",
+    "can_have", "clean_path", "close_hint", "guest_path", "is_private", "local_path", "lock", "lock_taken", "long_path",
+    "make_private", "no_terminal", "other_guest_paths", "remove_tree", "rename", "replace", "rewritten_words", "tied",
+    "when_session_ends",
 ]  # fmt: skip
 
 NAME: Final = "windows"
@@ -78,10 +81,6 @@ def no_acceleration_by(program: Path) -> None:
 def libraries(program: Path) -> list[Path]:
     # QEMU's installers put all libraries beside the program.
     return sorted(program.parent.glob("*.dll"))
-
-
-def is_private(path: Path) -> bool:
-    return path.exists()
 
 
 def guarded_folders() -> list[str]:
@@ -161,14 +160,6 @@ def sync_folder(folder: Path) -> None:
     """NTFS keeps its names in a journal; folders cannot be opened for writing here."""
 
 
-def make_private(folder: Path) -> None:
-    from launcher.host import acls
-
-    # %TEMP% and %LOCALAPPDATA% are the user's own; WHERRY_HOME may be anywhere, and most drives are open to all users.
-    folder.mkdir(parents=True, exist_ok=True)
-    acls.close(str(folder))
-
-
 def terminal() -> Terminal:
     from launcher.host.terminal_windows import WindowsTerminal
 
@@ -203,8 +194,8 @@ def become(program: Path, argv: Sequence[str], environment: Mapping[str, str]) -
     return proc.interactive([program, *argv[1:]], env=environment)
 
 
-def docker_socket() -> Path | None:
-    return None
+def docker_socket() -> Path:
+    return Path(r"\\.\pipe\docker_engine")
 
 
 def ssh_agent(environment: Mapping[str, str]) -> str | None:  # noqa: ARG001
@@ -243,6 +234,11 @@ def user_docker_sockets() -> list[Path]:
 
 def command_script(comment: str, argv: Sequence[str], environment: Mapping[str, str]) -> str | None:  # noqa: ARG001
     return None
+
+
+def archive_mode(mode: int) -> int:
+    # As docker's own client (moby, pkg/archive/archive_windows.go, chmodTarEntry): there is no bit here that says "a program".
+    return mode & 0o755 | 0o111
 
 
 def birth_time(found: object, at: tuple[int, bytes] | int | None) -> int | None:  # noqa: ARG001

@@ -167,11 +167,10 @@ def _make_current(home: DockerHome, directory: MachineDir) -> str | None:
 
 
 def _nothing_else() -> bool:
-    """Whether docker, as it is, would reach no engine. Where its usual place is no socket, that is not known."""
+    """Whether docker, as it is, would reach no engine."""
     if os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT"):
         return False
-    usual = host.current().docker_socket()
-    return usual is not None and not _listens(usual)
+    return not _listens(host.current().docker_socket())
 
 
 def _listens(path: Path) -> bool:

@@ -133,7 +133,7 @@ def _keys(directory: MachineDir) -> Iterator[Check]:
     exposed = [path for path in (directory.path, *keys) if not host.current().is_private(path)]
     if exposed:
         paths = " ".join(str(path) for path in exposed)
-        yield failure("keys", f"other users can read {paths}, or it is not yours", f"chmod go= {paths}")
+        yield failure("keys", f"other users can read {paths}, or it is not yours", host.current().close_hint(exposed))
     else:
         yield ok("keys", "there, and yours alone")
 

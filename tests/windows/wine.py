@@ -17,6 +17,10 @@ from typing import IO, Final
 ROOT: Final = Path(__file__).parent.parent.parent
 _ENDS_WITHIN: Final = 60
 _LOOKS_EVERY: Final = 0.1
+_USES_DESKTOP: Final = (
+    "import ctypes, sys; ctypes.windll.user32.GetDesktopWindow(); print('there', flush=True); sys.stdin.buffer.read()"
+)
+_desktops: Final[dict[Path, subprocess.Popen[bytes]]] = {}  # by the folder of the tree
 
 
 def program(name: str) -> str:
@@ -88,18 +92,29 @@ class Windows:
         return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
 
     def begin(self) -> None:
-        """Have the process that stands for the desktop. QEMU's libraries ask for one, and where there is none Wine starts it
-        with all that QEMU has inherited: who then reads to the end of QEMU's output waits for the end of the desktop."""
-        subprocess.run(
-            [program("wine64"), self.qemu / "qemu-system-x86_64.EXE", "--version"], env=self.environment(), cwd=self.folder,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=_ENDS_WITHIN,
+        """Have the process that stands for the desktop, until `end`. QEMU's libraries ask for one, and where there is none Wine
+        starts it with all that QEMU has inherited: who then reads to the end of QEMU's output waits for the end of the desktop.
+        That comes a second after the last program that uses it; so one does, which waits for an input that never comes."""
+        if self.folder in _desktops:
+            return
+        user = subprocess.Popen(
+            [program("wine64"), self.python, "-c", _USES_DESKTOP], env=self.environment(), cwd=self.folder,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        _desktops[self.folder] = user
+        assert user.stdout is not None
+        if not select.select([user.stdout], [], [], _ENDS_WITHIN)[0] or not user.stdout.readline():
+            self.end()
+            raise RuntimeError(f"Wine has no desktop in {self.folder}")
 
     def end(self) -> None:
         """End every program of this prefix, and no other."""
         with contextlib.suppress(FileNotFoundError):
             for how in ("-k", "-w"):
                 subprocess.run([program("wineserver"), how], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
+        if user := _desktops.pop(self.folder, None):
+            user.kill()
+            user.communicate()
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:

@@ -48,7 +48,7 @@ def link_socket(app: App, name: str | None) -> None:
     for place in places:
         app.console.story(f"{place} leads to {app.name(name)} now.   wherry unlink socket")
     usual = host.current().docker_socket()
-    if usual is not None and usual.resolve() not in {Path(place).resolve() for place in places}:
+    if usual.resolve() not in {Path(place).resolve() for place in places}:
         command = shlex.join(["sudo", "ln", "-s", *([places[0]] if places else []), str(usual)])
         app.console.story(f"{usual} is an administrator's; where a program looks only there: {command}")
 
