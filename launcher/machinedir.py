@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # A unix socket path must fit sockaddr_un: 104 bytes on macOS, 108 on Linux, the closing NUL included.
 LONGEST_SOCKET: Final = 103
-_NAME: Final = re.compile(r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])$)[a-z0-9][a-z0-9-]{0,30}")  # those are Windows' devices
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
 def check_name(name: str) -> str:

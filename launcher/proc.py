@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from launcher.errors import MissingOnHost, WherryError, of_start
+from launcher.errors import MissingOnHost, WherryError, of_start, of_system
 
 log = logging.getLogger("wherry.proc")
 
@@ -110,8 +110,10 @@ PIPE = subprocess.PIPE
 STDOUT = subprocess.STDOUT
 
 
-def not_started(program: str, error: OSError) -> MissingOnHost:
-    """Not there, or why the system starts it not."""
+def not_started(program: str, error: OSError) -> WherryError:
+    """Not there, or why the system starts it not; or what is wrong with the folder in which it was to be started."""
+    if error.filename is not None and os.fspath(error.filename) != program:
+        return of_system(error)
     return missing(program) if isinstance(error, FileNotFoundError) else of_start(program, error)
 
 

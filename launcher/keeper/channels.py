@@ -47,7 +47,7 @@ class Channels(Protocol):
     serial: Channel
 
     def start(self, program: Path, words: Sequence[str]) -> Started:
-        """QEMU, and our ends of its monitor and its serial line. Raises LaunchFailed."""
+        """QEMU, and our ends of its monitor and its serial line. Raises LaunchFailed, and MissingOnHost."""
 
 
 def made(directory: MachineDir, stack: ExitStack) -> Channels:

@@ -134,7 +134,8 @@ def launch(
 ) -> Guest:  # fmt: skip
     """Start QEMU on one rung of the ladder; `incoming`: with the disk of a suspended machine, to wait for its memory.
 
-    Raises LaunchFailed when it ends at once, Refused when one runs already, and what `check` raises of its command line.
+    Raises MissingOnHost when the system does not start it, LaunchFailed when it ends at once, Refused when one runs already,
+    and what `check` raises of its command line.
     """
     with ExitStack() as stack:
         ways = channels.made(directory, stack)

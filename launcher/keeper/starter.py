@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from launcher import disks, errors, images, readiness, seed
-from launcher.errors import LaunchFailed, Refused, WherryError
+from launcher.errors import ConnectionLost, LaunchFailed, Refused, WherryError
 from launcher.identity import new_token
 from launcher.keeper import access, engine, fault
 from launcher.keeper.console import tail
@@ -102,7 +102,11 @@ def _boot(keeper: Supervisor, iso: Iso, qemu: Qemu, rung: str, written: tuple[tu
     )  # fmt: skip
     keeper.update(qemu_pid=keeper.guest.process.pid, qemu_stamp=keeper.guest.process.stamp)
     fault.look(keeper.guest.qmp, keeper.watch)  # what was heard of before there was a monitor to ask
-    keeper.update(ssh_port=sshport.forward(keeper.guest.qmp))
+    try:
+        keeper.update(ssh_port=sshport.forward(keeper.guest.qmp))
+    except ConnectionLost:  # QEMU has ended: there it is said why
+        _wait(keeper, "kernel")
+        raise
     library.load()  # while the guest boots
     _wait(keeper, "kernel")
 

@@ -228,4 +228,8 @@ def _emulation_hint(directory: MachineDir, accel: str) -> str | None:
     from launcher.qemu import probe
 
     config = directory.read_config()
-    return host.current().accelerator_hint(config.arch, probe.find(config.arch, config.qemu).program)
+    try:
+        program = probe.find(config.arch, config.qemu).program
+    except WherryError:  # taken away since: the machine runs all the same
+        program = None
+    return host.current().accelerator_hint(config.arch, program)
