@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +83,74 @@ def test_a_python_is_made_only_for_what_is_built_and_has_none(
     monkeypatch.setattr(everything, "_MAKERS", {**made, "windows": (lambda: "no Wine", dict)})
     assert everything.words([]) == macos
     assert "no Python for windows is given, and none is made here: no Wine" in capsys.readouterr().err
+
+
+def no_program(folder: Path) -> dict[str, Path]:
+    subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=True)
+    return {"macos-arm64": folder}
+
+
+def no_prefix(folder: Path) -> dict[str, Path]:
+    raise RuntimeError(f"Wine made no prefix in {folder}")
+
+
+def no_end(folder: Path) -> dict[str, Path]:
+    raise subprocess.TimeoutExpired(["pip", folder], 900)
+
+
+def not_there(folder: Path) -> dict[str, Path]:
+    return {"": Path((folder / "zig").read_text())}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (no_program, "exit code 3 of "),
+        (no_prefix, "no prefix in"),
+        (no_end, "timed out after 900"),
+        (not_there, "No such file"),
+    ],
+)
+def test_a_python_that_cannot_be_made_ends_nothing(
+    make: Callable[[Path], dict[str, Path]], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As pip says when there is no network, and Zig when there is no room."""
+    makers = {"macos": (lambda: None, lambda: make(tmp_path)), "windows": (lambda: None, lambda: {"windows-amd64": tmp_path})}
+    monkeypatch.setattr(everything, "_MAKERS", makers)
+    assert everything.words([]) == ["--python", f"windows-amd64={tmp_path}"]
+    said = capsys.readouterr().err
+    assert "no Python for macos is given, and none could be made: " in said
+    assert told in said
+
+
+def commands() -> list[list[str]]:
+    """The options of all commands in README, and in the heads of the scripts that sign."""
+    folder = ROOT / "installers"
+    text = re.sub(r"\s+", " ", (folder / "README.md").read_text().replace("```", "`"))
+    heads = [line for path in folder.glob("*/sign.sh") for line in path.read_text().splitlines() if "python -m" in line]
+    found = []
+    for span in [*re.findall(r"`([^`]+)`", text), *(line[line.index("python -m") :].rstrip(" …") for line in heads)]:
+        made = re.fullmatch(r"(?:make installers)? ?(?:FULL=1|ARGS='(.*)')?", span.strip())
+        assert made or not span.strip().startswith("make installers"), f"the Makefile knows no such words: {span}"
+        if made or span.startswith(("--", "python -m installers ")):
+            said = (made[1] or "") if made else span.removeprefix("python -m installers ")
+            found.append(shlex.split(said))
+    return found
+
+
+def test_what_the_documents_say_to_call_can_be_called(tmp_path: Path) -> None:
+    """Its options and kinds are there; and what signs is called for that alone which it signs, with the tools of one system."""
+    signs = {"macos": {"pkg"}, "windows": {"setup", "msi", "manifests"}}
+    signed = []
+    for words in commands():
+        line = shlex.join(words).replace("TARGET", "macos-arm64")
+        options = program.parse(shlex.split(re.sub(r"=(?:PLACE|FILE)", f"={tmp_path}", line)))
+        if options.sign:
+            assert (ROOT / options.sign).stat().st_mode & 0o111
+            signed.append(options.sign.parent.name)
+            assert set(options.only or program.KINDS) <= signs[signed[-1]], line
+    assert sorted(signed) == ["macos", "macos", "windows", "windows"], "README, and the head of each script"
 
 
 def test_full_editions_need_an_iso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
