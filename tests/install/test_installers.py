@@ -47,7 +47,7 @@ def test_a_run_with_its_sums_and_its_bill(tmp_path: Path) -> None:
     uses = {item["ref"]: set(item.get("dependsOn", ())) for item in bill["dependencies"]}
     [archive] = (name for name in names if name.endswith("macos-arm64.tar.gz"))
     pins = wheels.read_lock().wheels["macos-arm64"]
-    pinned = {pin.file: pin.sha256 for pin in pins if wheels.serves(pin, "3.13")}  # Homebrew's
+    pinned = {pin.file: pin.sha256 for pin in pins if wheels.serves(pin.file, "3.13")}  # Homebrew's
     assert {name for name in uses[archive] if not name.startswith("wherry-")} == set(pinned)
     for name, digest in pinned.items():
         assert parts[name]["hashes"] == [{"alg": "SHA-256", "content": digest}]
@@ -181,6 +181,18 @@ def test_an_archive_has_to_be_pinned(kind: str, top: str, tmp_path: Path) -> Non
 
 def test_no_pins_are_empty_words() -> None:
     assert all(len(digest) == 64 for digest in inputs.read().values())
+
+
+@pytest.mark.parametrize(
+    ("tags", "served"),
+    [
+        ("cp312-cp312-win_amd64", ["3.12"]), ("cp36-abi3-manylinux_2_28_x86_64", ["3.11", "3.12", "3.13"]),
+        ("cp312-abi3-win_amd64", ["3.12", "3.13"]), ("py3-none-any", ["3.11", "3.12", "3.13"]),
+        ("py2.py3-none-any", ["3.11", "3.12", "3.13"]), ("cp311.cp312-none-any", ["3.11", "3.12"]),
+    ],
+)  # fmt: skip
+def test_what_a_wheel_serves(tags: str, served: list[str]) -> None:
+    assert [python for python in ("3.11", "3.12", "3.13") if wheels.serves(f"x-1.0-{tags}.whl", python)] == served
 
 
 def test_needs_of_another_system() -> None:
