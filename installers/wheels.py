@@ -64,15 +64,15 @@ def fetch(target: Target, lock: Lock, cache: Path) -> list[Path]:
     pins = lock.wheels[target.name]
     cache.mkdir(parents=True, exist_ok=True)
     for python in target.pythons:
-        missing = [pin for pin in pins if not (cache / pin.file).exists() and serves(pin, python)]
+        missing = [pin for pin in pins if not (cache / pin.file).exists() and serves(pin.file, python)]
         if missing:
             _download(target, python, missing, cache)
     return [_checked(cache / pin.file, pin) for pin in pins]
 
 
-def serves(pin: Wheel, python: str) -> bool:
-    """Whether the wheel runs on this Python, by the tags in its name: cp313-cp313, cp311-abi3, py3-none, py2.py3-none."""
-    tags, abi = pin.file.removesuffix(".whl").split("-")[-3:-1]
+def serves(file: str, python: str) -> bool:
+    """Whether a wheel runs on this Python, by the tags in its name: cp313-cp313, cp311-abi3, py3-none, py2.py3-none."""
+    tags, abi = file.removesuffix(".whl").split("-")[-3:-1]
     minor = int(python.split(".")[1])
     for tag in tags.split("."):
         if tag == "py3" or tag == f"cp3{minor}":
@@ -80,12 +80,6 @@ def serves(pin: Wheel, python: str) -> bool:
         if abi == "abi3" and tag.startswith("cp3") and int(tag[3:]) <= minor:
             return True
     return False
-
-
-def fits(wheel: Path, minor: str) -> bool:
-    """Whether a wheel is for this Python or for all of them: an installer with one Python leaves the others' out."""
-    tag, abi = wheel.stem.split("-")[-3:-1]
-    return not abi.startswith("cp") or tag == f"cp{minor.replace('.', '')}"
 
 
 def _download(target: Target, python: str, missing: Iterable[Wheel], cache: Path) -> None:

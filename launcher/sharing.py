@@ -29,6 +29,7 @@ _NETWORK: Final = re.compile(r"(?:\\\\|//)(?![?.][\\/][A-Za-z]:)")
 # In front of the colon that ends it; the colon of a drive does not: a volume's name has two letters at least.
 _DRIVE: Final = r"(?:(?:\\\\|//)[?.][\\/])?[A-Za-z]:[\\/]"
 _SOURCE: Final = re.compile(rf"({_DRIVE}[^:]*|(?!{_DRIVE})[^:]+)(:.*)", re.DOTALL)
+_ON_A_DRIVE: Final = re.compile(_DRIVE)
 _OF_A_DRIVE: Final = re.compile(r"[A-Za-z]:[^\\/:][^:]*:[\\/]")
 _ABSOLUTE: Final = re.compile(r"/|[A-Za-z]:[\\/]")
 
@@ -160,6 +161,13 @@ def split_bind(text: str) -> tuple[str, str] | None:
         raise Usage(f"{text}: what {text[:2]} stands at is not known to the machine.", hint=f"Begin with {text[:2]}\\")
     match = _SOURCE.fullmatch(text)
     return (match[1], match[2]) if match else None
+
+
+def from_windows(path: str) -> str:
+    r"""/c/Users/x for C:\Users\x, C:/Users/x and \\?\C:\Users\x, which is where the machine has it; other paths as they
+    are. Whatever this computer is: the client may be on another."""
+    match = _ON_A_DRIVE.match(path)
+    return f"/{path[match.end() - 3].lower()}/{path[match.end() :]}".replace("\\", "/") if match else path
 
 
 def is_network(path: str) -> bool:

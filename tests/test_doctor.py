@@ -230,6 +230,18 @@ def test_keys_that_are_gone_or_open(wherry: Wherry, qemu: Path) -> None:
     assert "id_ed25519 is gone" in checks(wherry)["keys"]["text"]
 
 
+def test_a_step_of_several_commands_has_a_line_for_each(wherry: Wherry, qemu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = whole_machine()
+    recent()
+    directory.host_key.chmod(0o644)
+    monkeypatch.setattr(host.current(), "close_hint", lambda paths: f"reset {paths[0].name}\ngrant {paths[0].name}")
+    said = wherry("doctor").out.splitlines()
+    at = next(number for number, line in enumerate(said) if "other users can read" in line)
+    assert [line.strip() for line in said[at + 1 : at + 3]] == [
+        f"-> {word} {directory.host_key.name}" for word in ("reset", "grant")
+    ]
+
+
 def test_shared_folders(wherry: Wherry, qemu: Path, tmp_path: Path) -> None:
     whole_machine()
     (tmp_path / "user/.ssh").mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import io
 import os
 import socket
@@ -187,10 +188,34 @@ def test_what_windows_cannot_have_is_told_and_left_out(tmp_path: Path, monkeypat
     assert found == {"ok", "README", "Dir/a", "é/Ü"}
 
 
-def test_devices_are_told_and_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("system", ["windows", "macos"])
+def test_a_file_that_is_left_out_takes_its_hard_links_with_it(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a name that cannot be, or of one that is another file's here; the rest of the copy comes."""
+    from launcher.cli import unpack as module
+
+    rules = importlib.import_module(f"launcher.host.{system}")
+    monkeypatch.setattr(module.host, "current", lambda: rules)
+    bad = "a:b" if system == "windows" else "ok"
+    members = [
+        member("top/Ok"), member(f"top/{bad}"), member("top/second", tarfile.LNKTYPE, f"top/{bad}"),
+        member("top/third", tarfile.LNKTYPE, "top/second"), member("top/last"), member("top/twin", tarfile.LNKTYPE, "top/last"),
+    ]  # fmt: skip
     report = Warned()
-    unpack(evil(member("null", tarfile.CHRTYPE), member("file")), tmp_path, strip=0, name=None, report=report)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and len(report.said) == 1
+    unpack(evil(*members), tmp_path, strip=1, name="new", report=report)
+    assert [line.partition(" is left out")[0] for line in report.said] == [f"top/{bad}", "top/second", "top/third"]
+    assert f"one file with top/{bad}, which" in report.said[1]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["Ok", "last", "twin"]
+    assert (tmp_path / "new/twin").samefile(tmp_path / "new/last")
+
+
+def test_devices_are_told_and_left_out(tmp_path: Path) -> None:
+    """And what is one with them."""
+    report = Warned()
+    members = [member("null", tarfile.CHRTYPE), member("zero", tarfile.LNKTYPE, "null"), member("file")]
+    unpack(evil(*members), tmp_path, strip=0, name=None, report=report)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and len(report.said) == 2
 
 
 def test_a_reader_that_goes_away_is_told_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from launcher import host, sharing
 from launcher.cli import hostfiles
+from launcher.config import Shares
 from launcher.errors import Usage
 from launcher.host import windows
 from launcher.keeper.proxy.create import Rules, rewrite
@@ -119,6 +120,48 @@ def test_long_paths_are_opened_whatever_the_settings() -> None:
     assert windows.long_path(long) == "\\\\?\\" + long
     assert windows.long_path("C:\\x") == "C:\\x"
     assert windows.long_path("\\\\?\\" + long) == "\\\\?\\" + long
+
+
+DEEP = "\\".join(["x" * 60] * 5)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("Z:\\", "Z:\\"), ("Z:\\x", "Z:\\x"), ("z:/X", "Z:\\X"), ("//?/Z:/x", "Z:\\x"), ("Z:\\" + DEEP, "Z:\\" + DEEP),
+        ("Z:\\to here\\y", "Z:\\here\\y"),  # a link in the drive: what is private is known by where it really is
+        ("Z:\\to there\\y", "Z:\\to there\\y"), ("C:\\to there\\y", "C:\\to there\\y"), ("C:\\to Z", "C:\\to Z"),
+        ("C:\\bare\\y", "C:\\bare\\y"), ("C:\\x", "C:\\x"), ("C:\\" + DEEP, "C:\\" + DEEP), ("C:\\to D\\y", "D:\\y"),
+        (r"\\SERVER\share\x", r"\\server\share\x"),
+    ],
+)  # fmt: skip
+def test_what_is_on_a_network_drive_stays_on_it(said: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows follows a drive to its \\\\server\\share, and a folder to a volume without a letter: neither can be shared."""
+    links = {
+        "z:\\to here": r"\\server\share\here", "z:\\to there": r"\\server\share2", "z:": r"\\server\share",
+        "c:\\to there": r"\\server\share2", "c:\\to z": r"\\server\share", "c:\\to d": "D:", r"\\server": r"\\server",
+        "c:\\bare": r"\\?\Volume{1-2}",
+    }  # fmt: skip
+
+    def realpath(path: str) -> str:
+        """As ntpath's, which keeps what a path begins with: then \\\\?\\UNC\\server is what it gives."""
+        before, rest = ("\\\\?\\", path[4:]) if path.startswith("\\\\?\\") else ("", path)
+        for link, target in links.items():
+            if f"{rest}\\".lower().startswith(f"{link}\\"):
+                begin = before if target == "D:" else f"{before}UNC" if before else "\\"
+                return (target if "?" in target else begin + target.removeprefix("\\")) + rest[len(link) :]
+        return path
+
+    monkeypatch.setattr(windows.ntpath, "realpath", realpath)
+    assert windows.real_path(said) == found
+
+
+def test_a_network_drive_is_shared_where_its_letter_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {**vars(windows), "home": lambda: r"C:\Users\ana", "run_base": host.current().run_base}
+    monkeypatch.setattr(host, "current", lambda: SimpleNamespace(**known))
+    monkeypatch.setattr(windows.ntpath, "realpath", lambda path: path.replace("Z:", r"\\server\share"))
+    [share] = sharing.shares_in(Shares(home=False, folders=(r"Z:\code",)))
+    assert (share.path, share.guest, share.id.split("-")[0]) == (r"Z:\code", "/z/code", "code")
 
 
 @pytest.mark.skipif(host.current().NAME != "windows", reason="a long path is long on Windows alone")

@@ -19,7 +19,7 @@ from typing import Final
 from installers.context import Context, Made, Part
 from installers.macos import bom, cpio, macho, tree, xar
 from installers.tools import BuildError, say
-from installers.wheels import clear, fits, unpack
+from installers.wheels import clear, serves, unpack
 
 IDENTIFIER: Final = "wherry.pkg"
 _DATA: Final = Path(__file__).parent
@@ -51,7 +51,7 @@ def build_all(context: Context) -> list[Made]:
             say(f"no .pkg for {arch}: --python {target}=DIR gives the Python that goes into it")
             continue
         minor = _minor(python)
-        wheels = tuple(wheel for wheel in context.wheels(target) if fits(wheel, minor))
+        wheels = tuple(wheel for wheel in context.wheels(target) if serves(wheel.name, minor))
         if not any(wheel.stem.split("-")[-2].startswith("cp") for wheel in wheels):
             raise BuildError(f"{python} is Python {minor}, for which wheels.toml has no wheels")
         qemu = context.qemus.get(target)

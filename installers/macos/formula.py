@@ -14,7 +14,7 @@ from typing import Final
 from installers.context import Context, Made
 from installers.macos import tree
 from installers.tools import sha256
-from installers.wheels import clear, fits, unpack
+from installers.wheels import clear, serves, unpack
 
 _TEMPLATE: Final = Path(__file__).with_name("wherry.rb")
 _ARCHES: Final = {"arm64": "ARM", "amd64": "INTEL"}
@@ -26,7 +26,7 @@ def build_all(context: Context) -> list[Made]:
     text = _TEMPLATE.read_text(encoding="utf-8")
     python = context.targets["macos-arm64"].pythons[-1]
     for arch, word in _ARCHES.items():
-        wheels = tuple(wheel for wheel in context.wheels(f"macos-{arch}") if fits(wheel, python))
+        wheels = tuple(wheel for wheel in context.wheels(f"macos-{arch}") if serves(wheel.name, python))
         archive = _archive(arch, wheels, context)
         made.append(Made(archive, wheels))
         text = text.replace(f"@{word}_URL@", f"{context.folder}/{archive.name}").replace(f"@{word}_SHA256@", sha256(archive))

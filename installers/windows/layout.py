@@ -18,7 +18,7 @@ from typing import Final
 
 from installers.context import Context, Part
 from installers.tools import BuildError, run
-from installers.wheels import clear, fits, unpack
+from installers.wheels import clear, serves, unpack
 
 TARGET: Final = "windows-amd64"
 _DATA: Final = Path(__file__).parent
@@ -56,7 +56,7 @@ def lay_out(context: Context, python: Path, iso: Path | None) -> Layout:
     """Builds the folder below the work folder. Raises BuildError."""
     root = clear(context.work / ("windows-full" if iso else "windows"))
     library = _library(python)
-    wheels = tuple(wheel for wheel in context.wheels(TARGET) if fits(wheel, _minor(library)))
+    wheels = tuple(wheel for wheel in context.wheels(TARGET) if serves(wheel.name, _minor(library)))
     shutil.copytree(python, root / "python", ignore=shutil.ignore_patterns(*_NOT_NEEDED))
     unpack(wheels, root / "python/Lib/site-packages")
     (root / f"python/{library}._pth").write_text(_search_path(root / "python", library), encoding="ascii")

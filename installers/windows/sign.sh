@@ -1,6 +1,6 @@
 #!/bin/sh
 # Signs what is made for Windows, for a release, on any system that has osslsigncode:
-# python -m installers --only setup --only msi --sign installers/windows/sign.sh …
+# python -m installers --only setup --only msi --only manifests --sign installers/windows/sign.sh …
 #
 #   sign.sh tree DIR    every program and library below DIR that nobody has signed yet: a policy may ask that of all
 #   sign.sh file FILE   setup.exe, its uninstaller, the MSI
@@ -11,6 +11,11 @@
 #   WHERRY_KEY_PASSWORD a file with the key's password, if it has one
 #   WHERRY_TIMESTAMP    address of an RFC 3161 server; without one the signature ends with the certificate
 set -eu
+
+# A folder of our own: a name in one that all may write to could be another's file by the time it is written.
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
 
 # Not in place: a signature that breaks off leaves the file as it was.
 sign() {
@@ -27,24 +32,16 @@ sign() {
 }
 
 is_signed() {
-    found=$(mktemp)
-    rm "$found"
-    if osslsigncode extract-signature -in "$1" -out "$found" >/dev/null 2>&1; then
-        rm -f "$found"
-        return 0
-    fi
-    rm -f "$found"
-    return 1
+    rm -f "$scratch/signature"
+    osslsigncode extract-signature -in "$1" -out "$scratch/signature" >/dev/null 2>&1
 }
 
 case ${1-} in
 tree)
-    list=$(mktemp)
-    find "$2" -type f | grep -Ei '\.(exe|dll|pyd)$' | sort >"$list"
+    find "$2" -type f | grep -Ei '\.(exe|dll|pyd)$' | sort >"$scratch/list"
     while read -r program; do
         is_signed "$program" || sign "$program"
-    done <"$list"
-    rm "$list"
+    done <"$scratch/list"
     ;;
 file) sign "$2" ;;
 *)

@@ -21,12 +21,15 @@ def unpack(stream: IO[bytes], into: Path, *, strip: int, name: str | None, repor
     """Unpack into the folder; the first `strip` parts of every name are replaced by `name`. Returns the number of members."""
     count = 0
     names: dict[str, str] = {}
+    left_out: set[PurePosixPath] = set()
     folders: list[tuple[Path, tarfile.TarInfo]] = []
     with tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape", encoding="utf-8") as archive:
         for member in archive:
             place = _place(member.name, strip, name)
-            if not _can_be(place, names):
-                report.warn(f"{member.name} is left out: this computer has no such names, or another file has it here.")
+            source = _place(member.linkname, strip, name) if member.islnk() else None
+            if why := _cannot_be(member, place, names, source in left_out):
+                report.warn(f"{member.name} is left out: {why}.")
+                left_out.add(place)
                 continue
             target = into / place
             _check_parents(into, target)
@@ -37,10 +40,8 @@ def unpack(stream: IO[bytes], into: Path, *, strip: int, name: str | None, repor
                 _write(archive, member, target)
             elif member.issym():
                 _link(member.linkname, target, report)
-            elif member.islnk():
-                _hard_link(into / _place(member.linkname, strip, name), target, into)
-            else:
-                report.warn(f"{member.name} is a device or a pipe and is left out.")
+            elif source is not None:
+                _hard_link(into / source, target, into)
             count += 1
     # Last and inside out: a folder without write permission could not be filled, and filling changes its time.
     for target, member in reversed(folders):
@@ -54,6 +55,16 @@ def _place(member: str, strip: int, name: str | None) -> PurePosixPath:
     if member.startswith("/") or ".." in parts or "\0" in member:
         raise WherryError(f"the machine sent a name that leads out of the folder: {member!r}.")
     return PurePosixPath(*([name] if name else []), *parts[strip:])
+
+
+def _cannot_be(member: tarfile.TarInfo, place: PurePosixPath, names: dict[str, str], lost: bool) -> str:
+    """Why a member cannot be here, "" when it can. `lost`: it is a hard link to what was left out."""
+    if not _can_be(place, names):
+        return "this computer has no such names, or another file has it here"
+    if lost:
+        return f"it is one file with {member.linkname}, which is left out"
+    kinds = (member.isdir, member.isreg, member.issym, member.islnk)
+    return "" if any(kind() for kind in kinds) else "it is a device or a pipe"
 
 
 def _can_be(name: PurePosixPath, names: dict[str, str]) -> bool:

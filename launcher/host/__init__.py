@@ -64,7 +64,7 @@ class HostModule(Protocol):
         """Whether no other user can read what is there, less those who administer the computer."""
 
     def close_hint(self, paths: Sequence[Path]) -> str:
-        """The command that closes them to other users."""
+        """The commands that close them to other users, one a line."""
 
     def qemu_folders(self) -> list[Path]:
         """Where QEMU is when it is not on PATH."""

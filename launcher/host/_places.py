@@ -46,6 +46,32 @@ def long_windows(path: str) -> str:
     return f"\\\\?\\{path}" if len(path) > _LONGEST and _DRIVE.match(path) and not path.startswith("\\\\") else path
 
 
+def real_windows(path: str) -> str:
+    r"""Without links, as far as that is on a drive: the machine has no place for \\server\share, which a network drive is in
+    truth, nor for a volume without a letter. What is there stays on the drive by which it is said."""
+    if path.startswith("\\\\.\\"):  # a pipe or a device: there is nothing to follow
+        return path
+    path = clean_windows(path)
+    try:
+        real = _followed(path)
+        if _DRIVE.match(real) or not _DRIVE.match(path):
+            return real
+        return _in_drive(real, path[:2], _followed(path[:2] + "\\")) or path
+    except OSError:  # of a file system, or of Wine with a long path, that Python does not know the answers of
+        return path
+
+
+def _followed(path: str) -> str:
+    real = ntpath.realpath(long_windows(path))
+    return "\\\\" + real[8:] if real.startswith("\\\\?\\UNC\\") else real.removeprefix("\\\\?\\")
+
+
+def _in_drive(path: str, drive: str, root: str) -> str | None:
+    r"""Z:\x for \\server\share\x, where `root`, \\server\share, is the drive Z:; None for what is not in it."""
+    above = root.rstrip("\\") + "\\"
+    return drive + path[len(above) - 1 :] if f"{path}\\".lower().startswith(above.lower()) else None
+
+
 def to_windows(path: str) -> str:
     r"""C:\Users\x for /c/Users/x, //c/Users/x and /mnt/c/Users/x; what is no such path as it is."""
     match = _MOUNTED.match(path)

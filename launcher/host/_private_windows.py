@@ -23,8 +23,10 @@ def is_private(path: Path) -> bool:
 def close_hint(paths: Sequence[Path]) -> str:
     from launcher.host import acls
 
-    # By number: %USERNAME% is cmd's, $env:USERNAME is PowerShell's.
-    def one(path: Path) -> str:
-        return f'icacls "{path}" /inheritance:r /grant:r "*{acls.user()}:{"(OI)(CI)" if path.is_dir() else ""}F"'
+    # By number: %USERNAME% is cmd's, $env:USERNAME is PowerShell's. Without the reset others keep what they were given by name.
+    def both(path: Path) -> tuple[str, str]:
+        rights = f'"*{acls.user()}:{"(OI)(CI)" if path.is_dir() else ""}F"'
+        return f'icacls "{path}" /reset', f'icacls "{path}" /inheritance:r /grant:r {rights}'
 
-    return "; ".join(map(one, paths))
+    # Lines, since nothing joins commands in both: `&&` is not of Windows' own PowerShell, `;` not of cmd.
+    return "\n".join(command for path in paths for command in both(path))

@@ -23,8 +23,9 @@ _ENTRY: Final = re.compile(r"\((\w+);\w*;([^;]*);[^;]*;[^;]*;([^;)]*)")
 _GRANTS: Final = ("A", "OA", "XA", "ZA")
 _READS: Final = re.compile(r"(?:..)*(?:FA|FR|GA|GR|CC)")  # two letters each; CC is to read a file, or to list a folder
 _READ_BITS: Final = 0x90000001  # GENERIC_READ, GENERIC_ALL, FILE_READ_DATA
-# The system, administrators, the owner whoever that is; programs in a box of Windows' own are the user's too.
-_TRUSTED: Final = frozenset({"SY", "BA", "CO", "OW", "AC", "S-1-5-18", "S-1-5-32-544", "S-1-3-0", "S-1-3-4"})
+# The system; administrators, also the built-in one (LA), whose number Windows does not write out, and the domain's; the owner
+# whoever that is; programs in a box of Windows' own are the user's too.
+_TRUSTED: Final = frozenset({"SY", "BA", "LA", "DA", "CO", "OW", "AC", "S-1-5-18", "S-1-5-32-544", "S-1-3-0", "S-1-3-4"})
 _BOXES: Final = "S-1-15-"
 _NO_LIST: Final = "NO_ACCESS_CONTROL"
 

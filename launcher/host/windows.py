@@ -22,6 +22,7 @@ from launcher.host._places import clean_windows as clean_path
 from launcher.host._places import long_windows as long_path
 from launcher.host._places import of_windows as guest_path
 from launcher.host._places import other_of_windows as other_guest_paths
+from launcher.host._places import real_windows as real_path
 from launcher.host._places import to_windows as local_path
 from launcher.host._places import windows_has as can_have
 from launcher.host._private_windows import close_hint, is_private, make_private
@@ -30,8 +31,8 @@ from launcher.host.streams import Endpoints, Stream
 
 __all__ = [
     "can_have", "clean_path", "close_hint", "guest_path", "is_private", "local_path", "lock", "lock_taken", "long_path",
-    "make_private", "no_terminal", "other_guest_paths", "remove_tree", "rename", "replace", "rewritten_words", "tied",
-    "when_session_ends",
+    "make_private", "no_terminal", "other_guest_paths", "real_path", "remove_tree", "rename", "replace", "rewritten_words",
+    "tied", "when_session_ends",
 ]  # fmt: skip
 
 NAME: Final = "windows"
@@ -208,16 +209,6 @@ def home() -> str:
 
 def more_shares() -> list[str]:
     return []
-
-
-def real_path(path: str) -> str:
-    if path.startswith("\\\\.\\"):  # a pipe or a device: there is nothing to follow
-        return path
-    path = clean_path(path)
-    try:
-        return ntpath.realpath(long_path(path)).removeprefix("\\\\?\\")
-    except OSError:  # of a file system, or of Wine with a long path, that Python does not know the answers of
-        return path
 
 
 def joined(folder: str, path: str) -> str:

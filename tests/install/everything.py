@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,8 +43,23 @@ def words(argv: list[str]) -> list[str]:
         if why := missing():
             say(f"no Python for {system} is given, and none is made here: {why}")
         else:
-            found += [word for target, folder in make().items() for word in ("--python", f"{target}={folder}")]
+            found += [word for target, folder in _made(system, make).items() for word in ("--python", f"{target}={folder}")]
     return found
+
+
+def _made(system: str, make: Callable[[], dict[str, Path]]) -> dict[str, Path]:
+    """Nothing where a download or a compiler fails, which have said why themselves."""
+    try:
+        return make()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        say(f"no Python for {system} is given, and none could be made: {_told(error)}")
+        return {}
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"exit code {error.returncode} of {shlex.join(map(str, error.cmd))}"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def test_installed_used_and_removed_on_each_debian(tree: Path, made: dict[str, M
 def test_every_python_of_a_target_has_every_package(target: targets.Target) -> None:
     pins = wheels.read_lock().wheels[target.name]
     for python in target.pythons:
-        served = {pin.name for pin in pins if wheels.serves(pin, python)}
+        served = {pin.name for pin in pins if wheels.serves(pin.file, python)}
         assert served == {pin.name for pin in pins}, f"Python {python}"
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,7 +47,7 @@ def test_a_run_with_its_sums_and_its_bill(tmp_path: Path) -> None:
     uses = {item["ref"]: set(item.get("dependsOn", ())) for item in bill["dependencies"]}
     [archive] = (name for name in names if name.endswith("macos-arm64.tar.gz"))
     pins = wheels.read_lock().wheels["macos-arm64"]
-    pinned = {pin.file: pin.sha256 for pin in pins if wheels.serves(pin, "3.13")}  # Homebrew's
+    pinned = {pin.file: pin.sha256 for pin in pins if wheels.serves(pin.file, "3.13")}  # Homebrew's
     assert {name for name in uses[archive] if not name.startswith("wherry-")} == set(pinned)
     for name, digest in pinned.items():
         assert parts[name]["hashes"] == [{"alg": "SHA-256", "content": digest}]
@@ -82,6 +85,74 @@ def test_a_python_is_made_only_for_what_is_built_and_has_none(
     assert "no Python for windows is given, and none is made here: no Wine" in capsys.readouterr().err
 
 
+def no_program(folder: Path) -> dict[str, Path]:
+    subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=True)
+    return {"macos-arm64": folder}
+
+
+def no_prefix(folder: Path) -> dict[str, Path]:
+    raise RuntimeError(f"Wine made no prefix in {folder}")
+
+
+def no_end(folder: Path) -> dict[str, Path]:
+    raise subprocess.TimeoutExpired(["pip", folder], 900)
+
+
+def not_there(folder: Path) -> dict[str, Path]:
+    return {"": Path((folder / "zig").read_text())}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (no_program, "exit code 3 of "),
+        (no_prefix, "no prefix in"),
+        (no_end, "timed out after 900"),
+        (not_there, "No such file"),
+    ],
+)
+def test_a_python_that_cannot_be_made_ends_nothing(
+    make: Callable[[Path], dict[str, Path]], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As pip says when there is no network, and Zig when there is no room."""
+    makers = {"macos": (lambda: None, lambda: make(tmp_path)), "windows": (lambda: None, lambda: {"windows-amd64": tmp_path})}
+    monkeypatch.setattr(everything, "_MAKERS", makers)
+    assert everything.words([]) == ["--python", f"windows-amd64={tmp_path}"]
+    said = capsys.readouterr().err
+    assert "no Python for macos is given, and none could be made: " in said
+    assert told in said
+
+
+def commands() -> list[list[str]]:
+    """The options of all commands in README, and in the heads of the scripts that sign."""
+    folder = ROOT / "installers"
+    text = re.sub(r"\s+", " ", (folder / "README.md").read_text().replace("```", "`"))
+    heads = [line for path in folder.glob("*/sign.sh") for line in path.read_text().splitlines() if "python -m" in line]
+    found = []
+    for span in [*re.findall(r"`([^`]+)`", text), *(line[line.index("python -m") :].rstrip(" …") for line in heads)]:
+        made = re.fullmatch(r"(?:make installers)? ?(?:FULL=1|ARGS='(.*)')?", span.strip())
+        assert made or not span.strip().startswith("make installers"), f"the Makefile knows no such words: {span}"
+        if made or span.startswith(("--", "python -m installers ")):
+            said = (made[1] or "") if made else span.removeprefix("python -m installers ")
+            found.append(shlex.split(said))
+    return found
+
+
+def test_what_the_documents_say_to_call_can_be_called(tmp_path: Path) -> None:
+    """Its options and kinds are there; and what signs is called for that alone which it signs, with the tools of one system."""
+    signs = {"macos": {"pkg"}, "windows": {"setup", "msi", "manifests"}}
+    signed = []
+    for words in commands():
+        line = shlex.join(words).replace("TARGET", "macos-arm64")
+        options = program.parse(shlex.split(re.sub(r"=(?:PLACE|FILE)", f"={tmp_path}", line)))
+        if options.sign:
+            assert (ROOT / options.sign).stat().st_mode & 0o111
+            signed.append(options.sign.parent.name)
+            assert set(options.only or program.KINDS) <= signs[signed[-1]], line
+    assert sorted(signed) == ["macos", "macos", "windows", "windows"], "README, and the head of each script"
+
+
 def test_full_editions_need_an_iso(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program.project, "ROOT", tmp_path)
     with pytest.raises(program.BuildError, match=r"make iso"):
@@ -110,6 +181,18 @@ def test_an_archive_has_to_be_pinned(kind: str, top: str, tmp_path: Path) -> Non
 
 def test_no_pins_are_empty_words() -> None:
     assert all(len(digest) == 64 for digest in inputs.read().values())
+
+
+@pytest.mark.parametrize(
+    ("tags", "served"),
+    [
+        ("cp312-cp312-win_amd64", ["3.12"]), ("cp36-abi3-manylinux_2_28_x86_64", ["3.11", "3.12", "3.13"]),
+        ("cp312-abi3-win_amd64", ["3.12", "3.13"]), ("py3-none-any", ["3.11", "3.12", "3.13"]),
+        ("py2.py3-none-any", ["3.11", "3.12", "3.13"]), ("cp311.cp312-none-any", ["3.11", "3.12"]),
+    ],
+)  # fmt: skip
+def test_what_a_wheel_serves(tags: str, served: list[str]) -> None:
+    assert [python for python in ("3.11", "3.12", "3.13") if wheels.serves(f"x-1.0-{tags}.whl", python)] == served
 
 
 def test_needs_of_another_system() -> None:

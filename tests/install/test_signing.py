@@ -103,6 +103,41 @@ def test_without_a_key_nothing_is_made(tmp_path: Path, monkeypatch: pytest.Monke
     assert file.read_bytes() == b"MZ"
 
 
+SIGNS = """#!/bin/sh
+for last; do :; done
+case $1 in
+extract-signature)
+    [ -d "$(dirname "$last")" ] && [ ! -e "$last" ] || exit 9
+    ls -ld "$(dirname "$last")" | cut -c 1-10 >>"$SAID"
+    exit 1
+    ;;
+esac
+[ -z "$FAILS" ] || exit 1
+cp "$WHERRY_KEY" "$last"
+"""
+
+
+@pytest.mark.parametrize("fails", ["", "yes"])
+def test_nothing_is_written_where_others_may_write_and_nothing_stays(fails: str, tmp_path: Path) -> None:
+    """Also after a failure, in a folder for temporary files that all have."""
+    programs, root, shared, said = (tmp_path / name for name in ("bin", "root", "tmp", "said"))
+    for folder in (programs, root, shared):
+        folder.mkdir()
+    shared.chmod(0o1777)
+    (programs / "osslsigncode").write_text(SIGNS)
+    (programs / "osslsigncode").chmod(0o755)
+    (root / "a program.exe").write_text("not signed")
+    (tmp_path / "key").write_text("signed")
+    environment = {
+        **os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(shared), "SAID": str(said), "FAILS": fails,
+        "WHERRY_CERTIFICATE": "none", "WHERRY_KEY": str(tmp_path / "key"),
+    }  # fmt: skip
+    done = subprocess.run([ROOT / "installers/windows/sign.sh", "tree", root], env=environment, check=False)
+    assert (done.returncode == 0, (root / "a program.exe").read_text()) == (not fails, "not signed" if fails else "signed")
+    assert said.read_text() == "drwx------\n"
+    assert list(shared.iterdir()) == []
+
+
 APPLE = """#!/bin/sh
 echo "${0##*/} $*" >>"$SAID"
 case ${0##*/} in productsign) for last; do :; done; echo signed >"$last" ;; esac

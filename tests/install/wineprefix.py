@@ -11,20 +11,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from tests.windows import fixture
+from tests.windows import fixture, wine
+from tests.windows.wine import program
 
 _ENDS_WITHIN: Final = 60
 _OF_WINDOWS: Final = ("windows", "Program Files", "Program Files (x86)", "ProgramData", "users")
-
-
-def program(name: str) -> str:
-    """One of Wine's, which Debian has outside PATH."""
-    return shutil.which(name, path=f"/usr/lib/wine:{os.environ.get('PATH', '')}") or name
 
 
 @dataclass(frozen=True)
@@ -99,28 +95,9 @@ class Computer:
             process.stdout.close()
         return code, said.decode("utf-8", "replace").replace("\r\n", "\n")
 
-    @contextmanager
-    def desktop(self, python: Path) -> Iterator[None]:
-        """With the process that stands for the desktop, which ends a second after the last program that has it. Wine starts it
-        for the first QEMU, with that one's streams, and a launcher that reads them to their end would wait for the desktop."""
-        words = "import ctypes, sys; ctypes.windll.user32.GetDesktopWindow(); print(flush=True); sys.stdin.read()"
-        process = subprocess.Popen(
-            [program("wine64"), python, "-I", "-c", words], env=self.environment(), cwd=self.folder, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.stdin and process.stdout
-        try:
-            ready, _, _ = select.select([process.stdout], [], [], _ENDS_WITHIN)
-            assert ready and process.stdout.readline(), "there is no desktop"
-            yield
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            try:
-                process.wait(_ENDS_WITHIN)
-            except subprocess.TimeoutExpired:
-                self.end()
-                process.wait()
+    def desktop(self, python: Path) -> AbstractContextManager[None]:
+        """With the process that stands for the desktop."""
+        return wine.desktop(python, self.environment(), self.folder)
 
     def draw_nothing(self) -> None:
         """Windows can be there, though there is no screen."""

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -17,10 +17,8 @@ from typing import IO, Final
 ROOT: Final = Path(__file__).parent.parent.parent
 _ENDS_WITHIN: Final = 60
 _LOOKS_EVERY: Final = 0.1
-_USES_DESKTOP: Final = (
-    "import ctypes, sys; ctypes.windll.user32.GetDesktopWindow(); print('there', flush=True); sys.stdin.buffer.read()"
-)
-_desktops: Final[dict[Path, subprocess.Popen[bytes]]] = {}  # by the folder of the tree
+_USES_DESKTOP: Final = "import ctypes, sys; ctypes.windll.user32.GetDesktopWindow(); print(flush=True); sys.stdin.read()"
+_desktops: Final[dict[Path, contextlib.ExitStack]] = {}  # by the folder of the tree
 
 
 def program(name: str) -> str:
@@ -31,6 +29,26 @@ def program(name: str) -> str:
 def path(unix: Path) -> str:
     """As programs of Windows say it: Wine has the whole of this system as a drive."""
     return "Z:" + str(unix).replace("/", "\\")
+
+
+@contextlib.contextmanager
+def desktop(python: Path, environment: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """With the process that stands for the desktop, in the prefix of that environment. QEMU's libraries ask for one, and where
+    there is none Wine starts it with all that QEMU has inherited: who then reads to the end of QEMU's output waits for the end
+    of the desktop. That comes a second after the last program that uses it; so one does, which waits for an input that never
+    comes. Raises RuntimeError when there is none."""
+    user = subprocess.Popen(
+        [program("wine64"), python, "-I", "-B", "-c", _USES_DESKTOP], env=environment, cwd=folder, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert user.stdout is not None
+    try:
+        if not select.select([user.stdout], [], [], _ENDS_WITHIN)[0] or not user.stdout.readline():
+            raise RuntimeError(f"Wine has no desktop in {folder}")
+        yield
+    finally:
+        user.kill()
+        user.communicate()
 
 
 @dataclass(frozen=True)
@@ -92,29 +110,19 @@ class Windows:
         return process.returncode, said.decode("utf-8", "replace").replace("\r\n", "\n")
 
     def begin(self) -> None:
-        """Have the process that stands for the desktop, until `end`. QEMU's libraries ask for one, and where there is none Wine
-        starts it with all that QEMU has inherited: who then reads to the end of QEMU's output waits for the end of the desktop.
-        That comes a second after the last program that uses it; so one does, which waits for an input that never comes."""
-        if self.folder in _desktops:
-            return
-        user = subprocess.Popen(
-            [program("wine64"), self.python, "-c", _USES_DESKTOP], env=self.environment(), cwd=self.folder,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        _desktops[self.folder] = user
-        assert user.stdout is not None
-        if not select.select([user.stdout], [], [], _ENDS_WITHIN)[0] or not user.stdout.readline():
-            self.end()
-            raise RuntimeError(f"Wine has no desktop in {self.folder}")
+        """Have the desktop until `end`."""
+        if self.folder not in _desktops:
+            stack = contextlib.ExitStack()
+            stack.enter_context(desktop(self.python, self.environment(), self.folder))
+            _desktops[self.folder] = stack
 
     def end(self) -> None:
         """End every program of this prefix, and no other."""
         with contextlib.suppress(FileNotFoundError):
             for how in ("-k", "-w"):
                 subprocess.run([program("wineserver"), how], env=self.environment(), check=False, timeout=_ENDS_WITHIN)
-        if user := _desktops.pop(self.folder, None):
-            user.kill()
-            user.communicate()
+        if stack := _desktops.pop(self.folder, None):
+            stack.close()
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:

@@ -49,5 +49,5 @@ def doctor(app: App, name: str | None, bundle: Path | None, force: bool) -> int:
 
 
 def _lines(check: Check) -> list[str]:
-    lines = [f"{check.status:<9} {check.name:<15} {check.text}"]
-    return [*lines, f"{'':<25} -> {check.step}"] if check.step else lines
+    head = f"{check.status:<9} {check.name:<15} {check.text}"
+    return [head, *(f"{'':<25} -> {command}" for command in (check.step or "").splitlines())]

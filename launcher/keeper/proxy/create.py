@@ -155,7 +155,7 @@ def _source(text: str, rules: Rules, *, makes: bool) -> str:
     """The source as the machine has it. What is no absolute path is a volume's name, or an error that the engine explains."""
     if sharing.is_network(text):
         raise Refusal(400, f"{text} is a network path, which the machine cannot have. With a drive letter it can: net use")
-    source = paths.from_windows(text)
+    source = sharing.from_windows(text)
     if not source.startswith("/"):
         return text
     path = paths.clean(source)

@@ -13,7 +13,6 @@ _MOUNTS: Final = re.compile(r"^/(?:containers/create|services/create|services/[^
 _VOLUME: Final = "/volumes/create"
 _START: Final = re.compile(r"^/containers/([^/]+)/(start|restart)$")
 _DESCRIPTION: Final = re.compile(r"^/containers/(?:[^/]+/)?json$")
-_DRIVE: Final = re.compile(r"(?:(?:\\\\|//)[?.][\\/])?([A-Za-z]):[\\/]")
 
 
 def endpoint(target: bytes) -> str:
@@ -53,12 +52,6 @@ def starts_container(method: bytes, target: bytes) -> tuple[str, bool] | None:
     """The container that a request starts, by what the client calls it, and whether anew; None for any other request."""
     match = _START.match(endpoint(target)) if method.upper() == b"POST" else None
     return (match[1], match[2] == "restart") if match else None
-
-
-def from_windows(path: str) -> str:
-    r"""/c/Users/x for C:\Users\x, C:/Users/x and \\?\C:\Users\x, which is where the machine has it; other paths as they are."""
-    match = _DRIVE.match(path)
-    return f"/{match[1].lower()}/{path[match.end() :]}".replace("\\", "/") if match else path
 
 
 def within(path: str, folder: str) -> bool:
