@@ -166,14 +166,18 @@ def test_the_value_of_windows_comes_and_goes(monkeypatch: pytest.MonkeyPatch) ->
     assert _login_windows.disable("wherry-default", end=False) and registry.values == {"other": "stays"}
 
 
-def test_who_waits_on_windows_is_ended_by_its_words() -> None:
-    """Without signals, and whatever its interpreter calls itself."""
+def test_who_waits_on_windows_is_ended_by_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without signals, whatever its interpreter calls itself, and if it is this user's."""
     words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", secrets.token_hex(8)]
     other = [*words[:3], secrets.token_hex(8)]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as one, subprocess.Popen(other, stdout=subprocess.PIPE) as two:
         try:
             for process in (one, two):
                 assert process.stdout is not None and process.stdout.readline()
+            with monkeypatch.context() as patch:
+                patch.setattr(psutil.Process, "username", lambda process: "me" if process.pid == os.getpid() else "somebody")
+                _login_windows._end((r"C:\Python\pythonw.exe", *words[1:]))
+            assert one.poll() is None
             _login_windows._end((r"C:\Python\pythonw.exe", *words[1:]))
             assert not psutil.pid_exists(one.pid) and two.poll() is None
         finally:
