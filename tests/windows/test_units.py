@@ -35,7 +35,7 @@ UNITS: Final = {
     "test_images": 43,
     "test_job_windows": 9,
     "test_keepers": 4,
-    "test_msys_windows": 23,
+    "test_msys_windows": 31,
     "test_next_steps": 3,
     "test_oom": 8,
     "test_patience_windows": 10,
