@@ -47,7 +47,12 @@ def test_a_real_job(flags: str, tied: str) -> None:
 
 def test_the_doctor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(doctor_host.terminal()) == []
-    monkeypatch.setattr(host.current(), "tied", lambda: True)
+    monkeypatch.setattr(host.current(), "tied_options", host.current().detach_options)  # as where there are jobs
+    assert list(doctor_host.terminal()) == []
+    # Not our own job tells, but that of a process which was cut loose.
+    there = "host.current().tied = lambda: True"
+    monkeypatch.setattr(host.current(), "tied", lambda: False)
+    monkeypatch.setattr(doctor_host, "_ASK_TIED", doctor_host._ASK_TIED.replace("print", f"{there}\nprint"))
     monkeypatch.setattr(host.current(), "no_terminal", lambda: "this window is a pipe: put winpty before the command")
     one, two = doctor_host.terminal()
     assert one.status == two.status == "warning"

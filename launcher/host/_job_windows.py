@@ -1,6 +1,9 @@
 """The job that a terminal has put its programs into: some end with the terminal, and let nobody go. From winnt.h.
 
-Seen with the terminals of VS Code and of JetBrains, and with build services. `proc.spawn` finds out by trying; this only looks.
+Seen with the terminals of VS Code and of JetBrains, and with build services. Jobs are nested: that of the launcher of a Python
+(wherry.exe, pip's) is within the terminal's. A process that breaks away leaves one after the other until one does not let it
+go, and no error tells that (learn.microsoft.com, "Nested Jobs"); only where the innermost refuses does `proc.spawn` hear of it.
+This looks at the innermost, which is the terminal's for a process that was to break away.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ class Limits(ctypes.Structure):
 
 
 def tied() -> bool:
+    """Of a process that was started to break away; of another one it may tell of its launcher's job."""
     return keeps(limits() or 0)
 
 

@@ -1,5 +1,5 @@
 """`python -m launcher.keeper NAME [ACTION]`: started by `launcher.machine`, writes "ready" on stdout when it listens,
-or "served" when another one keeps the machine.
+"ready tied" when it ends with the terminal all the same, or "served" when another one keeps the machine.
 
 ACTION is what the start may do with the data disk, one of `seed.ACTIONS`; or `stop`: to take over the QEMU that a dead keeper
 left, and end it.
@@ -210,7 +210,8 @@ def _keep(directory: MachineDir, action: str) -> int:
     guard = Guard(directory, lock, keeper.folder_lost)
     looks = guard.look, shares.look_at_pause, shares.look_at_virtiofs, idle.look, cost.look, upkeep.look
     pulse = _pulse(keeper, *looks)
-    _tell("ready")
+    # Who started us cannot know: its own job is that of its launcher, and no error tells that the one around it keeps us.
+    _tell("ready tied" if host.current().tied() else "ready")
     try:
         return keeper.run()
     finally:

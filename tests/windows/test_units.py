@@ -34,7 +34,7 @@ UNITS: Final = {
     "test_ignore": 36,
     "test_images": 43,
     "test_job_windows": 9,
-    "test_keepers": 4,
+    "test_keepers": 7,
     "test_msys_windows": 31,
     "test_next_steps": 3,
     "test_oom": 8,
