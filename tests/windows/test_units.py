@@ -48,7 +48,7 @@ UNITS: Final = {
     "test_room": 6,
     "test_seed": 37,
     "test_server": 26,
-    "test_session_windows": 5,
+    "test_session_windows": 12,
     "test_sftp_order": 11,
     "test_sftp_owners": 18,
     "test_sftp_windows": 59,
