@@ -85,8 +85,7 @@ class HostModule(Protocol):
         """The same where the terminal lets no process outlive it, and the system says so; None where it has no such thing."""
 
     def tied(self) -> bool:
-        """Whether we, started with `detach_options` or `tied_options`, end with the terminal all the same, as far as the system
-        tells."""
+        """Whether what we start ends with our terminal in any case, as far as the system tells."""
 
     def when_session_ends(self, reason: str, told: Callable[[], None]) -> None:
         """Have `told` called, in another thread, when the user logs off or the computer is shut down, and hold that up until

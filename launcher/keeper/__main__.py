@@ -190,7 +190,7 @@ def _keep(directory: MachineDir, action: str) -> int:
     guard = Guard(directory, lock, keeper.folder_lost)
     looks = guard.look, shares.look_at_pause, shares.look_at_virtiofs, idle.look, cost.look, upkeep.look
     pulse = _pulse(keeper, *looks)
-    # Who started us cannot know: its own job is that of its launcher, and no error tells that the one around it keeps us.
+    # Here and not where we are started, which is a command's way: to know costs one more program in the job of a launcher.
     _tell("ready tied" if host.current().tied() else "ready")
     try:
         return keeper.run()

@@ -29,12 +29,6 @@ ask = ctypes.CDLL(sys.argv[1]).slirp_version_string
 ask.restype = ctypes.c_char_p
 print(ask().decode())
 """
-_ASK_TIED: Final = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from launcher import host
-print("tied" if host.current().tied() else "free")
-"""
 _TIMEOUT: Final = 20
 _ENGINE_WITHIN: Final = 60.0  # seconds, under emulation and load
 _CLOCK_OFF: Final = 5.0  # seconds
@@ -112,32 +106,13 @@ def _slirp(found: probe.Qemu) -> Iterator[Check]:
 
 def terminal() -> Iterator[Check]:
     """What is wrong with the one that we were called in."""
-    if _tied():
+    if host.current().tied():
         yield warning(
             "terminal", "it lets no program outlive it: machines started here end with it", "start machines in another one"
         )
     if told := host.current().no_terminal():
         what, _, remedy = told.partition(": ")
         yield warning("terminal", what, remedy)
-
-
-def _tied() -> bool:
-    """As a process tells that was cut loose from us, like a keeper. We are in the job of the launcher that started our Python;
-    around it may be the terminal's."""
-    options = host.current().tied_options()
-    if options is None:
-        return False
-    refused: list[str] = []
-    child = proc.spawn(
-        [sys.executable, "-I", "-c", _ASK_TIED, str(Path(__file__).parent.parent.parent)],
-        stdout=proc.PIPE, detach=host.current().detach_options(), tied=options, on_tied=lambda: refused.append("refused"),
-    )  # fmt: skip
-    try:
-        said, _ = child.communicate(timeout=_TIMEOUT)
-    except proc.TimeoutExpired:
-        child.kill()
-        said, _ = child.communicate()
-    return bool(refused) or said.strip() == b"tied"
 
 
 def folders() -> Iterator[Check]:

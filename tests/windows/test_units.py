@@ -33,7 +33,7 @@ UNITS: Final = {
     "test_host_windows": 2,
     "test_ignore": 36,
     "test_images": 43,
-    "test_job_windows": 9,
+    "test_job_windows": 20,
     "test_keepers": 7,
     "test_msys_windows": 31,
     "test_next_steps": 3,
