@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from launcher import control, store
 from launcher.errors import Damaged, MissingOnHost, WherryError
 from launcher.host import _login_linux, _login_macos, _login_windows
 from launcher.host.login import LoginItem
+from launcher.keeper import diary
 from launcher.machine import autostart, doorman, inspect
 from launcher.machine.stop import delete, stop
 from launcher.machine.suspend import suspend
@@ -166,14 +168,18 @@ def test_the_value_of_windows_comes_and_goes(monkeypatch: pytest.MonkeyPatch) ->
     assert _login_windows.disable("wherry-default", end=False) and registry.values == {"other": "stays"}
 
 
-def test_who_waits_on_windows_is_ended_by_its_words() -> None:
-    """Without signals, and whatever its interpreter calls itself."""
+def test_who_waits_on_windows_is_ended_by_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without signals, whatever its interpreter calls itself, and if it is this user's."""
     words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", secrets.token_hex(8)]
     other = [*words[:3], secrets.token_hex(8)]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as one, subprocess.Popen(other, stdout=subprocess.PIPE) as two:
         try:
             for process in (one, two):
                 assert process.stdout is not None and process.stdout.readline()
+            with monkeypatch.context() as patch:
+                patch.setattr(psutil.Process, "username", lambda process: "me" if process.pid == os.getpid() else "somebody")
+                _login_windows._end((r"C:\Python\pythonw.exe", *words[1:]))
+            assert one.poll() is None
             _login_windows._end((r"C:\Python\pythonw.exe", *words[1:]))
             assert not psutil.pid_exists(one.pid) and two.poll() is None
         finally:
@@ -392,6 +398,50 @@ def test_the_session_ends_while_a_failure_is_said(home: Path, monkeypatch: pytes
     monkeypatch.setattr(doorman, "attend", fails)
     monkeypatch.setattr(doorman.log, "handlers", [Ends()])
     assert doorman._guard(directory, now=False) == 1
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a machine", "none"])
+def test_without_streams_it_keeps_a_diary(home: Path, there: bool) -> None:
+    """As on Windows, where pythonw gives it none; a file that it held open could not be removed there."""
+    directory = store.machine("default")
+    if there:
+        make_machine()
+        (directory.path / "machine.toml").write_text("no TOML")
+    code = (
+        "import os, sys\nfor number in 0, 1, 2:\n os.close(number)\nsys.stdin = sys.stdout = sys.stderr = None\n"
+        "from launcher import host\nfrom launcher.machine import doorman, run\n"
+        "host.current().SIGNALS_END = False\n"
+        "sys.exit(doorman.main(['default', '--now']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, timeout=60, check=False)
+    file = directory.path / "doorman.log"
+    assert (done.returncode, file.exists(), directory.path.exists()) == ((1, True, True) if there else (0, False, False))
+    if there:
+        said = file.read_text(encoding="utf-8")
+        assert " ERROR wherry.doorman: " in said and "machine.toml" in said and file.stat().st_mode & 0o77 == 0
+
+
+def test_a_diary_is_bounded_and_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diary, "_LOG_BYTES", 1000)
+    log, root = logging.getLogger("wherry.test"), logging.getLogger()
+    before, level, hook = list(root.handlers), root.level, threading.excepthook
+    paramiko = logging.getLogger("paramiko").level
+    try:
+        diary.keep(tmp_path / "x.log", released=True)
+        assert not (tmp_path / "x.log").exists()
+        for number in range(100):
+            log.info("line %d", number)
+            held = [file.path for file in psutil.Process().open_files()]
+            assert str(tmp_path / "x.log") not in held
+    finally:
+        for handler in set(root.handlers) - set(before):
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+        logging.getLogger("paramiko").setLevel(paramiko)
+        threading.excepthook = hook
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.log", "x.log.1"]
+    assert (tmp_path / "x.log").read_text().endswith("line 99\n") and (tmp_path / "x.log").stat().st_size <= 1000
 
 
 def test_a_keeper_takes_no_other_socket_for_its_door(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launcher import host
+from launcher import host, proc
 from launcher.errors import NoProgress
 from launcher.machine import keepers, run, succession
 from launcher.report import SilentReporter
-from tests.fakes import FakeKeeper
+from tests.fakes import FakeKeeper, make_machine
 from tests.systems import not_on_windows
 
 
@@ -57,3 +60,38 @@ def test_a_keeper_that_another_was_quicker_than_ends(keeper: FakeKeeper, monkeyp
     answers = iter([None, "running"])  # the first look came before the other one listened
     monkeypatch.setattr(succession, "serving", lambda *_: next(answers))
     assert run.ensure_keeper(keeper.directory, SilentReporter()) == "running"
+
+
+class Warned(SilentReporter):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.mark.parametrize(("keeper", "warnings"), [("tests.tiedkeeper", [run._TIED]), ("launcher.keeper", [])])
+def test_a_keeper_that_ends_with_the_terminal_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch, keeper: str, warnings: list[str]
+) -> None:
+    """It alone knows: the job of its starter is that of a launcher, and lets everybody go."""
+    directory, report = make_machine(), Warned()
+    monkeypatch.setattr(run, "KEEPER", keeper)
+    assert run.start_keeper(directory, "stop", report)
+    keepers.wait_gone(directory)
+    assert report.warnings == warnings
+
+
+def test_the_terminals_refusal_is_told_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, report = make_machine(), Warned()
+    monkeypatch.setattr(run, "KEEPER", "tests.tiedkeeper")
+    spawn = proc.spawn
+
+    def refused(*words: Any, on_tied: Callable[[], None], **options: Any) -> proc.Process:
+        on_tied()
+        return spawn(*words, **options)
+
+    monkeypatch.setattr(proc, "spawn", refused)
+    assert run.start_keeper(directory, "stop", report)
+    keepers.wait_gone(directory)
+    assert report.warnings == [run._TIED]

@@ -21,6 +21,7 @@ BASH = {"MSYSTEM": "MINGW64", "EXEPATH": r"D:\tools\G\bin"}
     [
         "C:/Program Files/Git/code", r"C:\Users\ana\x;C:\Program Files\Git\code", "--workdir=C:/Program Files/Git/code",
         "type=bind,src=.,dst=C:/msys64/x", "D:/tools/G/code", "C:/Program Files (x86)/Git/usr", r"C:\x;D:\y",
+        r"--volume=C:\x;D:\y", r"-v=C:\x;D:\y",
     ],
 )  # fmt: skip
 def test_a_word_that_git_bash_has_made_another_path_of(word: str) -> None:
@@ -31,10 +32,15 @@ def test_a_word_that_git_bash_has_made_another_path_of(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [r"C:\Users\ana\x:/code", "/code", "//code", "a;b", "C:/Users/ana/Gitter/x", "https://github.com/x", "echo x; ls"]
-)
+    "word",
+    [
+        r"C:\Users\ana\x:/code", "/code", "//code", "a;b", "C:/Users/ana/Gitter/x", "https://github.com/x", "echo x; ls",
+        "C:/git/proj", "C:/Users/ana/git/x:/code", "D:/git/x", "src=C:/Users/a/git", r"PATH=C:\a;C:\b", r"--env=P=C:\a;C:\b",
+    ],
+)  # fmt: skip
 def test_a_word_that_is_as_it_was_typed(word: str) -> None:
     assert rewritten(["run", word], BASH) == ""
+    assert rewritten(["run", "-e", word, "-v", "C:/git/x:/x"], BASH) == ""
 
 
 class Kernel32:

@@ -3,17 +3,21 @@
     path add|remove FOLDER  the user's PATH. NSIS would cut it at 1024 characters
     running                 exit code 3 when a machine runs
     stop                    stops all machines, cleanly
+    doormen end FILE        ends those that wait since login (wherry autostart) on this Python, and notes them in FILE
+    doormen start FILE      starts them again, on the Python that is there now
     leave                   wherry uninstall --keep: contexts and links are taken back, machines stay
     delete                  wherry uninstall --yes: the machines go too
     import FOLDER           the ISOs of the full edition
 
-Exit code 0: done. Only Python's own modules are used, on Windows; what is decided here is tested everywhere.
+Exit code 0: done. Only Python's own modules are used, and psutil, on Windows; what is decided here is tested everywhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -24,6 +28,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 WHERRY = HERE.parent / "bin" / "wherry.exe"
+PYTHON = HERE.parent / "python"
+DOORMAN = ("-m", "launcher.machine.doorman")
+ENDS_WITHIN = 10.0  # seconds
 RUNS = 3
 AT_REST = ("stopped", "suspended", "broken", "newer")
 
@@ -96,6 +103,42 @@ def live() -> list[str]:
     return [machine["name"] for machine in machines() if machine["status"] not in AT_REST]
 
 
+def doormen() -> list[Any]:
+    """The processes of this user that run on this installation's Python, which could not be replaced while they do."""
+    psutil: Any = importlib.import_module("psutil")
+    ours, found = psutil.Process().username(), []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):  # gone meanwhile, or another's
+            words = process.cmdline()
+            is_one = DOORMAN in itertools.pairwise(words)
+            if is_one and _same(os.fspath(Path(words[0]).parent), os.fspath(PYTHON)) and process.username() == ours:
+                found.append(process)
+    return found
+
+
+def end_doormen(noted: Path) -> None:
+    """No machine ends with them."""
+    words = []
+    for process in doormen():
+        with contextlib.suppress(importlib.import_module("psutil").Error, OSError):
+            words.append(process.cmdline())
+            process.terminate()
+            process.wait(ENDS_WITHIN)  # one that stays is noted too: the folder is not replaced then
+    noted.write_text(json.dumps(words), encoding="utf-8")
+
+
+def start_doormen(noted: Path) -> None:
+    """As the login does: in the user's folder, without a window, and outliving us."""
+    detached = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
+    flags = detached if os.name == "nt" else 0
+    nothing = subprocess.DEVNULL
+    running = [process.cmdline() for process in doormen()]
+    for words in json.loads(noted.read_text(encoding="utf-8")):
+        if words not in running:
+            one = subprocess.Popen(words, cwd=Path.home(), stdin=nothing, stdout=nothing, stderr=nothing, creationflags=flags)
+            one.returncode = 0  # it outlives us; no warning about a child that was not waited for
+
+
 def do(*words: str) -> None:
     """Raises SystemExit with what wherry says when it fails."""
     done = wherry(*words)
@@ -111,6 +154,8 @@ def main(words: Sequence[str]) -> int:
     elif words[0] == "stop":
         for name in live():
             do("stop", name)
+    elif words[0] == "doormen":
+        {"end": end_doormen, "start": start_doormen}[words[1]](Path(words[2]))
     elif words[0] in ("leave", "delete"):
         do("uninstall", "--keep" if words[0] == "leave" else "--yes")
     elif words[0] == "import":

@@ -79,12 +79,25 @@ Var said
   ${EndIf}
 !macroend
 
+; What waits since login on the Python here (wherry autostart) holds its files, and is ended; "start" has it wait again. A helper of
+; an earlier version may know no such verb: then the files are in use, or are not.
+!macro DOORMEN verb
+  InitPluginsDir
+  !insertmacro HELPER "$INSTDIR\setup\helper.py" 'doormen ${verb} "$PLUGINSDIR\doormen"'
+  Pop $0
+  ${If} $0 != "0"
+    DetailPrint "$said"
+  ${EndIf}
+!macroend
+
 ; What an earlier version has put here. What users keep in this folder is not ours, and stays. A terminal in which wherry still waits
 ; holds files: the folder then cannot be renamed, and nothing is lost yet.
 !macro REMOVE_FILES
+  !insertmacro DOORMEN "end"
   ClearErrors
   Rename "$INSTDIR\python" "$INSTDIR\python.old"
   ${If} ${Errors}
+    !insertmacro DOORMEN "start"
     MessageBox MB_OK|MB_ICONSTOP "Files of Wherry are in use, and nothing is changed. Close the terminals in which wherry runs, and try again." /SD IDOK
     !insertmacro GIVE_UP 2
   ${EndIf}
@@ -117,6 +130,9 @@ Section
   WriteRegDWORD HKCU "${UNINSTALL}" "NoRepair" 1
   CreateShortcut "$SMPROGRAMS\Wherry.lnk" "$SYSDIR\cmd.exe" '/s /k ""$INSTDIR\bin\wherry.exe" --help"' "$INSTDIR\bin\wherry.exe"
 
+  ${If} ${FileExists} "$PLUGINSDIR\doormen"
+    !insertmacro DOORMEN "start"
+  ${EndIf}
   !insertmacro HELPER "$INSTDIR\setup\helper.py" 'path add "$INSTDIR\bin"'
   Pop $0
   ${If} $0 != "0"

@@ -74,9 +74,10 @@ def _end(words: tuple[str, ...]) -> None:
     """Those programs with these words that are this user's; the first of them, the interpreter, calls itself as it likes."""
     import psutil
 
+    ours = psutil.Process().username()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if tuple(process.cmdline()[1:]) == words[1:]:
+            if tuple(process.cmdline()[1:]) == words[1:] and process.username() == ours:
                 process.terminate()
                 process.wait(_ENDS_WITHIN)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,10 @@ with contextlib.suppress(ImportError):  # elsewhere this module is only read
 _NAME_INFO: Final = 2  # FileNameInfo
 _ROOM: Final = 1024
 _PIPE: Final = re.compile(r"\\(?:msys|cygwin)-[0-9a-f]+-pty\d+-(?:from|to)-master(?:-nat)?")
-# Where such a shell usually is.
-_ROOTS: Final = (r"[a-z]:/(?:program files(?: \(x86\))?/|[^:;,]*/)?git", r"[a-z]:/msys(?:32|64)", r"[a-z]:/cygwin(?:64)?")
+# Where such a shell usually is; of another place EXEPATH tells. Any folder `git` would be many a user's own.
+_ROOTS: Final = (r"[a-z]:/program files(?: \(x86\))?/git", r"[a-z]:/msys(?:32|64)", r"[a-z]:/cygwin(?:64)?")
 _BIN: Final = re.compile(r"/(?:usr/|mingw\d\d/)?(?:bin|cmd)/?$")
+_VOLUME: Final = ("-v", "--volume")
 _LIST: Final = re.compile(r"^[^;]*[A-Za-z]:\\[^;]*;[A-Za-z]:\\")
 
 
@@ -52,7 +54,18 @@ def rewritten(words: Sequence[str], environment: Mapping[str, str]) -> str:
     if folder := environment.get("EXEPATH", "").replace("\\", "/").lower():
         roots.append(re.escape(_BIN.sub("", folder)))
     inside = re.compile(rf"(?:^|[=:;,])(?:{'|'.join(roots)})(?:/|$)")
-    return next((word for word in words if _LIST.match(word) or inside.search(word.replace("\\", "/").lower())), "")
+
+    def strange(before: str, word: str) -> bool:
+        return _is_list(before, word) or inside.search(word.replace("\\", "/").lower()) is not None
+
+    return next((word for before, word in itertools.pairwise(["", *words]) if strange(before, word)), "")
+
+
+def _is_list(before: str, word: str) -> bool:
+    """Whether a volume, by this word or with the one before, is a list of folders; any other value may well be one."""
+    flag, _, value = word.partition("=")
+    given = word if before in _VOLUME else value if flag in _VOLUME else ""
+    return _LIST.match(given) is not None
 
 
 def is_mintty(handle: int, kernel32: Any = None) -> bool:

@@ -21,6 +21,10 @@ log = logging.getLogger("wherry.host")
 
 QUERY: Final = 0x0011  # WM_QUERYENDSESSION
 END: Final = 0x0016  # WM_ENDSESSION
+# Of lParam (learn.microsoft.com, "WM_QUERYENDSESSION"). ENDSESSION_CLOSEAPP: no session ends, but the installer of some program
+# wants a file that we have, by the Restart Manager. No machine is stopped for that unasked.
+CLOSE_APP: Final = 0x00000001
+LOGOFF: Final = 0x80000000
 # SetProcessShutdownParameters: those with the higher level end first, 0x280 is everybody's, and above 0x3FF is the system's. A
 # program that this one has started, and that has no window, would be ended beside it.
 _FIRST: Final = 0x3FF
@@ -35,8 +39,10 @@ class SessionEnd:
         self._reason, self._told, self._user32, self._hold = reason, told, user32, hold
         self._ending = False
 
-    def answer(self, window: int, message: int, yes: int) -> int | None:
-        """What a message is answered with; None: as the system does by itself."""
+    def answer(self, window: int, message: int, yes: int, why: int) -> int | None:
+        """What a message is answered with; None: as the system does by itself. `yes`, `why`: its wParam and lParam."""
+        if message in (QUERY, END) and why & CLOSE_APP and not why & LOGOFF:
+            return 0  # to the question: no
         if message == QUERY:
             self._user32.ShutdownBlockReasonCreate(window, self._reason)
             return 1
@@ -83,7 +89,7 @@ class _Window:
 
 def _window(user32: Any, end: SessionEnd) -> _Window:
     def answered(window: int, message: int, first: int, second: int) -> int:
-        answer = end.answer(window, message, first)
+        answer = end.answer(window, message, first, second)
         return int(user32.DefWindowProcW(window, message, first, second)) if answer is None else answer
 
     kernel32: Any = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined,unused-ignore]

@@ -11,10 +11,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from launcher.host import Endpoint, Terminal, native_arch
-from launcher.host._job_windows import tied
+from launcher.host._job_windows import detach_options, tied, tied_options
 from launcher.host._locks_windows import lock, lock_taken
 from launcher.host._msys_windows import no_terminal, rewritten_words
 from launcher.host._patience_windows import remove_tree, rename, replace
@@ -30,9 +30,9 @@ from launcher.host._session_windows import when_session_ends
 from launcher.host.streams import Endpoints, Stream
 
 __all__ = [
-    "can_have", "clean_path", "close_hint", "guest_path", "is_private", "local_path", "lock", "lock_taken", "long_path",
-    "make_private", "no_terminal", "other_guest_paths", "real_path", "remove_tree", "rename", "replace", "rewritten_words",
-    "tied", "when_session_ends",
+    "can_have", "clean_path", "close_hint", "detach_options", "guest_path", "is_private", "local_path", "lock", "lock_taken",
+    "long_path", "make_private", "no_terminal", "other_guest_paths", "real_path", "remove_tree", "rename", "replace",
+    "rewritten_words", "tied", "tied_options", "when_session_ends",
 ]  # fmt: skip
 
 NAME: Final = "windows"
@@ -40,10 +40,6 @@ PROGRAM_SUFFIX: Final = ".exe"
 SHELL: Final = "powershell"
 ENDPOINT: Final[Endpoint] = "stdio"
 SIGNALS_END: Final = False
-
-_DETACHED: Final = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
-_BREAKAWAY: Final = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB: the terminal's job object must not take us along
-
 
 _NETSH_SECONDS: Final = 10
 _TURN_ON: Final = "DISM /online /Enable-Feature /FeatureName:HypervisorPlatform /All"
@@ -118,15 +114,6 @@ def editor() -> list[str]:
 
 def run_base() -> Path:
     return Path(tempfile.gettempdir()) / "wherry"
-
-
-def detach_options() -> dict[str, Any]:
-    return {"creationflags": _DETACHED | _BREAKAWAY, "close_fds": True}
-
-
-def tied_options() -> dict[str, Any] | None:
-    # Of some editors' terminals and of build services: their job refuses the flag, and ends with all that is in it.
-    return {"creationflags": _DETACHED, "close_fds": True}
 
 
 def endpoints() -> Endpoints:

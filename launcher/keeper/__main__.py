@@ -1,5 +1,5 @@
 """`python -m launcher.keeper NAME [ACTION]`: started by `launcher.machine`, writes "ready" on stdout when it listens,
-or "served" when another one keeps the machine.
+"ready tied" when it ends with the terminal all the same, or "served" when another one keeps the machine.
 
 ACTION is what the start may do with the data disk, one of `seed.ACTIONS`; or `stop`: to take over the QEMU that a dead keeper
 left, and end it.
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging.handlers
 import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
 
 from launcher import control, host, saved, store
 from launcher.errors import WherryError, of_system
+from launcher.keeper import diary
 from launcher.keeper.agent import CHANNELS as AGENT_CHANNELS
 from launcher.keeper.agent import Agents
 from launcher.keeper.cost import Cost
@@ -41,27 +40,8 @@ from launcher.keeper.upkeep import Upkeep
 from launcher.ssh.transport import Connection
 from launcher.store import MachineDir
 
-_LOG_BYTES = 1 << 20
 _RELAY_SECONDS = 5.0
 _LOOKS_EVERY = 0.1
-
-
-def _log_to(directory: MachineDir) -> None:
-    handler = logging.handlers.RotatingFileHandler(directory.keeper_log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    # What paramiko says at ERROR it raises as well, and its tracebacks would fill the log while a machine does not answer.
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-    # Python's own words go to a descriptor that knows nothing of the log's rotation.
-    threading.excepthook = _on_failed_thread
-
-
-def _on_failed_thread(failed: threading.ExceptHookArgs) -> None:
-    name = failed.thread.name if failed.thread is not None else "a thread"
-    log = logging.getLogger("wherry.keeper")
-    log.critical("%s failed", name, exc_info=(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback))
 
 
 def _tell(word: str) -> None:
@@ -168,7 +148,7 @@ def _pulse(keeper: Supervisor, *looks: Callable[[], None]) -> Pulse:
 
 
 def _keep(directory: MachineDir, action: str) -> int:
-    _log_to(directory)
+    diary.keep(directory.keeper_log)
     lock = _lock(directory)
     if lock is None:
         _tell("served")
@@ -210,7 +190,8 @@ def _keep(directory: MachineDir, action: str) -> int:
     guard = Guard(directory, lock, keeper.folder_lost)
     looks = guard.look, shares.look_at_pause, shares.look_at_virtiofs, idle.look, cost.look, upkeep.look
     pulse = _pulse(keeper, *looks)
-    _tell("ready")
+    # Here and not where we are started, which is a command's way: to know costs one more program in the job of a launcher.
+    _tell("ready tied" if host.current().tied() else "ready")
     try:
         return keeper.run()
     finally:

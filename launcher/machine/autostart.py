@@ -14,6 +14,7 @@ from launcher.machine.settings import existing
 from launcher.store import MachineDir
 
 _DOORMAN: Final = "launcher.machine.doorman"
+LOG: Final = "doorman.log"  # what it says, in the machine's folder, where nobody keeps the words of what starts at login
 _MORE_SECONDS: Final = 90  # beside those of the containers: for the guest, and for one that must be ended
 
 

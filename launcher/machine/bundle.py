@@ -18,6 +18,7 @@ from typing import Any, Final
 from launcher import __version__, images, store
 from launcher.config_keys import ENGINE_KEYS
 from launcher.errors import NoSuchMachine, Refused, Usage, WherryError
+from launcher.machine import autostart
 from launcher.machine.checks import Check
 from launcher.machine.redact import MASK, redact, redact_values
 from launcher.store import MachineDir
@@ -47,7 +48,10 @@ def collect(name: str, checks: list[Check]) -> Files:
         "state.json": lambda: _state(directory),
         "iso.json": lambda: images.by_sha(directory.read_config().iso).manifest,
     }
-    logs = (directory.serial_log, directory.qemu_log, directory.keeper_log, directory.shares_log, directory.virtiofsd_log)
+    logs = (
+        directory.serial_log, directory.qemu_log, directory.keeper_log, directory.shares_log, directory.virtiofsd_log,
+        directory.path / autostart.LOG,
+    )  # fmt: skip
     sources: dict[str, Callable[[], bytes]] = {file: partial(_json, value, token) for file, value in values.items()}
     sources |= {log.name: partial(_tail, log, token) for log in logs}
     files = {file: _read(source) for file, source in sources.items()}

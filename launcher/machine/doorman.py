@@ -25,8 +25,8 @@ from typing import Any, Final, NoReturn
 
 from launcher import host, store
 from launcher.errors import WherryError, of_system
-from launcher.keeper import listener
-from launcher.machine import run
+from launcher.keeper import diary, listener
+from launcher.machine import autostart, run
 from launcher.machine.create import UpOptions
 from launcher.machine.pipedoor import PipeDoor
 from launcher.machine.stop import running, stop
@@ -174,10 +174,19 @@ def main(words: list[str]) -> int:
     if given.home:
         os.environ["WHERRY_HOME"] = given.home
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    directory = store.machine(given.name)
+    _log_to(directory)
     for number in _known_signals():
         signal.signal(number, _on_signal)
-    return _guard(store.machine(given.name), now=given.now)
+    return _guard(directory, now=given.now)
+
+
+def _log_to(directory: MachineDir) -> None:
+    """Where systemd and launchd keep it; under pythonw, which has no streams, in the machine's folder, if there is one."""
+    if sys.stderr is not None:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    elif directory.exists():
+        diary.keep(directory.path / autostart.LOG, released=True)
 
 
 def _guard(directory: MachineDir, *, now: bool) -> int:

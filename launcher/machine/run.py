@@ -175,6 +175,7 @@ def start_keeper(
 
     host.current().make_private(directory.run_dir.parent)
     handed = [one.fileno() for one in door]
+    tied: list[str] = []
     with directory.keeper_log.open("ab") as log:
         keeper = proc.spawn(
             [sys.executable, "-P", "-m", KEEPER, directory.name, *([action] if action else [])],
@@ -185,7 +186,7 @@ def start_keeper(
             stderr=log,
             detach=host.current().detach_options(),
             tied=host.current().tied_options(),
-            on_tied=lambda: (report or SilentReporter()).warn(_TIED),
+            on_tied=lambda: tied.append("refused"),
         )
     for one in door:
         one.close()  # the keeper has it: were we to hold it too, nobody would see when the keeper closes it
@@ -194,14 +195,17 @@ def start_keeper(
     guard = threading.Timer(_BEGINS_WITHIN, keeper.kill)
     guard.start()
     with keeper.stdout:
-        word = keeper.stdout.readline().decode().strip()
+        said = keeper.stdout.readline().decode().strip()
     guard.cancel()
+    word, _, about = said.partition(" ")
     if word == "served":
         keeper.wait()
         return False
     if word != "ready":
-        message = word.removeprefix("error ") or "it ended before it began"
+        message = said.removeprefix("error ") or "it ended before it began"
         raise WherryError(f"the machine's keeper did not start: {message}", hint=f"wherry logs keeper {directory.name}")
+    if tied or about == "tied":
+        (report or SilentReporter()).warn(_TIED)
     # It outlives us; no warning about a child that was not waited for.
     keeper.returncode = 0
     return True

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from installers import bill
 from installers.context import Context, Made
 from installers.tools import BuildError
 from installers.windows import helper, layout, msi, setup, summary
-from tests.fakes import FakeKeeper
+from tests.fakes import FakeKeeper, make_machine
 from tests.install.making import making
 from tests.install.wineprefix import Computer, fresh
 from tests.tinyiso import iso_bytes
@@ -63,6 +64,43 @@ def test_no_machine_no_question(home: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (home / "iso").mkdir(parents=True)
         (home / "iso/x.iso").write_text("no ISO")
         helper.main(["import", os.fspath(home / "iso")])
+
+
+def test_who_waits_since_login_is_ended_and_waits_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the Python of this installation, of this user, with these words; nobody else."""
+    for name in ("ours", "other"):
+        (tmp_path / name).mkdir()
+        shutil.copy(psutil.Process().exe(), tmp_path / name / "pythonw")
+    monkeypatch.setattr(helper, "PYTHON", tmp_path / "ours")
+    words = ["-I", "-S", "-c", "import time; print(flush=True); time.sleep(600)", "-m"]
+    doorman = [os.fspath(tmp_path / "ours/pythonw"), *words, "launcher.machine.doorman", "default"]
+    others = [
+        [os.fspath(tmp_path / "ours/pythonw"), *words, "launcher.keeper", "launcher.machine.doorman"],
+        [os.fspath(tmp_path / "other/pythonw"), *doorman[1:]],
+    ]
+    started = [subprocess.Popen(line, stdout=subprocess.PIPE) for line in (doorman, *others)]
+    noted = tmp_path / "noted"
+    try:
+        for process in started:
+            assert process.stdout is not None and process.stdout.readline()
+        with monkeypatch.context() as patch:
+            patch.setattr(psutil.Process, "username", lambda process: "me" if process.pid == os.getpid() else "somebody")
+            helper.main(["doormen", "end", os.fspath(noted)])
+            assert json.loads(noted.read_text()) == [] and started[0].poll() is None
+        helper.main(["doormen", "end", os.fspath(noted)])
+        assert not psutil.pid_exists(started[0].pid), "it has ended, and been waited for"
+        assert [process.poll() for process in started[1:]] == [None, None]
+        for _ in range(2):  # who waits again is not started once more
+            helper.main(["doormen", "start", os.fspath(noted)])
+            [again] = helper.doormen()
+            assert again.cmdline() == doorman and again.cwd() == os.fspath(Path.home())
+    finally:
+        for ended in helper.doormen():
+            ended.kill()
+            ended.wait()
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -405,6 +443,27 @@ def test_no_file_changes_under_a_machine_that_runs(made: dict[str, Path], comput
     done = said.read_text().split("\n")
     assert done[-3:] == ["stop default", "uninstall --keep", ""]
     assert not [words for words in done if "--yes" in words or "delete" in words], "nobody was asked"
+
+
+@needs_wine
+@needs_nsis
+def test_who_waits_since_login_is_in_nobodys_way(made: dict[str, Path], home: Path, computer: Computer) -> None:
+    this = Installed(computer, made[".exe"])
+    this.setup()
+    shutil.copytree(make_machine().path, computer.local / "wherry/machines/default")
+    words = [computer.inside(this.home / "python/python.exe"), "-P", "-m", "launcher.machine.doorman", "default"]
+    this.run(this.python, "-I", "-c", f"import subprocess; subprocess.Popen({words!a}, creationflags=8)")
+    [before] = doormen(computer)
+    this.setup()
+    [after] = doormen(computer)
+    assert before != after
+    this.uninstall()
+    assert not this.home.exists() and not doormen(computer)
+
+
+def doormen(computer: Computer) -> list[int]:
+    """Their processes."""
+    return [number for number, line in computer.programs().items() if "launcher.machine.doorman" in line]
 
 
 @needs_wine

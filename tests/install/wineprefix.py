@@ -54,13 +54,14 @@ class Computer:
             name for name in found if not re.search(r"/Temp(/|$)|/Temporary Internet Files|\.wine|INetCache|Programs$", name)
         }
 
-    def programs(self) -> list[str]:
-        """The command lines of all that runs in it."""
-        ours, found = f"\0WINEPREFIX={self.folder / 'prefix'}\0".encode(), []
+    def programs(self) -> dict[int, str]:
+        """The command lines of all that runs in it, by this system's numbers."""
+        ours, found = f"\0WINEPREFIX={self.folder / 'prefix'}\0".encode(), {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # gone meanwhile, or not ours to look at
                 if ours in b"\0" + (process / "environ").read_bytes():
-                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                    said = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(process.name)] = said.decode(errors="replace")
         return found
 
     def environment(self) -> dict[str, str]:

@@ -97,7 +97,7 @@ def test_installed_used_and_removed(again: bool, computer: Computer, tmp_path: P
     assert this.run(copy, "/S", f"_?={computer.inside(this.home)}")[0] == 0
     assert not this.home.exists()
     assert this.contexts() == [], "no context leads to what is gone"
-    assert not [line for line in computer.programs() if "launcher" in line or "qemu" in line.lower()]
+    assert not [line for line in computer.programs().values() if "launcher" in line or "qemu" in line.lower()]
     left = {name for name in computer.files() - before if not name.endswith(("/.docker", "/contexts", "/meta"))}
     if again:
         assert not left

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import logging.handlers
 import os
 import queue
 import sys
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 from launcher import host
 from launcher.errors import WherryError
+from launcher.keeper import diary
 from launcher.keeper.link import Link
 from launcher.keeper.shares import mounts
 from launcher.keeper.shares.assembly import Assembly
@@ -30,7 +30,6 @@ from launcher.ssh.transport import Connection
 
 log = logging.getLogger("wherry.shares")
 
-_LOG_BYTES: Final = 1 << 20
 _CONNECT_SECONDS: Final = 30.0
 _TICK: Final = 1.0
 _TELLS_USE: Final = 10  # ticks
@@ -128,23 +127,10 @@ def _give_way(connection: Connection) -> None:
         log.info("the connection of the shares gives no way: %s", error.message)
 
 
-def _log_to(path: Path) -> None:
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it says it raises as well
-    threading.excepthook = lambda failed: log.critical(
-        "%s failed", getattr(failed.thread, "name", "a thread"),
-        exc_info=(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback),
-    )  # fmt: skip
-
-
 def main() -> int:
     os.umask(0o077)
     host.current().raise_descriptor_limit()  # one for each file that is open in the guest
-    _log_to(Path(sys.argv[1]))
+    diary.keep(Path(sys.argv[1]))
     os.umask(0)  # modes are the guest's, whose own mask was applied there
     process = Process(os.dup(1))
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
