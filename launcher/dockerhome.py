@@ -43,11 +43,15 @@ class DockerHome:
         return name if isinstance(name, str) and name else DEFAULT
 
     def make_current(self, name: str) -> None:
+        """A file that says nothing else goes with the choice, but for a link."""
         config = _read(self.config_file)
         if name == DEFAULT:
             config.pop("currentContext", None)
         else:
             config["currentContext"] = name
+        if not config and not self.config_file.is_symlink():
+            self.config_file.unlink(missing_ok=True)
+            return
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Dotfiles are links in many homes; the link stays.
         files.write_private(self.config_file.resolve(), json.dumps(config, indent="\t", ensure_ascii=False).encode())

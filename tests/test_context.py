@@ -84,8 +84,30 @@ def test_the_context_before_may_be_gone(docker: Path) -> None:
     DockerHome().make_current("other")
     context.use("default")
     DockerHome().remove("other")
+    (docker / "config.json").write_text('{"currentContext": "wherry", "psFormat": "x"}')
     assert context.remove("default") == (True, "default")
-    assert "currentContext" not in config(docker)
+    assert config(docker) == {"psFormat": "x"}
+
+
+def test_a_file_that_says_nothing_any_more_is_gone(docker: Path) -> None:
+    make_machine()
+    for _ in range(2):  # and there may be none
+        context.use("default")
+        assert config(docker) == {"currentContext": "wherry"}
+        assert context.remove("default") == (True, "default")
+        assert not (docker / "config.json").exists()
+        DockerHome().make_current("default")
+
+
+@not_on_windows("links need a right that users lack")
+def test_a_link_to_a_file_that_says_nothing_stays(docker: Path) -> None:
+    make_machine()
+    docker.mkdir()
+    real = docker.parent / "dotfiles.json"
+    (docker / "config.json").symlink_to(real)
+    context.use("default")
+    context.remove("default")
+    assert real.read_text() == "{}" and (docker / "config.json").is_symlink()
 
 
 def test_a_context_that_is_not_ours_is_left_alone(docker: Path, wherry: Wherry, tmp_path: Path) -> None:

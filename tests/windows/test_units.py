@@ -21,7 +21,7 @@ UNITS: Final = {
     "test_channels": 3,
     "test_config": 84,
     "test_console": 19,
-    "test_context": 20,
+    "test_context": 21,
     "test_control": 8,
     "test_cost": 6,
     "test_disks": 14,
