@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,3 +107,25 @@ def test_who_waited_for_it_hears_what_helps(
     said = wherry("run", "x")
     assert said.code == code
     assert said.err == ("wherry: a process of web was killed.   wherry config set memory 4G\n" if told else "")
+
+
+def test_the_word_of_it_may_come_after_the_containers_end(keeper: FakeKeeper, wherry: Callable[..., Said]) -> None:
+    class Late(list[dict[str, Any]]):
+        """Told from the second look on."""
+
+        looks = 0
+
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            self.looks += 1
+            return super().__iter__() if self.looks > 1 else iter(())
+
+    told = Late()
+
+    def client(_request: dict[str, Any], _folder: Path) -> tuple[int, bytes, bytes]:
+        told.append({"at": time.time(), "text": "a process of web was killed", "hint": "wherry config set memory 4G"})
+        keeper.oom = told
+        return 137, b"", b""
+
+    keeper.client = client
+    said = wherry("run", "x")
+    assert said.code == 137 and said.err == "wherry: a process of web was killed.   wherry config set memory 4G\n"

@@ -31,6 +31,9 @@ _BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "XDG_", "BASH_FUNC_
 _PLAIN: Final = re.compile(r"[\w./+-]+")
 
 _KILLED: Final = 137  # 128 + SIGKILL
+# containerd tells of a container's end and of a process killed for memory by two ways, the second sometimes a little later.
+_MEMORY_TOLD_WITHIN: Final = 1.0  # seconds
+_LOOKS_EVERY: Final = 0.05
 
 _SHORT_V: Final = re.compile(r"-[A-Za-z]*v")  # also the last letter of several
 
@@ -196,13 +199,16 @@ class Machine:
         """What the engine says of memory since then: 137 alone tells nobody what to do."""
         from launcher import control
 
+        deadline = time.monotonic() + _MEMORY_TOLD_WITHIN
         try:
-            found = control.status(self.control())["keeper"].get("oom", [])
+            while not (found := [one for one in control.status(self.control())["keeper"].get("oom", []) if one["at"] >= began]):
+                if time.monotonic() >= deadline:
+                    return
+                time.sleep(_LOOKS_EVERY)
         except WherryError:
             return
         for entry in found:
-            if entry["at"] >= began:
-                self.console.warning(f"{entry['text']}.   {entry['hint']}")
+            self.console.warning(f"{entry['text']}.   {entry['hint']}")
 
     def become(self, program: Path, words: list[str]) -> int:
         """Let the docker client of this computer take our place, led to the machine."""
