@@ -328,6 +328,21 @@ def test_a_killed_import_is_cleaned_up_by_the_next(make_iso: MakeIso, home: Path
     assert cached(home) == [iso.sha256]
 
 
+def test_a_killed_note_of_where_an_iso_came_from_is_cleaned_up_by_the_next(make_iso: MakeIso, home: Path) -> None:
+    file = make_iso()
+    folder = resolve("amd64", file, SILENT).path.parent
+    before = set(os.listdir(folder))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = folder / f".origin.json.{ended.pid}-0123abcd"
+    for touched in (False, True):
+        left.write_bytes(b"half")
+        if touched:
+            os.utime(file)  # read whole again, and found to be the same
+        resolve("amd64", file, SILENT)
+        assert set(os.listdir(folder)) == before, touched
+
+
 def test_the_list_of_contents_is_kept_when_it_is_the_manifests(make_iso: MakeIso) -> None:
     sbom = b'{"bomFormat": "CycloneDX"}'
     file = make_iso(manifest={"sbom": {"sha256": hashlib.sha256(sbom).hexdigest()}})

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from launcher import host, isofile, store
+from launcher import files, host, isofile, store
 from launcher.errors import IsoProblem, Refused
 from launcher.report import Reporter
 
@@ -143,9 +143,15 @@ def _settle(temporary: Path, home: Path, source: dict[str, Any]) -> None:
         except IsoProblem:
             host.current().remove_tree(home)
         else:
-            write_json(home / ORIGIN, source)
+            note_origin(home, source)
             return
     host.current().rename(temporary, home)
+
+
+def note_origin(home: Path, source: dict[str, Any]) -> None:
+    """Write down where the ISO came from this time. What a killed command left of that goes first: its folder stays."""
+    files.sweep(home)
+    write_json(home / ORIGIN, source)
 
 
 def names() -> list[str]:

@@ -27,7 +27,7 @@ def import_file(file: Path, arch: str | None, origin: Origin, report: Reporter) 
         known = _seen_before(file, origin)
         if known is not None and arch in (None, known.arch):
             # Asked for again, it is the newest import.
-            cache.write_json(known.path.with_name(cache.ORIGIN), _source(file, origin))
+            cache.note_origin(known.path.parent, _source(file, origin))
             return known
         with cache.locked(report):
             return _import(file, arch, origin, report)
