@@ -18,7 +18,8 @@ port, apply, shares, disk.
 `status` and `handover` are answered whatever protocol the request names, so that wherrys of different age can tell each other
 apart: status has "keeper": {"pid", "start", "wherry", "protocol", "sessions"} beside the state, handover answers {"released",
 "sessions"}. A status request tells the caller's "ssh_agent", a path or null, by the way; with "cost" true it
-is told what the machine costs.
+is told what the machine costs; with "oom_since", in seconds since the epoch, it is answered when it is known why a container
+ended that ended after that, or after a moment.
 """
 
 from __future__ import annotations
@@ -202,10 +203,11 @@ def ask_within(seconds: float, path: Path, verb: str, /, **arguments: Any) -> An
         framed.close()
 
 
-def status(path: Path, *, cost: bool = False) -> dict[str, Any]:
+def status(path: Path, *, cost: bool = False, oom_since: float | None = None) -> dict[str, Any]:
     """The keeper's state, which it gives at once; what the machine costs only when that is asked for, as it takes a look at
-    each process. Raises NotRunning when there is none, NoProgress when it does not answer."""
-    return _ask_soon(path, "status", ssh_agent=host.current().ssh_agent(os.environ), cost=cost)
+    each process. Who saw a container killed after `oom_since` (seconds since the epoch) waits a moment until the reason is
+    known. Raises NotRunning when there is none, NoProgress when it does not answer."""
+    return _ask_soon(path, "status", ssh_agent=host.current().ssh_agent(os.environ), cost=cost, oom_since=oom_since)
 
 
 def handover(path: Path) -> dict[str, Any]:

@@ -31,9 +31,9 @@ _BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "XDG_", "BASH_FUNC_
 _PLAIN: Final = re.compile(r"[\w./+-]+")
 
 _KILLED: Final = 137  # 128 + SIGKILL
-# containerd tells of a container's end and of a process killed for memory by two ways, the second sometimes a little later.
-_MEMORY_TOLD_WITHIN: Final = 1.0  # seconds
-_LOOKS_EVERY: Final = 0.05
+_ENDED_WITHIN: Final = (
+    15.0  # seconds before its client: that may have removed the container, which takes a while on a busy machine
+)
 
 _SHORT_V: Final = re.compile(r"-[A-Za-z]*v")  # also the last letter of several
 
@@ -189,26 +189,22 @@ class Machine:
             _tell_no_terminal(self.console)
         hello = HELLO_IMAGE in argv
         stdin = tty or stdio.reads_input(argv)
-        began = time.time()
         code = self.command(argv, client=True, create=True, tty=tty, cwd=cwd, env=env, stdin=stdin, ensure_hello=hello)
         if code == _KILLED:
-            self._tell_memory(began)
+            self._tell_memory(time.time() - _ENDED_WITHIN)
         return code
 
-    def _tell_memory(self, began: float) -> None:
-        """What the engine says of memory since then: 137 alone tells nobody what to do."""
+    def _tell_memory(self, since: float) -> None:
+        """What the machine says of memory: 137 alone tells nobody what to do."""
         from launcher import control
 
-        deadline = time.monotonic() + _MEMORY_TOLD_WITHIN
         try:
-            while not (found := [one for one in control.status(self.control())["keeper"].get("oom", []) if one["at"] >= began]):
-                if time.monotonic() >= deadline:
-                    return
-                time.sleep(_LOOKS_EVERY)
+            killed = control.status(self.control(), oom_since=since)["keeper"].get("oom", [])
         except WherryError:
             return
-        for entry in found:
-            self.console.warning(f"{entry['text']}.   {entry['hint']}")
+        for entry in killed:
+            if entry["at"] >= since:
+                self.console.warning(f"{entry['text']}.   {entry['hint']}")
 
     def become(self, program: Path, words: list[str]) -> int:
         """Let the docker client of this computer take our place, led to the machine."""

@@ -11,9 +11,10 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from launcher.errors import WherryError
+from launcher.qemu.blocks import Monitor
 
 if TYPE_CHECKING:
     from launcher.keeper.watch import Watch
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("wherry.keeper")
 
 FAULT: Final = "a virtual CPU failed, and QEMU held the machine (internal-error)"
-
-
-class Monitor(Protocol):
-    def execute(self, command: str, /, *, timeout: float = 30, **arguments: Any) -> Any: ...
 
 
 def heard(name: str, monitor: Callable[[], Monitor | None], watch: Watch) -> None:

@@ -10,19 +10,16 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from launcher import room
 from launcher.errors import ConnectionLost, WherryError
+from launcher.qemu.blocks import Monitor
 
 log = logging.getLogger("wherry.keeper.pause")
 
 _TRIES_EVERY: Final = 3.0  # seconds
 _FAILS_WITHIN: Final = 1.0  # seconds after `cont` in which the same write fails again
-
-
-class Monitor(Protocol):
-    def execute(self, command: str, /, *, timeout: float = 30, **arguments: Any) -> Any: ...
 
 
 class Pause:

@@ -26,6 +26,7 @@ log = logging.getLogger("wherry.keeper.server")
 
 _LOOKS: Final = ("status", "handover", "watch")  # may be cut at any time: the client sees it, and asks the next keeper
 _LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
+_MEMORY_TOLD_WITHIN: Final = 2.0  # seconds; of a command that `docker exec` started and that was killed nobody is told
 _RELAY_SECONDS: Final = 5.0  # a client that comes with the first connection waits so long for the channels
 
 
@@ -59,7 +60,7 @@ class Server:
         learn_agent: Callable[[str | None], None] = lambda _: None,
         shares: Shared | None = None,
         cost: Callable[[], dict[str, Any] | None] = lambda: None,
-        oom: Callable[[], list[dict[str, Any]]] = list,
+        oom: Callable[..., list[dict[str, Any]]] = lambda **_: [],
     ) -> None:
         self._keeper = keeper
         self._ports = ports
@@ -194,6 +195,7 @@ class Server:
         return self._working + self._others()
 
     def _about(self, request: dict[str, Any]) -> dict[str, Any]:
+        since = request.get("oom_since")
         return {
             "pid": os.getpid(),
             "start": self._started,
@@ -206,7 +208,7 @@ class Server:
             "shares": self._shares.listing() if self._shares is not None else [],
             "disk": self._keeper.healer.clock.disk,
             "cost": self._cost() if request.get("cost") is True else None,
-            "oom": self._oom(),
+            "oom": self._oom(since=since, within=_MEMORY_TOLD_WITHIN) if isinstance(since, float) else self._oom(),
         }
 
     def _hand_over(self, framed: Framed, request: dict[str, Any]) -> None:
