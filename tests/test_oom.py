@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from launcher.cli import proxy
 from launcher.config import GIB, MachineConfig
 from launcher.errors import ConnectionLost
 from launcher.keeper.events import FILTERS, Event, Events
@@ -210,15 +211,25 @@ def test_whose_memory_was_short(short: str, whose: str, allowed: int | None) -> 
     assert Kill(whose, short, 64 << 20).allowed(ID) == allowed
 
 
-@pytest.mark.parametrize(("code", "ago", "told"), [(137, 0, True), (137, 60, False), (1, 0, False)])
+@pytest.mark.parametrize(
+    ("code", "ago", "before", "told"),
+    [
+        (137, 0, 15, True),
+        (137, 5, 15, False),  # another one, before this began
+        (137, 0, -1, False),  # while this went on, and long before it ended
+        (1, 0, 15, False),
+    ],
+)
 def test_who_waited_for_it_hears_what_helps(
-    keeper: FakeKeeper, wherry: Callable[..., Said], code: int, ago: float, told: bool
-) -> None:
+    keeper: FakeKeeper, wherry: Callable[..., Said], monkeypatch: pytest.MonkeyPatch,
+    code: int, ago: float, before: float, told: bool,
+) -> None:  # fmt: skip
     def client(_request: dict[str, Any], _folder: Path) -> tuple[int, bytes, bytes]:
         entry = {"at": time.time() - ago, "text": "a process of web was killed", "hint": "wherry config set memory 4G"}
         keeper.oom = [entry]
         return code, b"", b""
 
+    monkeypatch.setattr(proxy, "_ENDED_WITHIN", before)
     keeper.client = client
     said = wherry("run", "x")
     assert said.code == code

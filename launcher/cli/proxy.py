@@ -189,9 +189,10 @@ class Machine:
             _tell_no_terminal(self.console)
         hello = HELLO_IMAGE in argv
         stdin = tty or stdio.reads_input(argv)
+        began = time.time()
         code = self.command(argv, client=True, create=True, tty=tty, cwd=cwd, env=env, stdin=stdin, ensure_hello=hello)
         if code == _KILLED:
-            self._tell_memory(time.time() - _ENDED_WITHIN)
+            self._tell_memory(max(began, time.time() - _ENDED_WITHIN))  # what others were killed for is none of it
         return code
 
     def _tell_memory(self, since: float) -> None:

@@ -37,7 +37,7 @@ UNITS: Final = {
     "test_keepers": 7,
     "test_msys_windows": 31,
     "test_next_steps": 3,
-    "test_oom": 25,
+    "test_oom": 26,
     "test_patience_windows": 10,
     "test_pipedoor": 4,
     "test_pipes": 12,
