@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-import pytest
-
-from tests.windows import fixture
 from tests.windows.wine import Windows, path
 
 SECONDS: Final = 600
@@ -62,14 +58,6 @@ UNITS: Final = {
     "test_upkeep": 8,
     "test_windows_paths": 74,
 }
-
-
-@pytest.fixture
-def windows() -> Iterator[Windows]:
-    if why := fixture.missing():
-        pytest.skip(why)
-    with fixture.alone() as made:
-        yield made
 
 
 def test_units(windows: Windows, tmp_path: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
-import pytest
-
-from tests.windows import fixture
 from tests.windows.wine import Windows
 
 # The process that stands for the desktop is begun by Python: begun by QEMU it would hold the pipe by which QEMU answers.
@@ -18,14 +14,6 @@ from launcher.qemu import probe
 found = probe.find("amd64", keep=False)
 print(json.dumps([str(found.program), found.accelerators, str(found.data_folder), str(probe.find_img())]))
 """
-
-
-@pytest.fixture
-def windows() -> Iterator[Windows]:
-    if why := fixture.missing():
-        pytest.skip(why)
-    with fixture.alone() as made:
-        yield made
 
 
 def test_it_is_found_in_the_site_packages(windows: Windows) -> None:
