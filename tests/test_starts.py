@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from launcher import host, proc
 from launcher.errors import MissingOnHost, WherryError, of_start, of_system
+from launcher.machine import run
+from launcher.qemu import probe
+from tests.fakes import make_machine
 from tests.systems import not_on_windows
 
 SECONDS = 60.0  # a hang guard
@@ -109,3 +113,20 @@ def test_a_folder_that_cannot_be_used_is_not_the_programs_fault(tmp_path: Path) 
         with pytest.raises(WherryError) as caught:
             proc.run([sys.executable, "-c", ""], timeout=60, cwd=folder)
         assert said in caught.value.message and sys.executable not in caught.value.message
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_why_it_is_slow_is_told_once_and_needs_no_qemu_any_more(
+    home: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def find(_arch: str, _wanted: str | None) -> SimpleNamespace:
+        if not there:
+            raise MissingOnHost("QEMU is not installed.")
+        return SimpleNamespace(program=Path("q"))
+
+    monkeypatch.setattr(probe, "find", find)
+    monkeypatch.setattr(host.current(), "accelerator_hint", lambda arch, program: f"{arch} {program}")
+    directory = make_machine()
+    assert run._emulation_hint(directory, "kvm") is None
+    assert run._emulation_hint(directory, "tcg") == f"{directory.read_config().arch} {'q' if there else None}"
+    assert run._emulation_hint(directory, "tcg") is None

@@ -52,7 +52,7 @@ UNITS: Final = {
     "test_sftp_windows_tree": 20,
     "test_share_watch_window": 18,
     "test_slots": 6,
-    "test_starts": 16,
+    "test_starts": 18,
     "test_store": 11,
     "test_terminal_windows": 10,
     "test_upkeep": 8,
