@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -57,7 +58,9 @@ def softened(words: list[str]) -> list[str]:
     """With a software accelerator behind the system's own, and nothing that the processor would have to give."""
     done = list(words)
     at = done.index("-accel")
-    if not done[at + 1].startswith("tcg"):
+    if done[at + 1].startswith("kvm") and os.access("/dev/kvm", os.R_OK | os.W_OK):
+        done[at + 1] = "tcg"  # a KVM that is here may know less than its processor: QEMU does not fall back then, it aborts
+    elif not done[at + 1].startswith("tcg"):
         done[at + 2 : at + 2] = ["-accel", "tcg"]
     cpu = done.index("-cpu") + 1
     done[cpu] = "max" if done[cpu] == "host" else ",".join(part for part in done[cpu].split(",") if not part.startswith(NEWER))

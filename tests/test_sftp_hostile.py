@@ -227,7 +227,7 @@ def test_nonsense_never_breaks_the_process(tmp_path: Path, caplog: pytest.LogCap
     """Sessions of requests that are good, bad and neither: each ends, nothing stays open, and no fault of ours is met."""
     chance = random.Random(20)
     before = len(os.listdir("/proc/self/fd"))
-    threads = set(threading.enumerate())  # those of tests before may end meanwhile
+    threads = set(threading.enumerate())  # those of tests before may end meanwhile, and what they hold with them
     for number in range(150):
         root = tmp_path / str(number)
         root.mkdir()
@@ -244,4 +244,4 @@ def test_nonsense_never_breaks_the_process(tmp_path: Path, caplog: pytest.LogCap
                 at += 4 + struct.unpack_from(">I", sent, at)[0]
             assert at == len(sent)
     assert "nobody thought of" not in caplog.text
-    assert len(os.listdir("/proc/self/fd")) == before and not set(threading.enumerate()) - threads
+    assert len(os.listdir("/proc/self/fd")) <= before and not set(threading.enumerate()) - threads

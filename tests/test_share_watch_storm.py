@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,12 +73,14 @@ def test_a_storm_of_20_000_files_is_few_events_that_tell_all(home: Watching) -> 
 
 def test_many_in_one_folder_are_one_that_says_look_anew(home: Watching) -> None:
     [crowd, quiet] = folders(home, 2)
+    began = time.monotonic()
     for number in range(20_000):
         os.close(os.open(home.path(crowd + b"/%d" % number), os.O_CREAT | os.O_WRONLY))
     Path(home.path(quiet + b"/file")).write_text("")
     events = home.settled(b"/code")
     assert Event(CREATED, False, quiet + b"/file") in events or Event(LOST, True, b"/code") in events
-    assert len(events) < 2_000
+    # A computer so busy that it makes fewer than 280 a second has no storm: each is told.
+    assert len(events) < 2_000 + 300 * max(0, time.monotonic() - began - 5)
     assert covered(events, crowd + b"/19999")
 
 
