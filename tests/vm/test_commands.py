@@ -126,7 +126,7 @@ def test_a_terminal_has_our_size_and_hears_of_a_new_one(machine: Driver) -> None
 
 def test_a_crowd_of_clients_is_served(machine: Driver) -> None:
     """64 at once all succeed. The first answer's time is printed; the bound is in the soak, these machines are noisy."""
-    count = 64 if SOAK else 16
+    count = 64 if SOAK else 10
     machine.docker("ps")
     began = time.monotonic()
 

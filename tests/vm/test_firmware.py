@@ -17,7 +17,7 @@ soak = pytest.mark.soak
 STARTS = [
     pytest.param("seabios", "cd", id="seabios-cd"),
     pytest.param("ovmf", "cd", id="ovmf-cd"),
-    pytest.param("aavmf", "virtio", id="aavmf-virtio"),
+    pytest.param("aavmf", "virtio", id="aavmf-virtio", marks=soak),
     pytest.param("seabios", "virtio", id="seabios-virtio", marks=soak),
     pytest.param("seabios", "sata", id="seabios-sata", marks=soak),
     pytest.param("ovmf", "sata", id="ovmf-sata", marks=soak),

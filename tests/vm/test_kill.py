@@ -25,7 +25,7 @@ from tests.vm.driver import SOAK, START_SECONDS, Driver
 pytestmark = pytest.mark.vm
 
 SEED = int(os.environ.get("WHERRY_SEED") or secrets.randbelow(10**6))
-ROUNDS = int(os.environ.get("WHERRY_ROUNDS") or (100 if SOAK else 4))
+ROUNDS = int(os.environ.get("WHERRY_ROUNDS") or (100 if SOAK else 3))
 HANGS = 60  # seconds after which a command counts as one that hangs
 
 LOG = "/var/lib/wherry/docker/volumes/log/_data/log"
