@@ -131,6 +131,24 @@ def test_status_is_the_state(keeper: Supervisor) -> None:
     assert keeper.directory.read_state().ssh_port == 4
 
 
+def test_who_saw_a_container_end_waits_until_it_is_known_why(keeper: Supervisor) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def oom(**words: float) -> list[dict[str, Any]]:
+        asked.append(words)
+        return [{"container": "web"}]
+
+    serving = Server(keeper, oom=oom)
+    serving.start()
+    try:
+        for since in (None, 12.5):
+            assert control.status(keeper.directory.control_socket, oom_since=since)["keeper"]["oom"] == [{"container": "web"}]
+        assert asked == [{}, {"since": 12.5, "within": 2.0}]
+    finally:
+        keeper.journal.add({"event": "stopped", "forced": False})
+        serving.close()
+
+
 @pytest.mark.parametrize(("only_stop", "said"), [(False, "starting"), (True, "stopping")])
 def test_a_keeper_that_has_just_begun_is_no_stopped_one(directory: MachineDir, only_stop: bool, said: str) -> None:
     # Who heard "stopped" waited for the end of a keeper that was about to start the machine.

@@ -43,7 +43,7 @@ UNITS: Final = {
     "test_revival": 8,
     "test_room": 6,
     "test_seed": 37,
-    "test_server": 26,
+    "test_server": 27,
     "test_session_windows": 12,
     "test_sftp_order": 11,
     "test_sftp_owners": 18,
