@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.fakes import FakeKeeper
 
 ROOT = Path(__file__).parent.parent
 SOAK = os.environ.get("WHERRY_SOAK") == "1"
+UNTIL = float(os.environ.get("WHERRY_TEST_UNTIL") or "inf")  # seconds since the epoch; `make test` sets it
+_NO_TIME = "no time was left: make vm and make install-test have no limit"
 _ORDER = {"vm": 2, "install": 1}
 _TIERS = {"vm": "vm", "install": "install", "windows": "install"}  # of a folder
 
@@ -38,15 +41,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _ORDER.get(_TIERS.get(item.path.parent.name, ""), 0))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """On a computer too slow for all of it `make test` ends in time, and names what it left out."""
+    if time.time() > UNTIL and any(item.get_closest_marker(tier) for tier in _ORDER):
+        pytest.skip(_NO_TIME)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What tests left in their property "table": with -n what a worker prints of a test that passed is lost."""
     reports = [
         report for found in terminalreporter.stats.values() for report in found if getattr(report, "when", "") == "teardown"
     ]
     lines = dict.fromkeys(value for report in reports for name, value in report.user_properties if name == "table")
-    if lines:
-        terminalreporter.section("measured")
-        for line in lines:
+    left = [report.nodeid for report in terminalreporter.stats.get("skipped", []) if _NO_TIME in str(report.longrepr)]
+    for title, those in (("measured", lines), ("left out, as no time was left", left)):
+        if those:
+            terminalreporter.section(title)
+        for line in those:
             terminalreporter.line(line)
 
 
