@@ -31,9 +31,8 @@ _BLOCKED_STARTS: Final = ("LD_", "DYLD_", "SSH_", "DOCKER_", "XDG_", "BASH_FUNC_
 _PLAIN: Final = re.compile(r"[\w./+-]+")
 
 _KILLED: Final = 137  # 128 + SIGKILL
-_ENDED_WITHIN: Final = (
-    15.0  # seconds before its client: that may have removed the container, which takes a while on a busy machine
-)
+# Seconds that a container ended before its client: that may have removed it, which takes a while on a busy machine.
+_ENDED_WITHIN: Final = 15.0
 
 _SHORT_V: Final = re.compile(r"-[A-Za-z]*v")  # also the last letter of several
 

@@ -2,7 +2,8 @@
 
 The engine tells too little: containerd waits for a word of the kernel's that a small container often ends before, and of eight
 such containers the engine told of five. So the kernel's own log is read whenever a container ends by signal 9, and when the
-engine tells (Linux mm/oom_kill.c dump_oom_summary, mm/memcontrol.c mem_cgroup_print_oom_meminfo).
+engine tells (Linux mm/oom_kill.c dump_oom_summary, mm/memcontrol.c mem_cgroup_print_oom_meminfo). Of more than ten in five
+seconds the kernel writes no such line; then it is as the engine says.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class Oom:
             if told is None:
                 self._latest.append({"at": now, "told": now, "id": container, "container": name, **found})
             else:
-                told["at"] = now
+                told.update(at=now, **found)  # it may have been given more since
             self._changed.notify_all()
 
 

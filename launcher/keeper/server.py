@@ -26,7 +26,7 @@ log = logging.getLogger("wherry.keeper.server")
 
 _LOOKS: Final = ("status", "handover", "watch")  # may be cut at any time: the client sees it, and asks the next keeper
 _LAST_WORDS: Final = 5.0  # seconds for the answer to who waits for the end
-_MEMORY_TOLD_WITHIN: Final = 2.0  # seconds; of a command that `docker exec` started and that was killed nobody is told
+_MEMORY_TOLD_WITHIN: Final = 2.0  # seconds; when a command of `docker exec` was killed by hand, no container ends
 _RELAY_SECONDS: Final = 5.0  # a client that comes with the first connection waits so long for the channels
 
 
