@@ -260,14 +260,15 @@ def test_doctor_knows_a_program_that_is_gone(booted: Path, qemu: Path, wherry: W
 
 
 @contextmanager
-def at_login(*more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The doorman of the default machine, as its login item calls it, but with keepers of the small guest."""
+def at_login(*more: str, also: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """The doorman of the default machine, as its login item calls it, but with keepers of the small guest; and with what is
+    done `also` before it begins."""
     item = autostart._words(store.machine("default"), "--now" in more)
     assert item[:4] == (sys.executable, "-P", "-m", "launcher.machine.doorman")
     code = (
         "import sys\nfrom launcher.machine import create, doorman, run\n"
         "run.KEEPER = 'tests.miniguest'\ndoorman._LOOKS_EVERY = 0.2\n"
-        "create._have_iso = lambda *_: None\nsys.exit(doorman.main(sys.argv[1:]))"
+        f"create._have_iso = lambda *_: None\n{also}\nsys.exit(doorman.main(sys.argv[1:]))"
     )
     words = [sys.executable, "-c", code, *item[4:]]
     with subprocess.Popen(words, cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE) as process:
@@ -346,6 +347,35 @@ def test_nobody_comes(mini: Mini) -> None:
     assert not mini.directory.run_dir.exists()
 
 
+# Right after that function.
+ENDS_AFTER = """
+import os, signal
+from launcher.keeper import listener
+def then(function):
+    def both(*args, **more):
+        done = function(*args, **more)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return done
+    return both
+{place}.{name} = then({place}.{name})
+"""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ENDS_AFTER.format(place="listener", name="bound"),
+        "doorman.Door.wait = lambda *_: False" + ENDS_AFTER.format(place="doorman.Door", name="_is_ours"),
+    ],
+    ids=["opens", "closes"],
+)
+def test_the_session_ends_while_the_doorman(mini: Mini, moment: str) -> None:
+    with at_login(also=moment) as process:
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (0, f"wherry.doorman: waiting at {mini.directory.engine_socket}\n".encode())
+    assert not mini.directory.run_dir.exists()
+
+
 def test_another_command_starts_it_and_stops_it(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATIENCE", "0.1")
     with at_login() as process:
@@ -397,7 +427,7 @@ def test_the_session_ends_while_a_failure_is_said(home: Path, monkeypatch: pytes
 
     monkeypatch.setattr(doorman, "attend", fails)
     monkeypatch.setattr(doorman.log, "handlers", [Ends()])
-    assert doorman._guard(directory, now=False) == 1
+    assert doorman._guard(directory, doorman.Session(), now=False) == 1
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["a machine", "none"])

@@ -43,7 +43,7 @@ case $verb in
     list) cat lines/* 2>/dev/null; cat failed 2>/dev/null; exit 0 ;;
     remove) rm -f "lines/$1" ;;
     add) case $3 in *bad*) echo "shares: no such place" >&2; exit 1 ;; esac
-        IFS='\t'; printf '%s\\n' "$*" >"lines/$1" ;;
+        IFS='\t'; printf '%s\\n' "$*" >"half.$1"; mv "half.$1" "lines/$1" ;;
 esac
 """
 
@@ -190,7 +190,11 @@ class Place:
 
     def lines(self) -> list[str]:
         folder = self.guest.folder / "lines"
-        return [file.read_text().rstrip("\n") for file in sorted(folder.iterdir())] if folder.exists() else []
+        found = []
+        for file in sorted(folder.iterdir()) if folder.exists() else ():
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found.append(file.read_text().rstrip("\n"))
+        return found
 
     def close(self) -> None:
         for keeper in self.keepers:

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -42,6 +43,34 @@ _SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 
 class SessionEnds(BaseException):
     """The user logs out, or the computer is shut down."""
+
+
+class Session:
+    """Its end is raised wherever we are, but within `whole` only at the end of that."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._over = False
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        for number in _known_signals():
+            signal.signal(number, signal.SIG_IGN)  # one is enough; what follows takes its time
+        self._over = True
+        self._raise()
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """What would leave a socket behind if it were done half. It is short, and waits for nobody."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._over and not self._held:
+            raise SessionEnds
 
 
 class Door:
@@ -104,18 +133,19 @@ class Door:
             return False
 
 
-def attend(directory: MachineDir, report: Reporter, *, now: bool) -> None:
-    """Until the machine was started, by us or by another command. Raises WherryError."""
+def attend(directory: MachineDir, session: Session, report: Reporter, *, now: bool) -> None:
+    """Until the machine was started, by us or by another command. Raises WherryError, SessionEnds."""
     if now:
         run.up(directory.name, UpOptions(), report)
         return
-    with run.starting(directory):  # nobody starts a keeper meanwhile, which would lose its socket to us
-        if running(directory):
-            return
-        door = _door(directory)
-    log.info("waiting at %s", directory.engine_socket)
-    passed_on, why = False, ""
+    door, passed_on, why = None, False, ""
     try:
+        with run.starting(directory):  # nobody starts a keeper meanwhile, which would lose its socket to us
+            if running(directory):
+                return
+            with session.whole():
+                door = _door(directory)
+                log.info("waiting at %s", directory.engine_socket)
         if door.wait(directory):
             log.info("a client calls: starting %s", directory.name)
             passed_on = True
@@ -124,7 +154,9 @@ def attend(directory: MachineDir, report: Reporter, *, now: bool) -> None:
         why = f"the machine {directory.name} did not start: {error.message}"
         raise
     finally:
-        door.close(passed_on=passed_on, why=why)
+        with session.whole():
+            if door is not None:
+                door.close(passed_on=passed_on, why=why)
 
 
 def _door(directory: MachineDir) -> Door | PipeDoor:
@@ -152,12 +184,6 @@ class _Log(SilentReporter):
         log.warning("%s", text)
 
 
-def _on_signal(_number: int, _frame: FrameType | None) -> None:
-    for number in _known_signals():
-        signal.signal(number, signal.SIG_IGN)  # one is enough; what follows takes its time
-    raise SessionEnds
-
-
 def _known_signals() -> list[int]:
     return [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
 
@@ -176,9 +202,10 @@ def main(words: list[str]) -> int:
     os.umask(0o077)
     directory = store.machine(given.name)
     _log_to(directory)
+    session = Session()
     for number in _known_signals():
-        signal.signal(number, _on_signal)
-    return _guard(directory, now=given.now)
+        signal.signal(number, session.on_signal)
+    return _guard(directory, session, now=given.now)
 
 
 def _log_to(directory: MachineDir) -> None:
@@ -189,14 +216,14 @@ def _log_to(directory: MachineDir) -> None:
         diary.keep(directory.path / autostart.LOG, released=True)
 
 
-def _guard(directory: MachineDir, *, now: bool) -> int:
+def _guard(directory: MachineDir, session: Session, *, now: bool) -> int:
     report, code = _Log(), 0
     try:
         if not directory.exists():
             log.warning("there is no machine %s any more; wherry autostart disable %s", directory.name, directory.name)
             return 0
         try:
-            attend(directory, report, now=now)
+            attend(directory, session, report, now=now)
         except (WherryError, OSError) as error:
             code = 1  # before it is said: the session may end while it is
             _tell(error)

@@ -8,6 +8,7 @@ import re
 import select
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,10 @@ class Computer:
         """End every program of this prefix, and no other."""
         for how in ("-k", "-w"):
             self.server(how)
+        # Debian's Wine has its server's socket in a folder of its own beside other programs', and never takes that away.
+        with contextlib.suppress(FileNotFoundError):
+            name = (self.folder / "prefix/wineserver").read_text()
+            shutil.rmtree(Path(tempfile.gettempdir(), name), ignore_errors=True)
 
 
 @contextmanager
