@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import http.server
+import itertools
 import json
 import queue
 import re
@@ -37,6 +38,7 @@ class Dockerd(socketserver.ThreadingUnixStreamServer):
         self.refuses: dict[str, tuple[int, str]] = {}
         self.before_answers: Callable[[str], None] = lambda _path: None
         self.calls: list[str] = []
+        self.numbers = itertools.count(1)  # of containers; their creators come at once
         self.listeners: list[queue.SimpleQueue[dict[str, Any] | None]] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -170,7 +172,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.server.fails:
             self._say(404, {"message": "no such image"})
             return
-        identity = f"{len(self.server.calls):064x}"
+        identity = f"{next(self.server.numbers):064x}"
         self.server.add(identity, {}, **wanted.get("HostConfig") or {})
         self._say(201, {"Id": identity})
 

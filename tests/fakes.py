@@ -97,8 +97,8 @@ class FakeKeeper:
 
     def _begin(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # only then: `close` may be waiting for all of them
 
     def _accept(self) -> None:
         while True:

@@ -239,6 +239,7 @@ def test_a_qemu_that_was_stopped_is_left_as_it_is(left: Left, slirp: Slirp, monk
     left.ask(lambda client: client.execute("query-status"))
     os.kill(left.qemu.pid, signal.SIGSTOP)
     monkeypatch.setattr(launch, "_GREETS_WITHIN", 0.2)
+    monkeypatch.setattr(channels, "_DIAL_SECONDS", 0.2)
     for _ in range(6):  # more than its sockets let wait
         keeper = left.next_keeper(ssh_port=slirp.port)
         before = left.directory.read_state()
@@ -252,7 +253,21 @@ def test_a_qemu_that_was_stopped_is_left_as_it_is(left: Left, slirp: Slirp, monk
     assert left.qemu.poll() is None
     os.kill(left.qemu.pid, signal.SIGCONT)
     monkeypatch.setattr(launch, "_GREETS_WITHIN", 60.0)
+    monkeypatch.setattr(channels, "_DIAL_SECONDS", 60.0)  # it takes those from its queue first
     assert adoption.take_over(left.next_keeper(ssh_port=slirp.port))
+
+
+def test_a_queue_that_is_full_is_waited_for(tmp_path: Path) -> None:
+    """QEMU takes one connection after the other, and a keeper that gave up leaves its own in there."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.ExitStack() as stack:
+        listening.bind(str(path))
+        listening.listen(0)
+        stack.enter_context(channels.dial(path))
+        waiting = threading.Timer(0.5, lambda: stack.enter_context(listening.accept()[0]))
+        waiting.start()
+        stack.enter_context(channels.dial(path))
+        waiting.join()
 
 
 def test_a_qemu_that_was_stopped_and_is_to_end_is_ended(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from launcher.errors import ConnectionLost
 from launcher.keeper import clock
 from launcher.keeper.clock import Clock, Sample
 from launcher.keeper.health import Health
+from launcher.ssh.transport import Connection
 from tests.guestserver import Guest, guest
 
 VITALS = """
@@ -69,8 +70,9 @@ def test_a_clock_that_is_far_off_is_set(setup: Setup, seconds: float) -> None:
     assert setup.asked == ["step", "d"] and abs(setup.shown) < 50
 
 
-def test_a_little_is_slewed_and_next_to_nothing_is_left(setup: Setup) -> None:
-    setup.off(0.03)
+def test_a_little_is_slewed_and_next_to_nothing_is_left(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "STEP", 60.0)  # a little beside that, but more than a slow answer explains
+    setup.off(1.0)
     assert setup.clock.beat(setup.server.connect()) == 0
     assert setup.asked == ["slew", "d"]
 
@@ -103,6 +105,27 @@ def test_an_image_without_the_helper_is_asked_once_for_each_connection(setup: Se
     assert setup.clock.beat(connection) is None
     assert setup.server.commands == ["exit 127"]
     assert setup.health.state("clock") is None
+
+
+def test_an_image_without_the_helper_whose_channel_is_closed_before_it_is_asked(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "_HELPER", "exit 127")
+    reached = Clock._reached
+
+    def later(self: Clock, connection: Connection) -> bool:
+        done = reached(self, connection)
+        if done:
+            assert self._channel is not None
+            assert self._channel.recv(1) == b"" and self._channel.status_event.wait(30)
+            self._channel.close()
+        return done
+
+    monkeypatch.setattr(Clock, "_reached", later)
+    connection = setup.server.connect()
+    assert setup.clock.beat(connection) is None
+    assert setup.clock.beat(connection) is None
+    assert setup.server.commands == ["exit 127"]
 
 
 def test_a_helper_that_ends_is_started_again(setup: Setup) -> None:

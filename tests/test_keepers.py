@@ -82,6 +82,43 @@ def test_a_keeper_that_ends_with_the_terminal_says_so(
     assert report.warnings == warnings
 
 
+class Interrupted:
+    """What a keeper says, to a user who presses Ctrl-C while it is waited for."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> Interrupted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def readline(self) -> bytes:
+        self._stream.readline()
+        raise KeyboardInterrupt
+
+
+def test_nothing_waits_for_a_keeper_after_an_interrupt(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is no daemon would keep the command from ending, and kill the keeper then."""
+    directory, spawn, before = make_machine(), proc.spawn, set(threading.enumerate())
+    spawned: list[proc.Process] = []
+
+    def interrupted(*words: Any, **options: Any) -> proc.Process:
+        spawned.append(spawn(*words, **options))
+        spawned[0].stdout = Interrupted(spawned[0].stdout)  # type: ignore[assignment]
+        return spawned[0]
+
+    monkeypatch.setattr(proc, "spawn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.start_keeper(directory, "stop")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive(), thread
+    keepers.wait_gone(directory)
+    spawned[0].wait(60)
+
+
 def test_the_terminals_refusal_is_told_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory, report = make_machine(), Warned()
     monkeypatch.setattr(run, "KEEPER", "tests.tiedkeeper")

@@ -21,7 +21,7 @@ from launcher.keeper.events import Events
 from launcher.keeper.health import Health
 from launcher.keeper.identified import Parts
 from launcher.keeper.link import Link
-from launcher.keeper.shares import bound, mounts
+from launcher.keeper.shares import bound, mounts, service
 from launcher.keeper.shares.service import ShareService
 from launcher.sftp.events import LOST
 from launcher.sharing import Share
@@ -334,6 +334,24 @@ def test_shares_come_change_and_go_while_it_runs(place: Place, tmp_path: Path) -
     until(lambda: keeper.health.to_json()["parts"]["shares"] == {"state": "ok", "detail": "1"})
 
 
+def test_rules_hold_when_who_changed_them_is_told_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper, mount = started(place)
+    client = mount.client()
+    server = process(keeper)
+    monkeypatch.setattr(service, "_OBEYS_WITHIN", 0.3)
+    server.suspend()
+    try:
+        keeper.configure(f"{place.data}:ro")
+        with pytest.raises(WherryError, match="does not answer"):
+            keeper.shares.reload()
+    finally:
+        server.resume()
+    monkeypatch.setattr(service, "_OBEYS_WITHIN", 60.0)
+    keeper.shares.reload()
+    with pytest.raises(OSError):
+        client.open("/made", "w")
+
+
 def test_other_rules_are_told_to_the_guest_which_may_believe_what_it_was_shown(place: Place) -> None:
     keeper = place.keeper()
     keeper.shares.begin()
@@ -501,11 +519,11 @@ def test_a_machine_that_is_held_keeps_its_connection(place: Place) -> None:
     client = mount.client()
     keeper.state = State(status="running", ssh_port=place.guest.port, paused="no space")
     keeper.shares.look_at_pause()
-    assert keeper.shares._child._orders["held"] == {"held": True}
+    assert keeper.shares._child._orders["held"]["held"] is True
     assert client.listdir("/") == ["hello"]
     keeper.state = State(status="running", ssh_port=place.guest.port)
     keeper.shares.look_at_pause()
-    assert keeper.shares._child._orders["held"] == {"held": False}
+    assert keeper.shares._child._orders["held"]["held"] is False
 
 
 def test_what_was_remembered_of_owners_and_is_damaged_is_a_note(place: Place) -> None:

@@ -155,6 +155,7 @@ def _keep(directory: MachineDir, action: str) -> int:
         return 0
     try:
         keeper = Supervisor(directory, only_stop=action == "stop", disk_action=action)
+        _on_the_end(keeper)  # before there is a socket, which an end by the signal itself would leave behind
         events = Events(keeper.healer.engine_doubted)
         ports = PortService(keeper, events)
         keeper.link.subscribe(lambda connection: _follow(keeper, events, connection))
@@ -186,7 +187,6 @@ def _keep(directory: MachineDir, action: str) -> int:
         logging.getLogger("wherry.keeper").exception("cannot begin")
         _tell(f"error {error.message}")
         return error.exit_code
-    _on_the_end(keeper)
     guard = Guard(directory, lock, keeper.folder_lost)
     looks = guard.look, shares.look_at_pause, shares.look_at_virtiofs, idle.look, cost.look, upkeep.look
     pulse = _pulse(keeper, *looks)

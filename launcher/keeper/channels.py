@@ -26,6 +26,7 @@ from launcher.qemu.process import QemuProcess
 from launcher.store import MachineDir
 
 _DIAL_SECONDS: Final = 10.0
+_DIAL_AGAIN: Final = 0.05
 _LOOKS_EVERY: Final = 0.1
 _LOCK_SECONDS: Final = 2.0
 
@@ -143,8 +144,8 @@ def listener(path: Path, stack: ExitStack) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     listening.bind(str(path))
-    path.chmod(0o600)
     listening.listen(4)
+    path.chmod(0o600)
     return listening
 
 
@@ -153,7 +154,7 @@ def dial(path: Path) -> socket.socket:
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     stream.settimeout(_DIAL_SECONDS)
     try:
-        stream.connect(str(path))
+        _connect(stream, str(path))
     except OSError as error:
         stream.close()
         if isinstance(error, BlockingIOError | TimeoutError):  # earlier keepers wait in its queue as well
@@ -161,6 +162,18 @@ def dial(path: Path) -> socket.socket:
         raise ConnectionLost(f"QEMU does not answer at {path}: {error}.", hint="wherry logs qemu") from error
     stream.settimeout(None)
     return stream
+
+
+def _connect(stream: socket.socket, path: str) -> None:
+    """A timeout is no help where QEMU's queue is full: Linux refuses at once, with EAGAIN."""
+    deadline = time.monotonic() + _DIAL_SECONDS
+    while True:
+        try:
+            return stream.connect(path)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_DIAL_AGAIN)
 
 
 def _qemu_lock(directory: MachineDir) -> int:

@@ -147,14 +147,17 @@ class Clock:
 
     def _ask(self, line: str) -> str:
         assert self._channel is not None
-        self._channel.sendall(line.encode() + b"\n")
-        while b"\n" not in self._pending:
-            data = self._channel.recv(1024)
-            if not data:
-                if self._channel.status_event.wait(_ANSWERS_WITHIN) and self._channel.exit_status == 127:
-                    self._without = self._connection
-                raise EOFError("the helper ended")
-            self._pending += data
+        try:
+            self._channel.sendall(line.encode() + b"\n")
+            while b"\n" not in self._pending:
+                data = self._channel.recv(1024)
+                if not data:
+                    raise EOFError("the helper ended")
+                self._pending += data
+        except broken():
+            if self._channel.status_event.wait(_ANSWERS_WITHIN) and self._channel.exit_status == 127:
+                self._without = self._connection
+            raise
         answer, _, self._pending = self._pending.partition(b"\n")
         text = answer.decode("ascii", "replace")
         if text.startswith("error"):

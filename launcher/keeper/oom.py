@@ -27,6 +27,7 @@ log = logging.getLogger("wherry.keeper.oom")
 _KEPT: Final = 20
 _AGAIN: Final = 600.0  # seconds until a container that goes on being killed is told of again
 _SECONDS: Final = 30.0
+_KNOWN_WITHIN: Final = 12.0  # seconds; somebody waits for it at a terminal
 _LATEST: Final = 60.0  # seconds of the kernel's log: a container of the same ID may have been killed before, and by hand now
 _BY_SIGNAL_9: Final = "137"  # 128 and the signal
 _READ: Final = "cat /proc/uptime; dmesg | grep -E ' memory: usage |oom-kill:'; true"
@@ -83,10 +84,13 @@ class Oom:
     def to_json(self, since: float = 0.0, within: float = 0.0) -> list[dict[str, Any]]:
         """`at`, seconds since the epoch, `container`, `text` and `hint`; the latest last.
 
-        Who saw a container end at `since` or later waits up to `within` seconds until it is known why.
+        Who saw a container end at `since` or later waits up to `within` seconds until that is heard of here, and then until it
+        is known why, which a guest without memory takes its time to tell.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._known(since), within)
+            self._changed.wait_for(lambda: self._known(since) or self._heard >= since, within)
+            if within and self._heard >= since:
+                self._changed.wait_for(lambda: self._known(since), _KNOWN_WITHIN)
             return [dict(entry) for entry in self._latest]
 
     def _known(self, since: float) -> bool:

@@ -44,6 +44,7 @@ def end(process: Process, connect: Callable[[], Connection]) -> bool:
                     heard = time.monotonic()
                 if not told:
                     told = _ask(connection)
+                    heard = time.monotonic()
         return True
     finally:
         if connection is not None:

@@ -108,12 +108,16 @@ class Pause:
         self._failed.clear()
         try:
             monitor.execute("cont")
+            if self._failed.wait(_FAILS_WITHIN):
+                return False
+            # A QEMU that is late answers this after it has told of the write.
+            held = monitor.execute("query-status").get("status") == "io-error"
         except ConnectionLost:
             raise
         except WherryError as error:  # too busy to answer, or it refuses for now: it is there, and held
             log.warning("held: %s", error.message)
             return False
-        return not self._failed.wait(_FAILS_WITHIN)
+        return not held and not self._failed.is_set()
 
     def _say(self, why: str) -> None:
         if why != self._told:

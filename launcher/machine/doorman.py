@@ -48,6 +48,8 @@ class SessionEnds(BaseException):
 class Session:
     """Its end is raised wherever we are, but within `whole` only at the end of that."""
 
+    door: Door | PipeDoor | None = None  # is closed at the end, wherever that was raised
+
     def __init__(self) -> None:
         self._held = False
         self._over = False
@@ -60,13 +62,18 @@ class Session:
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """What would leave a socket behind if it were done half. It is short, and waits for nobody."""
+        """What would leave a socket of which nobody knows if it were done half. It is short, and waits for nobody."""
         self._held = True
         try:
             yield
         finally:
             self._held = False
             self._raise()
+
+    def close_door(self, *, passed_on: bool = False, why: str = "") -> None:
+        """Again, too: the first time may have been interrupted."""
+        if self.door is not None:
+            self.door.close(passed_on=passed_on, why=why)
 
     def _raise(self) -> None:
         if self._over and not self._held:
@@ -119,8 +126,9 @@ class Door:
         return False
 
     def close(self, *, passed_on: bool, why: str = "") -> None:  # noqa: ARG002  the keeper says itself why
-        if not passed_on and self._is_ours():
-            self._path.unlink()
+        """A socket that was not handed on is taken away: who hands it on closes ours (run.start_keeper)."""
+        if self._listening.fileno() >= 0 and self._is_ours():
+            self._path.unlink(missing_ok=True)  # the machine may have been deleted since
             with contextlib.suppress(OSError):
                 self._path.parent.rmdir()
         for one in self.sockets:
@@ -138,13 +146,13 @@ def attend(directory: MachineDir, session: Session, report: Reporter, *, now: bo
     if now:
         run.up(directory.name, UpOptions(), report)
         return
-    door, passed_on, why = None, False, ""
+    passed_on, why = False, ""
     try:
         with run.starting(directory):  # nobody starts a keeper meanwhile, which would lose its socket to us
             if running(directory):
                 return
             with session.whole():
-                door = _door(directory)
+                door = session.door = _door(directory)
                 log.info("waiting at %s", directory.engine_socket)
         if door.wait(directory):
             log.info("a client calls: starting %s", directory.name)
@@ -154,9 +162,7 @@ def attend(directory: MachineDir, session: Session, report: Reporter, *, now: bo
         why = f"the machine {directory.name} did not start: {error.message}"
         raise
     finally:
-        with session.whole():
-            if door is not None:
-                door.close(passed_on=passed_on, why=why)
+        session.close_door(passed_on=passed_on, why=why)
 
 
 def _door(directory: MachineDir) -> Door | PipeDoor:
@@ -234,6 +240,7 @@ def _guard(directory: MachineDir, session: Session, *, now: bool) -> int:
         if directory.exists() and host.current().SIGNALS_END:
             stay()
     except SessionEnds:
+        session.close_door()
         try:
             leave(directory, report)
         except (WherryError, OSError) as error:

@@ -57,7 +57,7 @@ class PipeDoor:
     def close(self, *, passed_on: bool, why: str = "") -> None:
         """Listen no more, and lead on who has come when the machine runs; `why` it does not."""
         self._passed_on = self._passed_on or passed_on
-        self._why = why
+        self._why = why or self._why
         self._listening.close()
         self._decided.set()
 

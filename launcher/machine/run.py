@@ -194,9 +194,11 @@ def start_keeper(
     # It waits for the end of the one before; should that one hang, nobody waits for ever.
     guard = threading.Timer(_BEGINS_WITHIN, keeper.kill)
     guard.start()
-    with keeper.stdout:
-        said = keeper.stdout.readline().decode().strip()
-    guard.cancel()
+    try:
+        with keeper.stdout:
+            said = keeper.stdout.readline().decode().strip()
+    finally:  # also for who is interrupted: the keeper goes on
+        guard.cancel()
     word, _, about = said.partition(" ")
     if word == "served":
         keeper.wait()

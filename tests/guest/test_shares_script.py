@@ -88,7 +88,16 @@ class Machine:
         return path.read_text().splitlines() if path.exists() else []
 
     def process(self, share: str) -> int:
-        return int((self.folder / "share" / "pids" / share).read_text())
+        """Its number, which is written a moment after the process has begun."""
+        file, found = self.folder / "share" / "pids" / share, ""
+
+        def written() -> bool:
+            nonlocal found
+            found = file.read_text() if file.exists() else ""
+            return found.endswith("\n")
+
+        until(written)
+        return int(found)
 
     def mounted(self) -> set[str]:
         return {path.name for path in (self.folder / "shares").iterdir()}
@@ -149,6 +158,7 @@ def test_add_change_and_remove_while_it_runs(machine: Machine) -> None:
     assert machine.shares("add", "data", "ro", "/srv/a b").returncode == 0
     assert machine.read("started") == ["data\trw\t/srv/a b\t/private/srv/a b", "data\tro\t/srv/a b"]
     assert "-l /private/srv/a b" in machine.read("unmounted")
+    until(lambda: machine.process("data") != first)
     second = machine.process("data")
     assert machine.shares("remove", "data").returncode == 0
     assert machine.mounted() == set() and machine.shares("list").stdout == ""

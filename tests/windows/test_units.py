@@ -30,7 +30,7 @@ UNITS: Final = {
     "test_ignore": 36,
     "test_images": 44,
     "test_job_windows": 20,
-    "test_keepers": 7,
+    "test_keepers": 8,
     "test_msys_windows": 31,
     "test_next_steps": 3,
     "test_oom": 26,

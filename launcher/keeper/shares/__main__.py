@@ -87,6 +87,11 @@ class Process:
         if "woke" in message:
             self._link.woke()
 
+    def obeyed(self, told: bytes) -> None:
+        with contextlib.suppress(ValueError, AttributeError):
+            if number := json.loads(told).get("number"):
+                self._tell({"obeyed": number})
+
     def close(self) -> None:
         self._over.set()
         self._stations.close()
@@ -152,6 +157,7 @@ def _obey(process: Process, orders: queue.SimpleQueue[bytes]) -> None:
             process.obey(json.loads(told))
         except Exception:  # the next order may be a better one
             log.exception("an order of the keeper's")
+        process.obeyed(told)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ class Child:
         self._clock = clock
         self._changed = threading.Condition()  # for all below
         self._orders: dict[str, dict[str, Any]] = {}
+        self._number = 0  # of the latest
+        self._obeyed = 0  # up to which one
         self._used = 0
         self._process: proc.Process | None = None
         self._thread: threading.Thread | None = None
@@ -51,6 +53,8 @@ class Child:
         with self._changed:
             if self._closed:
                 return
+            self._number += 1
+            message = {**message, "number": self._number}
             self._orders[kind] = message
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="shares", daemon=True)
@@ -68,6 +72,12 @@ class Child:
         with self._changed:
             if self._process is not None:
                 _write(self._process, message)
+
+    def obeyed(self, within: float) -> bool:
+        """Whether all that was ordered until now holds, at the latest after so many seconds."""
+        with self._changed:
+            number = self._number
+            return self._changed.wait_for(lambda: self._obeyed >= number, within)
 
     @property
     def pid(self) -> int | None:
@@ -158,6 +168,11 @@ class Child:
                 return
             if "used" in message:
                 self._used += 1
+                return
+            if "obeyed" in message:
+                with self._changed:
+                    self._obeyed = max(self._obeyed, int(message["obeyed"]))
+                    self._changed.notify_all()
                 return
             heard = {name: Told(**values) for name, values in message["shares"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):

@@ -2,9 +2,9 @@
 
 To it: what Orders has ("shares" and so on) is all there is to be; "connect" with {"port", "client_key", "host_key"} where the
 guest is; "held" whether it stands still; "woke" that time jumped; "bound" with {ID: [PATH...]} what containers have of each
-share; "quiet" that nothing is served until the next "connect".
+share; "quiet" that nothing is served until the next "connect". One that has a "number" is answered once it was obeyed.
 From it: {"shares": {ID: {"state", "detail"}}}, all of them, whenever one has changed; {"note": TEXT} what the user should know;
-{"used": true} that the guest used a share lately.
+{"used": true} that the guest used a share lately; {"obeyed": NUMBER}.
 """
 
 from __future__ import annotations

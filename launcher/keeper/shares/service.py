@@ -29,6 +29,7 @@ from launcher.store import MachineDir
 log = logging.getLogger("wherry.keeper.shares")
 
 _WAKES_WITHIN: Final = 15.0
+_OBEYS_WITHIN: Final = 30.0
 _URGENT_WITHIN: Final = 5.0
 _ENDED: Final = Told("failed", "its virtiofsd has ended; wherry restart brings it back")
 _MISSED: Final = 2  # looks: at the machine's own end a virtiofsd may be gone a moment before that is known
@@ -93,7 +94,8 @@ class ShareService:
         return self._child.pid or 0
 
     def reload(self) -> None:
-        """Have what machine.toml names now; of the shares only. Raises WherryError when a share could not be mounted."""
+        """Have what machine.toml names now, of the shares only; it holds when this returns. Raises WherryError when a share
+        could not be mounted."""
         shares = self._keeper.directory.read_config().shares
         self._keeper.config = self._keeper.config.changed(shares=shares)
         self._apply(self._keeper.config)
@@ -102,6 +104,8 @@ class ShareService:
             name, why = next(iter(refused.items()))
             path = next((share.path for share in self._now() if share.id == name), name)
             raise WherryError(f"{path} could not be mounted in the machine: {why}", hint="wherry share list")
+        if not self._child.obeyed(_OBEYS_WITHIN):
+            raise WherryError("the shared folders' process does not answer; it follows when it does.", hint="wherry share list")
 
     def look_at_pause(self) -> None:
         """Every few seconds. A machine that is held cannot answer; its connection goes on afterwards, with all that is open."""
