@@ -123,8 +123,8 @@ class IsoServer:
 
     def _begin(self, target: Callable[..., None], *words: object) -> None:
         thread = threading.Thread(target=target, args=words, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # only then: `close` may be waiting for all of them
 
     def _accept(self) -> None:
         while True:

@@ -285,5 +285,6 @@ def test_where_a_port_without_an_address_is_published(tmp_path: Path, monkeypatc
         start(setup, identity)
         addresses = {one["address"] for one in setup.ports.holders.listing()}
         setup.close()
+    setup.keeper.link.drop()  # as in keeper_with_ports
     assert addresses == {"127.0.0.5", "127.0.0.1"}
     assert told(setup, identity)[0][0] == "" and told(setup, identity)[1][1] == str(PORT)

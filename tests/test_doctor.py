@@ -173,8 +173,11 @@ def test_a_clock_that_is_set_back(wherry: Wherry, qemu: Path) -> None:
     assert found["clock"]["status"] == "failure" and "before the ISO was built" in found["clock"]["text"]
 
 
-@pytest.mark.parametrize(("off", "status"), [(0, "ok"), (-3600, "warning"), (40, "warning")])
-def test_the_machines_clock(off: int, status: str, wherry: Wherry, qemu: Path, keeper: FakeKeeper) -> None:
+@pytest.mark.parametrize(("off", "status"), [(0, "ok"), (-3600, "warning"), (4000, "warning")])
+def test_the_machines_clock(
+    off: int, status: str, wherry: Wherry, qemu: Path, keeper: FakeKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_host, "_CLOCK_OFF", 600.0)  # this one stands still, however long it takes until it is asked
     time = (datetime.now(UTC) + timedelta(seconds=off)).isoformat().replace("+00:00", "000Z")
     keeper.info = {"ServerVersion": "28.5.2", "SystemTime": time}
     for key in (keeper.directory.client_key, keeper.directory.host_key):

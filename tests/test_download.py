@@ -81,7 +81,7 @@ class Bench:
 
     def impatient(self, really: bool = True) -> None:
         """For servers that stall; others must not be taken for one on a busy computer."""
-        self.transport = replace(self.transport, stall=1.0 if really else 20)
+        self.transport = replace(self.transport, stall=3.0 if really else 20)
 
     def from_url(self, path: str = PATH, sha: str = SHA, arch: str = "amd64") -> Iso:
         return images.resolve(arch, parse_source(f"{self.server.url(path)}#sha256={sha}"), self.told, self.transport)
@@ -328,7 +328,7 @@ WRONG: dict[str, Wrong] = {
         lambda c, r: (c.head(200, Content_Length=SIZE), c.send(ISO[:HALF]))[0], "ended the transfer early", True, 3
     ),
     "a reset always": Wrong(lambda c, r: c.reset(), "reset the connection|ended the transfer early", times=3),
-    "a stall always": Wrong(stalls(HALF), "sent nothing for 1 s", True, 3),
+    "a stall always": Wrong(stalls(HALF), "sent nothing for 3 s", True, 3),
     "a stall before the answer always": Wrong(stalls(-1), "does not answer, also at attempt 3", times=3),
     "another file": Wrong(well(OTHER), f"another file: its SHA-256 is {hashlib.sha256(OTHER).hexdigest()}, wanted is {SHA}"),
     "a longer file": Wrong(well(ISO + b"x"), f"has another file: {SIZE + 1} bytes, wanted are {SIZE}"),
@@ -657,14 +657,14 @@ def test_a_command_that_was_ended_is_gone_on_with(bench: Bench, signal: str) -> 
     bench.serve(first(1, stall, GOOD))
     words = [sys.executable, "-c", SCRIPT]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as command:
-        assert arrived.wait(20)
+        assert arrived.wait(60)
         while not bench.left() or bench.kept() < HALF - 70_000:
             assert command.poll() is None
         if signal == "kill":
             command.kill()
         else:
             command.send_signal(2)
-        said = command.communicate(timeout=20)[0]
+        said = command.communicate(timeout=60)[0]
     if signal == "interrupt":
         assert said.startswith("130 the download stopped. 0 of 0 MB are kept and the next try goes on from there")
     kept = bench.kept()

@@ -116,11 +116,11 @@ class Setup:
 
     def wait_up(self, times: int) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.up) >= times, 20)
+            assert self.changed.wait_for(lambda: len(self.up) >= times, 60)
 
     def wait_states(self, times: int) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.states) >= times, 20)
+            assert self.changed.wait_for(lambda: len(self.states) >= times, 60)
 
     def close(self) -> None:
         self._over.set()
@@ -130,7 +130,7 @@ class Setup:
 
 @pytest.fixture
 def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
-    for name, value in (("EVERY", 0.05), ("DOUBT", 0.3), ("WAKING", 0.1), ("DEAD", 1.5), ("CALLS_WAIT", 0.3)):
+    for name, value in (("EVERY", 0.05), ("DOUBT", 1.5), ("WAKING", 0.1), ("DEAD", 8.0), ("CALLS_WAIT", 0.3)):
         monkeypatch.setattr(link, name, value)
     monkeypatch.setattr(link, "_PAUSES", (0.01, 0.05))
     with guest(tmp_path) as server:
@@ -165,11 +165,11 @@ def test_one_that_ends_is_replaced_without_anyone_asking(setup: Setup) -> None:
 
 
 def test_one_that_gives_no_answer_is_replaced(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "DEAD", 60.0)
+    monkeypatch.setattr(link, "DEAD", 600.0)
     channel = setup.link.get().open_session()
     setup.wire.cut_what_is_there()
     setup.wait_up(2)
-    assert receive(channel.recv) == b""  # its call ends, not 60 s later
+    assert receive(channel.recv) == b""  # its call ends, not 600 s later
     assert setup.link.get().run(["echo", "hi"], timeout=20)[1] == b"hi\n"
 
 
@@ -195,7 +195,7 @@ def test_calls_wait_and_then_say_it(setup: Setup, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConnectionLost, match="has not answered for"):
         setup.link.get()
     assert receive(channel.recv) == b""  # nobody answers for long: what is under way ends with an error
-    assert not first.alive
+    until(lambda: not first.alive)
     monkeypatch.setattr(link, "CALLS_WAIT", 20.0)
     threading.Timer(0.2, setup.wire.mend).start()
     assert setup.link.get() is not first
@@ -221,7 +221,7 @@ def test_no_answer_is_no_news_while_it_is_excused(setup: Setup) -> None:
     first = setup.link.get()
     setup.wire.cut()
     setup.excused = True
-    time.sleep(0.8)
+    time.sleep(2.5)  # longer than DOUBT
     assert setup.states == []
     setup.wire.mend()
     setup.excused = False
@@ -275,7 +275,7 @@ def test_who_comes_after_a_rest_does_not_wait_for_the_next_question(setup: Setup
 
 
 def test_silence_that_begins_in_a_beat_is_noticed(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "DEAD", 60.0)
+    monkeypatch.setattr(link, "DEAD", 600.0)
     ended = threading.Event()
 
     def beat(connection: Connection) -> None:

@@ -64,11 +64,11 @@ def server(tmp_path: Path) -> Iterator[Guest]:
 
 
 def test_it_gets_its_time_while_it_answers(qemu: Qemu, server: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphan, "SILENT", 0.8)
-    monkeypatch.setattr(orphan, "_POWER_OFF", qemu.argv(2.0))
+    monkeypatch.setattr(orphan, "SILENT", 3.0)
+    monkeypatch.setattr(orphan, "_POWER_OFF", qemu.argv(6.0))
     began = time.monotonic()
     assert orphan.end(qemu, server.connect)
-    assert time.monotonic() - began > 1.5 and not qemu.killed
+    assert time.monotonic() - began > 5 and not qemu.killed
     assert len(server.commands) == 1
 
 
@@ -83,8 +83,16 @@ def test_force_comes_after_silence(qemu: Qemu, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_that_refuses_is_asked_again(qemu: Qemu, server: Guest) -> None:
-    threading.Timer(0.5, qemu.child.kill).start()
+    def end() -> None:
+        try:
+            server.wait(lambda: len(server.commands) > 1)
+        finally:
+            qemu.child.kill()  # in any case: it is waited for
+
+    ending = threading.Thread(target=end)
+    ending.start()
     assert orphan.end(qemu, server.connect)
+    ending.join()
     assert len(server.commands) > 1
 
 

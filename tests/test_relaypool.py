@@ -58,8 +58,10 @@ class Setup:
     def waiting(self) -> int:
         """Descriptors of the relay beside its own: nothing, epoll, two sockets and what it inherited."""
         assert self.process is not None
-        fds = list(Path(f"/proc/{self.process.pid}/fd").iterdir())
-        links = [str(fd.readlink()) for fd in fds if fd.is_symlink()]
+        links = []
+        for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                links.append(str(fd.readlink()))
         return sum(link.startswith("socket:") for link in links) - 2
 
     def call(self, data: bytes = b"abc") -> bytes:
@@ -147,6 +149,7 @@ def test_channels_come_back_when_the_relay_does(up: Setup) -> None:
 
 
 def test_a_relay_that_comes_late_is_met(setup: Setup) -> None:
+    setup.pool._pauses = (0.05,) * 600  # the relay's start may take long on a busy computer
     setup.guest.refused.add("direct-streamlocal@openssh.com")
     setup.link.get()
     assert not setup.pool.usable(30)  # known with the first try

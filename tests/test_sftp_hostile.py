@@ -137,7 +137,7 @@ def test_a_malformed_packet_ends_the_session(what: str, tmp_path: Path) -> None:
     before, feed = os.listdir("/proc/self/fd"), Feed([HELLO, open_, MALFORMED[what] + ask, ask])
     Session(feed, PlainTree(tmp_path)).serve()
     assert feed.taken == 3 and b"".join(feed.sent).count(b"stat@wherry") == 0
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
 def test_nothing_comes_before_init(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_stream_that_breaks_ends_the_session(tmp_path: Path) -> None:
     feed = Feed([HELLO, packet(sftp.OPEN, s(b"/a") + u32(R) + u32(0)), packet(sftp.LSTAT, s(b"/a")) * 100])
     feed.on_send = lambda data: broken(data) if b"stat@" in data else None
     Session(feed, PlainTree(tmp_path)).serve()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 class Wrong(PlainTree):

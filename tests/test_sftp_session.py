@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.sftp import requests, session
+from launcher.sftp import crew, requests, session
 from launcher.sftp.crew import MOST_RUNNING
 from launcher.sftp.session import Session
 from launcher.sftp.stat import Stat
@@ -293,6 +293,7 @@ def test_nobody_can_tell_the_order(seed: int, tmp_path: Path, monkeypatch: pytes
 
 def test_answers_that_are_ready_go_out_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_MOST_SECONDS", 3600)
+    monkeypatch.setattr(crew, "TICK", 0.1)  # another thread that leads would send what is ready
     feed = Feed([HELLO, packet(sftp.LSTAT, s(b"/")) * 30, packet(sftp.LSTAT, s(b"/"))])
     Session(feed, PlainTree(tmp_path)).serve()
     assert len(feed.sent) == 3
@@ -319,10 +320,11 @@ def test_a_stream_that_ends_while_something_is_slow(tree: SlowTree, tmp_path: Pa
         stream.close()
         tree.gate.open.set()
     assert (tmp_path / "slow2").exists()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
-def test_an_idle_session_has_two_threads_and_does_nothing(tmp_path: Path) -> None:
+def test_an_idle_session_has_two_threads_and_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "TICK", 0.1)  # a request that takes longer has a third thread begin
     before = set(threading.enumerate())
     with served(PlainTree(tmp_path)) as (stream, session_):
         client = RawClient(stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -129,7 +130,7 @@ class Mini:
 
     def qemu(self) -> list[str]:
         """Its command line."""
-        return next(words for one in self.processes() if "-smp" in (words := one.cmdline()))
+        return next(words for one in self.processes() if "-smp" in (words := _command(one)))
 
     def close(self) -> None:
         self.kill_all()
@@ -148,6 +149,13 @@ class Mini:
 
 SUSPENDED = {"data.suspended.qcow2", "suspend.json", "suspend.zst"}
 OFF = {"data.qcow2"}
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Its command line; none when it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def _words(log: Path) -> list[int]:
@@ -189,12 +197,20 @@ def test_there_and_back(mini: Mini) -> None:
     assert mini.count() > before
 
 
+def runs(mini: Mini) -> bool:
+    """Whether it is not being saved yet; a keeper that is gone has done that already."""
+    try:
+        return bool(control.status(mini.directory.control_socket)["status"] == "running")
+    except NotRunning:
+        return False
+
+
 def test_a_command_that_comes_meanwhile_resumes_it(mini: Mini) -> None:
     """`up` while it is saved waits for the end of that, and then resumes it."""
     mini.up()
     saving = threading.Thread(target=suspend, args=("default", QUIET))
     saving.start()
-    while saving.is_alive() and control.status(mini.directory.control_socket)["status"] == "running":
+    while saving.is_alive() and runs(mini):
         time.sleep(0.005)
     result = mini.up()
     saving.join()
@@ -302,13 +318,13 @@ def test_kills_while_it_is_saved(mini: Mini) -> None:
     mini.up()
     for number in range(KILLS):
         mini.count()
-        victims = [one for one in mini.processes() if number % 2 or "tests.miniguest" in one.cmdline()]
+        victims = [one for one in mini.processes() if number % 2 or "tests.miniguest" in _command(one)]
         # What `suspend` asks, of this keeper alone: it would start another in place of one that was killed.
         saving = threading.Thread(target=_try, args=(lambda: _ask(mini.directory, QUIET),))
         saving.start()
         time.sleep(chance.uniform(0, 0.6))  # what is tried
         for victim in victims:
-            if victim.is_running():
+            with contextlib.suppress(psutil.Error):  # it has ended
                 victim.kill()
         saving.join()
         left, said = frozenset(mini.names), _words(mini.directory.serial_log)
@@ -336,8 +352,9 @@ def test_kills_while_it_is_resumed(mini: Mini) -> None:
         resuming.start()
         time.sleep(chance.uniform(0, 1.2))  # what is tried
         for victim in mini.processes():
-            if number % 2 or "tests.miniguest" in victim.cmdline():
-                victim.kill()
+            if number % 2 or "tests.miniguest" in _command(victim):
+                with contextlib.suppress(psutil.Error):  # it has ended
+                    victim.kill()
         resuming.join()
         suspended = mini.names == SUSPENDED
         assert suspended or "data.qcow2" in mini.names
@@ -400,7 +417,7 @@ def test_a_stop_that_comes_meanwhile_wins(mini: Mini) -> None:
     mini.up()
     saving = threading.Thread(target=_try, args=(lambda: suspend("default", QUIET),))
     saving.start()
-    while saving.is_alive() and control.status(mini.directory.control_socket)["status"] == "running":
+    while saving.is_alive() and runs(mini):
         time.sleep(0.002)
     stop("default", True, QUIET)
     saving.join()

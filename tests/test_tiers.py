@@ -20,7 +20,7 @@ QUICK = "tests/install/test_macos_scripts"  # as install goes
 def test_machines_are_left_out_by_name_and_units_are_not(over: bool) -> None:
     until = "1" if over else "99999999999"
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_layers.py", f"{QUICK}.py"]
-    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"WHERRY_TEST_UNTIL": until}, capture_output=True, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"WHERRY_TEST_UNTIL": until}, capture_output=True, timeout=900)
     said = done.stdout.decode()
     assert done.returncode == 0 and " passed" in said, said
     _, _, left = said.partition("left out, as no time was left")

@@ -181,16 +181,19 @@ def gone(pid: int, seconds: float) -> bool:
 SSHD = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True).wait()"
 
 
-@pytest.mark.parametrize("before", ["", "trap '' HUP TERM; "])
-def test_the_command_dies_with_the_connection(before: str) -> None:
-    # Once a command that ends by the hang-up, once one that ignores it: the grace is 5 s.
-    command = request("sh", "-c", f"{before}echo $$; while :; do sleep 0.1; done")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_command_dies_with_the_connection(ignored: bool, tmp_path: Path) -> None:
+    # Once a command that ends by the hang-up, and tells that, once one that ignores it: the grace is 5 s.
+    told = tmp_path / "told"
+    trap = "trap '' HUP TERM" if ignored else f"trap 'echo >{told}; exit' HUP"
+    command = request("sh", "-c", f"{trap}; echo $$; while :; do sleep 0.1; done")
     with subprocess.Popen([sys.executable, "-c", SSHD, helper("exec"), command], stdout=subprocess.PIPE) as sshd:
         assert sshd.stdout is not None
         pid = int(sshd.stdout.readline())
         assert alive(pid)
         sshd.kill()
-        assert gone(pid, 15 if before else 3)
+        assert gone(pid, 15)
+    assert told.exists() is not ignored
 
 
 def test_the_command_dies_with_a_killed_wrapper() -> None:

@@ -22,7 +22,7 @@ from tests.install.wineprefix import fresh
 from tests.windows import fixture
 
 ROOT = Path(__file__).parent.parent.parent
-HANG = 60
+HANG = 300
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
 needs_wine = pytest.mark.skipif(fixture.missing() is not None, reason=fixture.missing() or "")
 needs_tools = pytest.mark.skipif(

@@ -18,7 +18,7 @@ from tests.install.wineprefix import Computer, fresh
 from tests.windows import fixture
 
 ROOT = Path(__file__).parent.parent.parent
-HANG = 60  # seconds, for what takes a few
+HANG = 300  # seconds, for what takes a few
 pytestmark = pytest.mark.skipif(fixture.missing() is not None, reason=fixture.missing() or "")
 
 # In place of the launcher: tells what it was given.

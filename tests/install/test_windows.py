@@ -29,7 +29,7 @@ from tests.tinyiso import iso_bytes
 from tests.windows import fixture
 
 ROOT = Path(__file__).parent.parent.parent
-HANG = 60  # seconds, for what takes a few
+HANG = 300  # seconds, for what takes a few
 needs_wine = pytest.mark.skipif(fixture.missing() is not None, reason=fixture.missing() or "")
 needs_nsis = pytest.mark.skipif(shutil.which("makensis") is None, reason="no makensis")
 

@@ -15,7 +15,7 @@ from tests.install.making import making
 from tests.install.wineprefix import Computer, fresh
 from tests.windows import fixture
 
-HANG = 60  # seconds, for what takes a few
+HANG = 300  # seconds, for what takes a few
 DIALOGS = Path(__file__).with_name("dialogs.py")
 OK, CANCEL, YES, NO = 1, 2, 6, 7
 pytestmark = [

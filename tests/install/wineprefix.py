@@ -20,7 +20,7 @@ from typing import IO, Final
 from tests.windows import fixture, wine
 from tests.windows.wine import program
 
-_ENDS_WITHIN: Final = 60
+_ENDS_WITHIN: Final = 300  # a hang guard
 _OF_WINDOWS: Final = ("windows", "Program Files", "Program Files (x86)", "ProgramData", "users")
 
 

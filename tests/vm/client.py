@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -41,6 +42,17 @@ def following(stream: Any) -> Iterator[Any]:
     finally:
         stream.close()
         stream._response.close()
+
+
+def frames(stream: IO[bytes]) -> bytes:
+    """The content of a stream without a terminal, all of it of stdout. Each piece has a head of 8 bytes, the stream's number
+    and the length; what was written at once may come in several, and the other way round."""
+    got = b""
+    while head := stream.read(8):
+        number, length = struct.unpack(">BxxxL", head)
+        assert number == 1, head
+        got += stream.read(length)
+    return got
 
 
 class Client:

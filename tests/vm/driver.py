@@ -132,12 +132,22 @@ class Driver(Home):
         lines = self.ssh("ps -o args").splitlines()
         return command_line in [line.strip() for line in lines]
 
+    def mended(self) -> set[str]:
+        """The lines of the keeper's log about what was mended, each with its time: status has the last one alone."""
+        logs = (self.path / "home" / "machines" / self.name).glob("keeper.log*")
+        return {line for log in logs for line in log.read_text().splitlines() if ": mended: " in line}
+
+    def wait_for_mended(self, words: str, before: set[str]) -> None:
+        """Until such a line is there that was not `before`."""
+        self.wait_until(lambda: any(words in line for line in self.mended() - before), f"the log tells of {words!r}")
+
     @staticmethod
     def wait_until(true: Callable[[], bool], what: str, seconds: float = 300) -> None:
-        """Until it is so; the bound is a hang guard. Each look is a whole command, which paces the loop."""
+        """Until it is so; the bound is a hang guard. A look may be no command: the pause keeps it from taking a processor."""
         deadline = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            time.sleep(0.05)
 
 
 def in_turn(commands: Sequence[subprocess.Popen[bytes]], timeout: float) -> list[tuple[int, bytes, bytes]]:
@@ -157,3 +167,11 @@ def get_port(port: int, patience: float = 3) -> bytes:
         while data := stream.recv(65536):
             got += data
         return got
+
+
+def answers(port: int) -> bool:
+    """Whether the page of the hello image is served there now: for tests that ask again."""
+    try:
+        return b"Hello from Wherry." in get_port(port)
+    except OSError:
+        return False

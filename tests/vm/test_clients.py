@@ -29,7 +29,7 @@ import docker
 import pytest
 
 from tests.images.build import Built, build
-from tests.vm.client import Client, following
+from tests.vm.client import Client, following, frames
 from tests.vm.driver import SOAK, START_SECONDS, Driver
 from tests.vm.registry import Registry, registry
 
@@ -48,7 +48,7 @@ def built() -> Built:
 def client(machine: Driver, built: Built) -> Iterator[Client]:
     """docker, with all images there."""
     made = Client(machine)
-    made("load", "-i", str(built.archive))
+    made("load", "-i", str(built.archive), timeout=900)
     yield made
     left = made("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=wherry.test/*").split()
     made("image", "rm", *left)
@@ -120,16 +120,8 @@ def _exec(container: Any) -> None:
     with closing(stream._sock), closing(stream):
         stream._sock.sendall(b"x" * 300_000)
         stream._sock.shutdown(socket.SHUT_WR)
-        assert _frames(stream) == b"300000\nbye\n"
+        assert frames(io.BufferedReader(stream)) == b"300000\nbye\n"
     assert api.exec_inspect(made)["ExitCode"] == 0
-
-
-def _frames(stream: io.RawIOBase) -> bytes:
-    """The content of a stream without a terminal: each piece has a head of 8 bytes with its length."""
-    reader, got = io.BufferedReader(stream), b""
-    while head := reader.read(8):
-        got += reader.read(struct.unpack(">xxxxL", head)[0])
-    return got
 
 
 def _copies(container: Any) -> None:
@@ -153,7 +145,7 @@ def test_attach_by_docker_py_ends_input_alone(engine: docker.DockerClient) -> No
         with closing(stream._sock), closing(stream):
             stream._sock.sendall(b"words\n")
             stream._sock.shutdown(socket.SHUT_WR)
-            assert _frames(stream) == b"words\nbye\n"
+            assert frames(io.BufferedReader(stream)) == b"words\nbye\n"
         assert container.wait(timeout=120)["StatusCode"] == 0
     finally:
         container.remove(force=True)

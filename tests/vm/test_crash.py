@@ -17,7 +17,7 @@ import pytest
 
 from launcher import host
 from tests.loopback import free_port
-from tests.vm.driver import SOAK, START_SECONDS, Driver, Home, get_port
+from tests.vm.driver import SOAK, START_SECONDS, Driver, Home, answers
 from tests.vm.test_kill import check_nothing_left, end, ours
 
 pytestmark = pytest.mark.vm
@@ -217,13 +217,6 @@ def test_a_full_and_a_read_only_home(small: Driver) -> None:
     assert small.processes() == []
 
 
-def is_served(port: int) -> bool:
-    try:
-        return b"Hello from Wherry." in get_port(port)
-    except OSError:
-        return False
-
-
 @needs_mount
 def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> None:
     small.up()
@@ -232,7 +225,7 @@ def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> N
     small.docker(
         "run", "-d", "--name", "web", "-p", f"{port}:80", "wherry.internal/hello", "httpd", "-f", "-p", "80", "-h", "/www"
     )
-    small.wait_until(lambda: is_served(port), "the port answers", 60)
+    small.wait_until(lambda: answers(port), "the port answers")
     filler = fill(small)
     script = "dd if=/dev/urandom of=/data/big bs=1M count=40 conv=fsync 2>/dev/null && md5sum /data/big; md5sum < /data/big"
     with small.popen(
@@ -251,7 +244,7 @@ def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> N
             engine.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
             answer = engine.recv(65536)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"disk is full" in answer
-        assert not is_served(port)
+        assert not answers(port)
         # Nothing has waited for space: it is held as before, and has been all the time.
         found = small.status()
         assert found["status"] == "paused"
@@ -264,7 +257,7 @@ def test_a_disk_that_finds_no_more_space_is_held_and_goes_on(small: Driver) -> N
         assert small.status()["status"] == "paused"
         filler.unlink()
         small.wait_until(lambda: small.status()["status"] == "running", "it goes on")
-        small.wait_until(lambda: is_served(port), "the port answers again", 60)
+        small.wait_until(lambda: answers(port), "the port answers again")
         small.docker("rm", "-f", "web")
         writer.kill()
     assert small.docker("run", "--rm", "-v", "store:/data", "wherry.internal/hello", "cat", "/data/file") == "precious\n"

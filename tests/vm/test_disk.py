@@ -124,8 +124,8 @@ def kill_while_formatting(machine: Machine, delay: float) -> bytes:
 def test_a_kill_in_the_middle_of_formatting_is_begun_again(fresh: Machine) -> None:
     found: list[bytes] = []
     # A formatting takes a second under emulation, and the mount behind it another. Right at the header, QEMU may not have
-    # linked it into the disk yet: then the disk is still blank.
-    delays = [random.uniform(0, 2) for _ in range(20)] if SOAK else [0.0, 0.02, 0.1]
+    # linked it into the disk yet: then the disk is still blank, on a slow computer for longer.
+    delays = [random.uniform(0, 2) for _ in range(20)] if SOAK else [0.0, 0.02, 0.1, 0.5, 1.0, 2.0]
     for delay in delays:
         found.append(kill_while_formatting(fresh, delay))
         print(f"killed after {delay:.2f} s: {found[-1]!r}")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.loopback import free_port
-from tests.vm.driver import SOAK, Driver, get_port
+from tests.vm.driver import SOAK, Driver, answers, get_port
 from tests.vm.test_life import keeper_of, qemu_of
 
 pytestmark = pytest.mark.vm
@@ -171,7 +171,7 @@ def port(machine: Driver) -> Iterator[int]:
     number = free_port()
     words = ("httpd", "-f", "-p", "80", "-h", "/www")
     machine.docker("run", "-d", "--name", "lasting", "--restart", "always", "-p", f"{number}:80", HELLO, *words)
-    machine.wait_until(lambda: b"Hello" in get_port(number), "the port answers", 60)
+    machine.wait_until(lambda: answers(number), "the port answers")
     machine.ssh("sync")  # that it runs the engine writes by a rename, which ext4 keeps from 5 s later on
     yield number
     machine.docker("rm", "-f", "lasting")
@@ -192,12 +192,12 @@ def engine_health(machine: Driver) -> Any:
 
 
 def test_the_guests_sshd_killed(patient: Patient) -> None:
-    began = time.monotonic()
+    began, mended = time.monotonic(), patient.machine.mended()
     patient.machine.wherry("ssh", "killall -9 sshd sshd-session")
     patient.watch()
     patient.back_since(lambda: began)
     patient.what_was_under_way(lost=True)
-    assert "the connection to the machine ended" in patient.machine.status()["health"]["mended"]["text"]
+    patient.machine.wait_for_mended("the connection to the machine ended", mended)
 
 
 def test_packets_lost(patient: Patient) -> None:
@@ -229,7 +229,7 @@ def test_qemu_stopped(patient: Patient) -> None:
         qemu.suspend()
         if SOAK:
             time.sleep(60)  # what is tried
-        patient.machine.wait_until(lambda: engine_health(patient.machine) == "repairing", "it is noticed", 60)
+        patient.machine.wait_until(lambda: engine_health(patient.machine) == "repairing", "it is noticed")
         patient.watch("clock")
     finally:
         began = time.monotonic()
@@ -250,14 +250,16 @@ def test_the_keeper_stopped(patient: Patient) -> None:
     keeper = keeper_of(patient.machine)
     try:
         keeper.suspend()
+        mended = patient.machine.mended()
         time.sleep(STOPPED)
         patient.watch("clock")
     finally:
         began = time.monotonic()
         keeper.resume()
     patient.back_since(lambda: began)
-    patient.machine.wait_until(lambda: "woke after" in patient.machine.status()["health"]["mended"]["text"], "it is told", 20)
-    assert patient.machine.status()["health"]["mended"]["seconds"] < 2
+    patient.machine.wait_for_mended("woke after", mended)
+    if SOAK:  # on a quiet computer; the table has it
+        assert patient.machine.status()["health"]["mended"]["seconds"] < 2
     # The guest's sshd asks too, and gives a keeper up that was silent for 15 s.
     patient.what_was_under_way(lost=None)
 
@@ -275,7 +277,7 @@ def test_the_keeper_killed(patient: Patient) -> None:
     keeper = keeper_of(patient.machine)
     patient.machine.ssh("echo alive >/run/alive")
     keeper.send_signal(signal.SIGKILL)
-    keeper.wait(10)
+    keeper.wait(60)
     # Nobody listens: a docker client alone starts no keeper; status and doctor say what does.
     with pytest.raises(OSError):
         get(patient.socket, "/_ping")
@@ -317,16 +319,16 @@ class Knocks(threading.Thread):
 
 
 def test_qemu_killed(patient: Patient) -> None:
-    qemu = qemu_of(patient.machine)
+    qemu, mended = qemu_of(patient.machine), patient.machine.mended()
     with Knocks(patient.port):
-        assert b"Hello" in get_port(patient.port)  # what the keeper had QEMU do for it dies with QEMU
+        assert b"Hello" in get_port(patient.port, 60)  # what the keeper had QEMU do for it dies with QEMU
         began = time.monotonic()
         qemu.send_signal(signal.SIGKILL)
-        qemu.wait(10)
+        qemu.wait(60)
         patient.watch("container")
         patient.back_since(lambda: began)
     patient.what_was_under_way(lost=True)
-    assert "started again" in patient.machine.status()["health"]["mended"]["text"]
+    patient.machine.wait_for_mended("started again", mended)
 
 
 def peers(machine: Driver) -> set[int]:
@@ -368,13 +370,12 @@ def test_reconnects_leave_nothing_behind(machine: Driver) -> None:
         machine.wait_until(lambda: len(peers(machine) - silenced) == 2, "the keeper has one connection")
         port = keepers(machine)
         silenced.add(port)
-        mended = machine.status()["health"]["mended"]
+        mended = machine.mended()
         rule = f"PREROUTING -p tcp --dport 22 --sport {port} -j DROP"
         # Undone by the guest itself, whatever becomes of this test; the answer to this very command comes first.
         silence = f"sleep 2; iptables -t raw -I {rule}; sleep 60; iptables -t raw -D {rule}"
         machine.ssh(f'setsid sh -c "{silence}" >/dev/null 2>&1 </dev/null &')
-        machine.wait_until(lambda mended=mended: machine.status()["health"]["mended"] != mended, "there is another one")  # type: ignore[misc]
-        assert "no answer for" in machine.status()["health"]["mended"]["text"]
+        machine.wait_for_mended("no answer for", mended)
     # sshd asks as well, and gives up 15 s later.
     machine.wait_until(lambda: not of_sshd(machine) - before, "the old processes are gone", 120)
     machine.wait_until(lambda: keeper.num_threads() <= threads and keeper.num_fds() <= descriptors, "the keeper's parts", 120)

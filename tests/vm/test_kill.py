@@ -110,7 +110,7 @@ def ours(driver: Driver) -> dict[str, psutil.Process]:
 def end(process: psutil.Process) -> None:
     try:
         process.kill()
-        process.wait(10)
+        process.wait(60)
     except psutil.NoSuchProcess:
         pass
 

@@ -124,7 +124,7 @@ def test_keeper_killed_and_the_same_container_goes_on(
         began = time.monotonic()
         assert house.wherry("status").returncode in (0, 1, 3, 4)
         assert house.wherry("docker", "ps", "-q", "--filter", f"id={workshop.id}").stdout.strip()
-        house.wait_until(lambda: workshop.run("cat", "/code/main.py").stdout == b"print('hello')\n", "files again", 60)
+        house.wait_until(lambda: workshop.run("cat", "/code/main.py").stdout == b"print('hello')\n", "files again")
         record_property("table", f"keeper killed: files are read again after {time.monotonic() - began:.1f} s")
         assert f"made{number}" in workshop("ls", "/code").split()
         assert workshop("cat", f"/code/made{number}") == f"{number}\n"
@@ -135,8 +135,7 @@ def test_keeper_killed_and_the_same_container_goes_on(
 HANGS = """
 import errno, os, sys, time
 file, worst, errors = open('/code/held', 'w+b', buffering=0), 0.0, set()
-end = time.monotonic() + 40
-while time.monotonic() < end:
+while not os.path.exists('/tmp/over'):
     for call in (lambda: os.stat('/code/nothing'), lambda: os.listdir('/code'), lambda: open('/code/main.py').read(),
                  lambda: file.write(b'x')):
         began = time.monotonic()
@@ -159,12 +158,14 @@ def test_nothing_hangs_while_nobody_serves(
     """The keeper is killed and brought back 20 s later, while a program looks, lists, reads and writes all the time."""
     # Detached: what the keeper carries ends with it.
     workshop("python3", "-c", HANGS, options=("-d",))
-    house.wait_until(lambda: (house.scene.home / "code" / "held").exists(), "it has begun", 60)
+    house.wait_until(lambda: (house.scene.home / "code" / "held").exists(), "it has begun")
     keeper = keeper_of(house)
     keeper.kill()
     keeper.wait(30)
     time.sleep(20)  # this is what is tried: nobody serves for so long
     assert house.wherry("docker", "ps", "-q").returncode == 0
+    house.wait_until(lambda: workshop.run("cat", "/code/main.py").stdout == b"print('hello')\n", "files again")
+    workshop("touch", "/tmp/over")
     house.wait_until(lambda: workshop.run("test", "-e", "/tmp/told").returncode == 0, "it has ended", 120)
     out = workshop("cat", "/tmp/told")
     worst, errors = out.split(" ", 1)

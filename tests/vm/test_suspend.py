@@ -16,7 +16,7 @@ import pytest
 from tests.images.build import build
 from tests.loopback import free_port
 from tests.vm.client import Client
-from tests.vm.driver import SOAK, Driver, get_port
+from tests.vm.driver import SOAK, Driver, answers, get_port
 from tests.vm.test_life import keeper_of
 from tests.vm.workshop import load
 
@@ -57,7 +57,7 @@ def web(resting: Driver) -> Iterator[int]:
     words = (HELLO, "httpd", "-f", "-p", "80", "-h", "/www")
     resting.docker("run", "-d", "--name", "web", "--restart", "always", "-p", f"{port}:80", *words)
     resting.docker("run", "-d", "--name", "counter", HELLO, "sh", "-c", COUNT)
-    resting.wait_until(lambda: b"Hello" in get_port(port), "the page is served", 60)
+    resting.wait_until(lambda: answers(port), "the page is served")
     yield port
     resting.docker("rm", "-f", "web", "counter")
 
@@ -98,7 +98,7 @@ def test_it_goes_on_where_it_was(resting: Driver, web: int, request: pytest.Fixt
         time.sleep(max(0.0, began + 5 - time.time()))  # what the clock is behind by
         again = resting.up()
         took = time.time() - began - 5
-        assert b"Hello" in get_port(web)  # its ports are back when `up` returns
+        assert b"Hello" in get_port(web, 60)  # its ports are back when `up` returns
         after, at = count(resting)
         assert after > before and abs(at - time.time()) < 30
         assert offset(resting) < 0.1
@@ -127,7 +127,7 @@ def test_what_it_refuses_and_a_power_cut(resting: Driver, web: int, request: pyt
     resting.kill_all()
     began = time.monotonic()
     resting.up()
-    assert b"Hello" in get_port(web)
+    assert b"Hello" in get_port(web, 60)
     request.node.user_properties.append(
         ("table", f"after a power cut: the page {time.monotonic() - began:.2f} s after wherry up")
     )

@@ -30,7 +30,7 @@ CACHE: Final = ROOT / "build/docker-cli"
 _SUITE: Final = "trixie"
 _GO: Final = "1.24"
 _SKIP: Final = frozenset({f"golang-{_GO}-doc"})  # none of what it depends on; `fetch` wants one name
-_SECONDS: Final = 1200  # a hang guard: 110 s on two busy processors
+_SECONDS: Final = 2400  # a hang guard: 110 s on two busy processors
 _ENGINE: Final = "github.com/docker/docker"
 _VERSION: Final = "github.com/docker/cli/cli/version.Version"
 

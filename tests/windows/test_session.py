@@ -13,7 +13,7 @@ import pytest
 from tests.windows import fixture
 from tests.windows.wine import ROOT, Windows, program
 
-_SECONDS: Final = 120  # a hang guard
+_SECONDS: Final = 300  # a hang guard
 _GRAPHICS: Final = (r"HKCU\Software\Wine\Drivers", "/v", "Graphics")
 
 # What the keeper does: it hears of the end, works for a while, and is over.
@@ -23,7 +23,7 @@ from launcher import host
 told = threading.Event()
 host.current().when_session_ends("it stops its machine", told.set)
 print("listening", flush=True)
-heard = told.wait(60)
+heard = told.wait(300)
 threading.Event().wait(1)
 print("heard and done" if heard else "not heard", flush=True)
 """

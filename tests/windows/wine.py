@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
-_ENDS_WITHIN: Final = 60
+_ENDS_WITHIN: Final = 300  # a hang guard
 _LOOKS_EVERY: Final = 0.1
 _USES_DESKTOP: Final = "import ctypes, sys; ctypes.windll.user32.GetDesktopWindow(); print(flush=True); sys.stdin.read()"
 _desktops: Final[dict[Path, contextlib.ExitStack]] = {}  # by the folder of the tree
