@@ -10,7 +10,7 @@ from launcher.keeper import starter
 from launcher.keeper.supervisor import Supervisor
 
 Send = Callable[[dict[str, Any]], object]
-_PORTS_WITHIN: Final = 30.0  # seconds after it is ready; what keeps them away is told by `status`
+_PORTS_WITHIN: Final = 20.0  # seconds after it is ready; what keeps them away is told by `status`
 
 
 def start(keeper: Supervisor, send: Send) -> dict[str, Any]:
