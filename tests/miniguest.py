@@ -16,7 +16,7 @@ from launcher.identity import new_token
 from launcher.keeper import __main__, idle, pulse, rest, starter, stopper
 from launcher.keeper.launch import launch
 from launcher.keeper.supervisor import Supervisor
-from launcher.keeper.watch import Watch
+from launcher.keeper.watch import Cancelled, Watch
 from launcher.qemu import probe, sshport
 
 SHA = "a" * 64
@@ -60,6 +60,8 @@ def start(keeper: Supervisor) -> None:
     disks.examine(directory.data_disk, probe.find_img())
     files = seed.write(directory, config, disks.Holds.NOTHING)
     keeper.watch = Watch(keeper.on_message)
+    if keeper.stop_wanted:  # as starter does
+        raise Cancelled
     keeper.update(token=new_token(), accel="tcg", timeline=[], qemu_pid=0, qemu_stamp="", ssh_port=0)
     iso, qemu = images.by_sha(config.iso), probe.find("amd64")
     keeper.guest = launch(directory, config, iso, qemu, "tcg", keeper.state.token, files, keeper.watch, keeper.on_qmp_event)

@@ -385,6 +385,41 @@ def test_the_session_ends_while_the_doorman(mini: Mini, moment: str) -> None:
     assert not mini.directory.run_dir.exists()
 
 
+FAILS = """
+from launcher.errors import WherryError
+def fails(*_, **__):
+    raise WherryError("not now")
+run.up = fails
+"""
+
+
+def test_a_start_that_never_began_leaves_no_socket(mini: Mini) -> None:
+    with at_login(also=FAILS) as process:
+        wait_until(lambda: listens(mini))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(mini.directory.engine_socket))
+            client.sendall(b"GET /_ping HTTP/1.1\r\n")
+            wait_until(lambda: not mini.directory.engine_socket.exists())
+        assert process.poll() is None
+        assert ended(process)[0] == 1
+
+
+BEGINS = """
+import os, sys
+from pathlib import Path
+from launcher.keeper import __main__, server
+from tests import miniguest
+miniguest.play(Path(os.environ["MINI_ISO"]), int(os.environ["SSHD_PORT"]), Path(os.environ["REST"]))
+sys.argv[1:] = ["default"]
+"""
+
+
+def test_the_session_ends_while_a_keeper_begins(mini: Mini) -> None:
+    code = BEGINS + ENDS_AFTER.format(place="server.Server", name="start") + "sys.exit(__main__.main())"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, timeout=120, stdout=subprocess.DEVNULL)
+    assert off(mini) and not mini.directory.control_socket.exists() and not mini.directory.engine_socket.exists()
+
+
 def test_another_command_starts_it_and_stops_it(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATIENCE", "0.1")
     with at_login() as process:
