@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Iterator[Watching]:
 
 def file(home: Watching, name: str, text: str = "text") -> Path:
     path = home.root / "work/code" / name
-    with home.share._places.lock:  # nobody reads before it is closed: that would be a change of its own
+    with home.at_once():
         path.write_text(text)
     return path
 
@@ -132,7 +132,7 @@ def test_a_file_that_took_the_place_of_another_is_both(home: Watching) -> None:
 def test_what_came_and_went_is_gone(home: Watching) -> None:
     """Somebody may have looked at it meanwhile."""
     path = home.root / "work/code/short"
-    with home.share._places.lock:
+    with home.at_once():
         path.write_text("")
         path.unlink()
     assert home.settled(b"/work/code") == [Event(DELETED, False, b"/work/code/short")]
@@ -201,7 +201,7 @@ def test_the_whole_share_may_be_bound(tmp_path: Path) -> None:
     with watching(tmp_path) as home:
         home.watcher.bound({"home": [b"/"]})
         assert home.share.folder(b"/")
-        with home.share._places.lock:
+        with home.at_once():
             (tmp_path / "file").write_text("")
         assert home.settled(b"/") == [Event(CREATED, False, b"/file")]
 
@@ -239,7 +239,7 @@ def test_of_a_file_that_is_bound_its_folder_is_watched_alone(home: Watching) -> 
     (home.root / "other/file").write_text("")
     home.watcher.bound({"home": [b"/work/code", b"/other/file"]})
     assert home.share.folder(b"/other") and not home.share.folder(b"/other/inner")
-    with home.share._places.lock:
+    with home.at_once():
         (home.root / "other/file").write_text("new")
     assert home.settled(b"/work/code") == [Event(MODIFIED, False, b"/other/file")]
 
@@ -310,7 +310,7 @@ def test_a_folder_that_is_removed_and_made_anew(home: Watching) -> None:
 def guests(*work: Callable[[Path], object]) -> Callable[[Watching], None]:
     def run(home: Watching) -> None:
         for one in work:
-            with home.share._places.lock:  # held up between the two there would be doubt, and it is told
+            with home.at_once():
                 one(home.root / "work/code")
                 home.made(b"/work/code/file", b"/work/code/to", b"/work/code/dir")
 
@@ -365,11 +365,11 @@ def test_a_change_of_the_host_beside_one_of_the_guest(home: Watching, before: bo
 def test_what_the_guest_did_excuses_nothing_later(home: Watching) -> None:
     """A name that the guest has deleted comes and goes again: who has looked meanwhile must hear that it is gone."""
     path = there(home, "file")
-    with home.share._places.lock:
+    with home.at_once():
         path.unlink()
         home.made(b"/work/code/file")
     assert home.settled(b"/work/code") == []
-    with home.share._places.lock:
+    with home.at_once():
         path.write_text("")
         path.unlink()
     assert home.settled(b"/work/code") == [Event(DELETED, False, b"/work/code/file")]

@@ -61,6 +61,10 @@ class Watching:
         self.share: Share = watcher.share("home", root)
         self._markers = 0
 
+    def at_once(self) -> contextlib.AbstractContextManager[object]:
+        """What is done within is looked at as a whole: a busy computer would see its steps, each a change of its own."""
+        return self.share._places.lock
+
     def path(self, path: bytes) -> str:
         return os.path.join(str(self.root), os.fsdecode(path.lstrip(b"/")))
 

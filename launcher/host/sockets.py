@@ -51,8 +51,8 @@ def bound(path: Path, backlog: int) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(path))
-    listening.listen(backlog)
     path.chmod(0o600)
+    listening.listen(backlog)
     return listening
 
 

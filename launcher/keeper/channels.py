@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -26,7 +27,6 @@ from launcher.qemu.process import QemuProcess
 from launcher.store import MachineDir
 
 _DIAL_SECONDS: Final = 10.0
-_DIAL_AGAIN: Final = 0.05
 _LOOKS_EVERY: Final = 0.1
 _LOCK_SECONDS: Final = 2.0
 
@@ -144,36 +144,29 @@ def listener(path: Path, stack: ExitStack) -> socket.socket:
     path.unlink(missing_ok=True)
     listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     listening.bind(str(path))
-    listening.listen(4)
     path.chmod(0o600)
+    listening.listen(4)
     return listening
 
 
 def dial(path: Path) -> socket.socket:
     """Raises ConnectionLost when nobody listens, NoProgress when nobody takes the connection."""
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    stream.settimeout(_DIAL_SECONDS)
+    # Where QEMU's queue is full Linux refuses at once with Python's timeout, which does not block; with its own it waits.
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_DIAL_SECONDS))
     try:
-        _connect(stream, str(path))
+        stream.connect(str(path))
     except OSError as error:
         stream.close()
         if isinstance(error, BlockingIOError | TimeoutError):  # earlier keepers wait in its queue as well
             raise NoProgress(f"QEMU takes no connection at {path}.", hint="wherry logs qemu") from error
         raise ConnectionLost(f"QEMU does not answer at {path}: {error}.", hint="wherry logs qemu") from error
-    stream.settimeout(None)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0))
     return stream
 
 
-def _connect(stream: socket.socket, path: str) -> None:
-    """A timeout is no help where QEMU's queue is full: Linux refuses at once, with EAGAIN."""
-    deadline = time.monotonic() + _DIAL_SECONDS
-    while True:
-        try:
-            return stream.connect(path)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(_DIAL_AGAIN)
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 def _qemu_lock(directory: MachineDir) -> int:

@@ -86,11 +86,8 @@ class Process:
             self._held = message["held"]
         if "woke" in message:
             self._link.woke()
-
-    def obeyed(self, told: bytes) -> None:
-        with contextlib.suppress(ValueError, AttributeError):
-            if number := json.loads(told).get("number"):
-                self._tell({"obeyed": number})
+        if "number" in message:
+            self._tell({"obeyed": message["number"]})
 
     def close(self) -> None:
         self._over.set()
@@ -157,7 +154,6 @@ def _obey(process: Process, orders: queue.SimpleQueue[bytes]) -> None:
             process.obey(json.loads(told))
         except Exception:  # the next order may be a better one
             log.exception("an order of the keeper's")
-        process.obeyed(told)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ class Child:
         """Whether all that was ordered until now holds, at the latest after so many seconds."""
         with self._changed:
             number = self._number
-            return self._changed.wait_for(lambda: self._obeyed >= number, within)
+            self._changed.wait_for(lambda: self._closed or self._obeyed >= number, within)
+            return self._obeyed >= number
 
     @property
     def pid(self) -> int | None:
